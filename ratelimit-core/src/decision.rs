@@ -1,0 +1,123 @@
+//! [`Decision`]: what the limits said to one request.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::algorithm::Outcome;
+use crate::limit::Limit;
+use crate::store::{Origin, Verdict};
+use crate::time::Nanos;
+
+/// Allowed or denied, with what every limit has left.
+///
+/// Borrows the limits it is about; [`Decision::into_owned`] keeps it beyond them.
+#[derive(Clone, Debug)]
+#[must_use = "a decision is only worth something to who looks at it"]
+pub struct Decision<'a> {
+    admitted: bool,
+    origin: Origin,
+    parts: SmallVec<[Part<'a>; 4]>,
+}
+
+/// One limit and what it said.
+#[derive(Clone, Debug)]
+struct Part<'a> {
+    limit: Cow<'a, Limit>,
+    outcome: Outcome,
+}
+
+impl<'a> Decision<'a> {
+    pub(crate) fn one(limit: &'a Limit, outcome: Outcome) -> Self {
+        let mut parts = SmallVec::new();
+        parts.push(Part { limit: Cow::Borrowed(limit), outcome });
+        Self { admitted: outcome.admitted || limit.is_shadow(), origin: Origin::Store, parts }
+    }
+
+    /// Joins a store's answer with the limits it was asked about, in the order of the charges.
+    pub fn new(limits: impl IntoIterator<Item = &'a Limit>, verdict: Verdict) -> Self {
+        let parts = limits
+            .into_iter()
+            .zip(verdict.outcomes)
+            .map(|(limit, outcome)| Part { limit: Cow::Borrowed(limit), outcome })
+            .collect();
+        Self { admitted: verdict.admitted, origin: verdict.origin, parts }
+    }
+
+    /// Whether the request may go on.
+    #[must_use]
+    pub const fn is_allowed(&self) -> bool {
+        self.admitted
+    }
+
+    /// Who answered.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The limit that binds: of those that said no the one with the longest wait, else the one with the
+    /// smallest share left. `None` only for a decision about no limit.
+    #[must_use]
+    pub fn limit(&self) -> Option<&Limit> {
+        self.binding().map(|part| &*part.limit)
+    }
+
+    /// Units the binding limit has left.
+    #[must_use]
+    pub fn remaining(&self) -> u32 {
+        self.binding().map_or(u32::MAX, |part| part.outcome.remaining())
+    }
+
+    /// Time until the binding limit is fully recovered, if nothing else is charged.
+    #[must_use]
+    pub fn reset_after(&self) -> Nanos {
+        self.binding().map_or(Nanos::ZERO, |part| part.outcome.reset_after)
+    }
+
+    /// When denied: the shortest wait after which the same request would be admitted, if nothing else is
+    /// charged meanwhile. `None` when allowed.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Nanos> {
+        if self.admitted {
+            return None;
+        }
+        self.denials().filter_map(|(_, outcome)| outcome.retry_after).max()
+    }
+
+    /// Every limit with what it said, in the order they were asked.
+    pub fn limits(&self) -> impl ExactSizeIterator<Item = (&Limit, &Outcome)> {
+        self.parts.iter().map(|part| (&*part.limit, &part.outcome))
+    }
+
+    /// The enforcing limits that said no.
+    pub fn denials(&self) -> impl Iterator<Item = (&Limit, &Outcome)> {
+        self.limits().filter(|(limit, outcome)| !outcome.admitted && !limit.is_shadow())
+    }
+
+    /// The same, independent of where the limits live.
+    pub fn into_owned(self) -> Decision<'static> {
+        let own = |part: Part<'_>| Part { limit: Cow::Owned(part.limit.into_owned()), outcome: part.outcome };
+        Decision { admitted: self.admitted, origin: self.origin, parts: self.parts.into_iter().map(own).collect() }
+    }
+
+    /// Shadow limits speak for a request only where no other does.
+    fn binding(&self) -> Option<&Part<'a>> {
+        let enforcing = self.parts.iter().any(|part| !part.limit.is_shadow());
+        self.parts
+            .iter()
+            .filter(|part| !enforcing || !part.limit.is_shadow())
+            .min_by(|a, b| pressure(b).cmp(&pressure(a)))
+    }
+}
+
+/// Greater for what binds more: a refusal by its wait, anything else by the share used.
+fn pressure(part: &Part<'_>) -> (bool, u64) {
+    let outcome = &part.outcome;
+    if !outcome.admitted {
+        return (true, outcome.retry_after.unwrap_or(Nanos::MAX).get());
+    }
+    let capacity = u64::from(part.limit.capacity()).max(1);
+    let left = u64::from(outcome.remaining());
+    (false, u64::from(u32::MAX) - (left << 31) / capacity.max(left))
+}

@@ -1,0 +1,330 @@
+//! Keys: what a limit counts by, as canonical bytes.
+//!
+//! Every part is tagged with its type and, where its length is not fixed by that, with its length, so that
+//! different tuples can never have the same bytes: `("a", "bc")`, `("ab", "c")` and `"abc"` are three keys.
+//! Only a store hashes these bytes, each in its own way.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use smallvec::SmallVec;
+
+/// Bytes a key may have before it needs memory of its own.
+const INLINE: usize = 64;
+
+/// The canonical bytes of a key, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key<'a>(&'a [u8]);
+
+impl<'a> Key<'a> {
+    /// The key of a limit that counts everything in one bucket.
+    pub const GLOBAL: Key<'static> = Key(&[]);
+
+    /// Takes bytes that a [`KeyBuf`] wrote, for instance ones that were kept side by side in a buffer.
+    #[must_use]
+    pub const fn from_canonical(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The canonical bytes.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Whether this is the one key of a limit without key.
+    #[must_use]
+    pub const fn is_global(self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A buffer that keys are written into; up to 64 bytes without allocating.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KeyBuf(SmallVec<[u8; INLINE]>);
+
+/// One byte before each part says what it is. Part of the key's identity: never renumber.
+mod tag {
+    pub(super) const BYTES: u8 = 1;
+    pub(super) const UNSIGNED: u8 = 2;
+    pub(super) const SIGNED: u8 = 3;
+    pub(super) const IPV4: u8 = 4;
+    pub(super) const IPV6: u8 = 5;
+    pub(super) const MISSING: u8 = 6;
+    pub(super) const SOURCE: u8 = 7;
+}
+
+impl KeyBuf {
+    /// An empty buffer: the key of a limit without key.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The key written so far.
+    #[must_use]
+    pub fn key(&self) -> Key<'_> {
+        Key(&self.0)
+    }
+
+    /// Forgets what was written and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// How many bytes were written so far; with [`KeyBuf::slice`] several keys can share a buffer.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was written yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The key that lies in `range` of the buffer, as [`KeyBuf::len`] told before and after writing it;
+    /// the global key where the range lies outside.
+    #[must_use]
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Key<'_> {
+        Key(self.0.get(range).unwrap_or(&[]))
+    }
+
+    /// Adds a part of arbitrary bytes.
+    pub fn push_bytes(&mut self, bytes: &[u8]) {
+        let mut length = bytes.len();
+        self.0.push(tag::BYTES);
+        // Lengths in groups of seven bits, the last group without the high bit.
+        while length >= 0x80 {
+            self.0.push(0x80 | u8::try_from(length & 0x7f).unwrap_or_default());
+            length >>= 7;
+        }
+        self.0.push(u8::try_from(length).unwrap_or_default());
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Adds a part that is an unsigned number.
+    pub fn push_u64(&mut self, number: u64) {
+        self.0.push(tag::UNSIGNED);
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// Adds a part that is a signed number.
+    pub fn push_i64(&mut self, number: i64) {
+        self.0.push(tag::SIGNED);
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// Adds a part that is an address. An IPv4 address mapped into IPv6 is the IPv4 address.
+    pub fn push_ip(&mut self, address: IpAddr) {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                self.0.push(tag::IPV4);
+                self.0.extend_from_slice(&v4.octets());
+            }
+            IpAddr::V6(v6) => {
+                self.0.push(tag::IPV6);
+                self.0.extend_from_slice(&v6.octets());
+            }
+        }
+    }
+
+    /// Adds a part that stands for "there was no value", which no value can imitate.
+    pub fn push_missing(&mut self) {
+        self.0.push(tag::MISSING);
+    }
+
+    /// Says where the next part comes from when there are several places it could come from, so that equal
+    /// values of different origin stay apart.
+    pub fn push_source(&mut self, number: u8) {
+        self.0.push(tag::SOURCE);
+        self.0.push(number);
+    }
+}
+
+/// What can be a key, or a part of one.
+///
+/// Strings, byte slices, integers, addresses, `Option`s of them (`None` is a value of its own), and tuples.
+/// The unit type is the key of a limit that counts everything together.
+pub trait AsKey {
+    /// Appends the canonical bytes of this key.
+    fn encode(&self, to: &mut KeyBuf);
+}
+
+impl AsKey for KeyBuf {
+    /// Takes the key as it was written.
+    fn encode(&self, to: &mut KeyBuf) {
+        to.0.extend_from_slice(&self.0);
+    }
+}
+
+impl AsKey for Key<'_> {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.0.extend_from_slice(self.0);
+    }
+}
+
+impl AsKey for str {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_bytes(self.as_bytes());
+    }
+}
+
+impl AsKey for String {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_bytes(self.as_bytes());
+    }
+}
+
+impl AsKey for [u8] {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_bytes(self);
+    }
+}
+
+impl AsKey for Vec<u8> {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_bytes(self);
+    }
+}
+
+impl<const N: usize> AsKey for [u8; N] {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_bytes(self);
+    }
+}
+
+impl AsKey for IpAddr {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_ip(*self);
+    }
+}
+
+impl AsKey for Ipv4Addr {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_ip((*self).into());
+    }
+}
+
+impl AsKey for Ipv6Addr {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_ip((*self).into());
+    }
+}
+
+macro_rules! integers {
+    ($push:ident as $wide:ty: $($narrow:ty),*) => {$(
+        impl AsKey for $narrow {
+            fn encode(&self, to: &mut KeyBuf) {
+                to.$push(<$wide>::from(*self));
+            }
+        }
+    )*};
+}
+integers!(push_u64 as u64: u8, u16, u32, u64, bool);
+integers!(push_i64 as i64: i8, i16, i32, i64);
+
+impl AsKey for u128 {
+    fn encode(&self, to: &mut KeyBuf) {
+        to.push_bytes(&self.to_le_bytes());
+    }
+}
+
+impl<T: AsKey> AsKey for Option<T> {
+    fn encode(&self, to: &mut KeyBuf) {
+        match self {
+            Some(value) => value.encode(to),
+            None => to.push_missing(),
+        }
+    }
+}
+
+impl<T: AsKey + ?Sized> AsKey for &T {
+    fn encode(&self, to: &mut KeyBuf) {
+        (**self).encode(to);
+    }
+}
+
+impl AsKey for () {
+    fn encode(&self, _: &mut KeyBuf) {}
+}
+
+macro_rules! tuples {
+    ($(($($part:ident)+))*) => {$(
+        impl<$($part: AsKey),+> AsKey for ($($part,)+) {
+            #[expect(non_snake_case, reason = "the type parameters name the fields")]
+            fn encode(&self, to: &mut KeyBuf) {
+                let ($($part,)+) = self;
+                $($part.encode(to);)+
+            }
+        }
+    )*};
+}
+tuples!((A)(A B)(A B C)(A B C D)(A B C D E));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(key: impl AsKey) -> Vec<u8> {
+        let mut buffer = KeyBuf::new();
+        key.encode(&mut buffer);
+        buffer.key().as_bytes().to_vec()
+    }
+
+    #[test]
+    fn neighbours_that_must_not_meet() {
+        let keys = [
+            bytes(("a", "bc")),
+            bytes(("ab", "c")),
+            bytes("abc"),
+            bytes(("a", "b", "c")),
+            bytes(("", "abc")),
+            bytes(("abc", "")),
+            bytes(None::<&str>),
+            bytes(""),
+            bytes(()),
+            bytes(1u8),
+            bytes(1i8),
+            bytes("1"),
+            bytes(IpAddr::from([1, 2, 3, 4])),
+            bytes("1.2.3.4"),
+            bytes("a|b"),
+            bytes(("a", "b")),
+            bytes("a\0b"),
+            bytes("A"),
+            bytes("a"),
+        ];
+        for (i, one) in keys.iter().enumerate() {
+            for other in keys.iter().skip(i + 1) {
+                assert_ne!(one, other);
+            }
+        }
+    }
+
+    #[test]
+    fn one_address_has_one_key_however_it_is_written() {
+        let v4: IpAddr = "1.2.3.4".parse().unwrap();
+        for text in ["::ffff:1.2.3.4", "::ffff:102:304", "0:0:0:0:0:ffff:0102:0304"] {
+            assert_eq!(bytes(text.parse::<IpAddr>().unwrap()), bytes(v4), "{text}");
+        }
+        assert_ne!(bytes("2001:db8::1.2.3.4".parse::<IpAddr>().unwrap()), bytes(v4));
+        assert_ne!(bytes("64:ff9b::1.2.3.4".parse::<IpAddr>().unwrap()), bytes(v4));
+    }
+
+    proptest! {
+        #[test]
+        fn different_tuples_have_different_bytes(
+            a in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..200)), 0..4),
+            b in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..200)), 0..4),
+        ) {
+            let encode = |parts: &[Option<Vec<u8>>]| {
+                let mut buffer = KeyBuf::new();
+                parts.iter().for_each(|part| part.encode(&mut buffer));
+                buffer
+            };
+            prop_assert_eq!(encode(&a) == encode(&b), a == b);
+        }
+    }
+}
