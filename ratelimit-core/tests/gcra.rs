@@ -43,7 +43,8 @@ impl Quota {
 
     /// Nanoseconds from the deepest debt to the first unit that is there again, and to a full bucket.
     fn longest_wait(&self) -> u64 {
-        u64::try_from((self.ticks() * (u128::from(self.burst) + u128::from(self.debt))).div_ceil(1024)).unwrap()
+        u64::try_from((self.ticks() * (u128::from(self.burst) + u128::from(self.debt))).div_ceil(1024))
+            .unwrap()
     }
 
     fn bound(&self, events: &[Event]) -> Result<(), TestCaseError> {
@@ -128,8 +129,20 @@ fn judged(tokens: &mut Tokens, burst: u32, op: Op) -> bool {
     }
 }
 
-fn agree(outcome: &Outcome, before: &Tokens, after: &Tokens, burst: u32, op: Op, admits: bool) -> Result<(), String> {
-    let said = (outcome.admitted, outcome.remaining(), outcome.reset_after.get(), outcome.retry_after.map(Nanos::get));
+fn agree(
+    outcome: &Outcome,
+    before: &Tokens,
+    after: &Tokens,
+    burst: u32,
+    op: Op,
+    admits: bool,
+) -> Result<(), String> {
+    let said = (
+        outcome.admitted,
+        outcome.remaining(),
+        outcome.reset_after.get(),
+        outcome.retry_after.map(Nanos::get),
+    );
     let wait = match op {
         Op::Take(units) | Op::Peek(units) if !admits && units <= burst => Some(before.wait_for(units)),
         _ => None,
@@ -528,11 +541,18 @@ fn exhaustive_for_small_numbers() {
                     let mut before = tokens;
                     before.advance(now);
                     for units in 0..=burst + 1 {
-                        for op in [Op::Take(units), Op::Peek(units), Op::Debit(units), Op::Refund(units, None), Op::Reset] {
+                        for op in [
+                            Op::Take(units),
+                            Op::Peek(units),
+                            Op::Debit(units),
+                            Op::Refund(units, None),
+                            Op::Reset,
+                        ] {
                             let mut after = before;
                             let admits = judged(&mut after, burst, op);
                             let (next, outcome) = quota.bucket().step(state, Nanos::new(now), op);
-                            agree(&outcome, &before, &after, burst, op, admits).unwrap_or_else(|e| panic!("{quota:?}: {e}"));
+                            agree(&outcome, &before, &after, burst, op, admits)
+                                .unwrap_or_else(|e| panic!("{quota:?}: {e}"));
                             judged_steps += 1;
                             let reached = (next.unwrap_or(state), after);
                             if seen.insert(reached) {

@@ -22,7 +22,8 @@ struct Log(Vec<(u64, u64)>);
 impl Log {
     /// Units charged in the `length` nanoseconds that end with `now`.
     fn within(&self, length: u64, now: u64) -> u64 {
-        let counts = |&&(at, _): &&(u64, u64)| at <= now && u128::from(at) + u128::from(length) > u128::from(now);
+        let counts =
+            |&&(at, _): &&(u64, u64)| at <= now && u128::from(at) + u128::from(length) > u128::from(now);
         self.0.iter().filter(counts).map(|&(_, units)| units).sum()
     }
 
@@ -83,7 +84,11 @@ fn pause() -> impl Strategy<Value = (u32, u32, i64)> {
 
 fn later(now: u64, (cells, share, nudge): (u32, u32, i64), length: u64) -> u64 {
     let cell = cell(length);
-    let span = if cells == 0 { u128::from(cell) * u128::from(share) / 4000 } else { u128::from(cell) * u128::from(cells) };
+    let span = if cells == 0 {
+        u128::from(cell) * u128::from(share) / 4000
+    } else {
+        u128::from(cell) * u128::from(cells)
+    };
     now.saturating_add(u64::try_from(span).unwrap()).saturating_add_signed(nudge).max(now).min(u64::MAX / 4)
 }
 

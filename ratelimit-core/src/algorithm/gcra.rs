@@ -123,7 +123,14 @@ impl Gcra {
     }
 
     #[inline]
-    fn outcome(&self, now: u128, level: u128, mark: u128, retry_after: Option<Nanos>, admitted: bool) -> Outcome {
+    fn outcome(
+        &self,
+        now: u128,
+        level: u128,
+        mark: u128,
+        retry_after: Option<Nanos>,
+        admitted: bool,
+    ) -> Outcome {
         let room = (now + self.tolerance).saturating_sub(level);
         let (room, unit) = match (u64::try_from(room), u64::try_from(self.interval)) {
             (Ok(room), Ok(unit)) => (room, unit),

@@ -171,7 +171,14 @@ impl SlidingWindow {
         Nanos::new(beginning.saturating_mul(self.cell))
     }
 
-    fn outcome(&self, ring: &Ring, now: Nanos, used: u64, retry_after: Option<Nanos>, admitted: bool) -> Outcome {
+    fn outcome(
+        &self,
+        ring: &Ring,
+        now: Nanos,
+        used: u64,
+        retry_after: Option<Nanos>,
+        admitted: bool,
+    ) -> Outcome {
         let empty_for = ring.cells.iter().rev().take_while(|&&count| count == 0).count();
         let newest = u64::try_from(CELLS - empty_for).unwrap_or(SPAN);
         // The newest count lies in cell `index - 11 + newest` and leaves when the eleventh after it begins.

@@ -18,7 +18,12 @@ pub(crate) type Event = (u64, u128);
 
 /// Whether in every interval, however it is chosen, the sum of the events is at most `burst` and what comes
 /// back in its length: `sum · per ≤ burst · per + length · rate`. Looks at all pairs of first and last event.
-pub(crate) fn holds_in_every_interval(events: &[Event], burst: u128, rate: u128, per: u128) -> Result<(), String> {
+pub(crate) fn holds_in_every_interval(
+    events: &[Event],
+    burst: u128,
+    rate: u128,
+    per: u128,
+) -> Result<(), String> {
     let mut events = events.to_vec();
     events.sort_unstable();
     for (first, &(from, _)) in events.iter().enumerate() {
