@@ -10,6 +10,7 @@
 
 mod entry;
 mod kind;
+mod operate;
 mod record;
 mod registry;
 mod segment;
@@ -27,13 +28,13 @@ use std::hash::{BuildHasher, Hasher};
 
 use smallvec::SmallVec;
 
-use self::kind::Kind;
+use self::operate::{NO_ROOM_RETRY, operate};
 use self::registry::Registry;
 use self::slot::Tag;
-use self::table::{Geometry, Inserted, Table};
+use self::table::{Geometry, Table};
 use self::transaction::{Part, decide_together};
 use super::{Charge, LocalStore, Origin, Outcomes, Store, Verdict};
-use crate::algorithm::{Moment, Op, Outcome, Receipt};
+use crate::algorithm::{Moment, Op, Outcome};
 use crate::error::StoreError;
 use crate::key::Key;
 use crate::limit::Limit;
@@ -41,8 +42,6 @@ use crate::time::{Clock, Nanos, SystemClock};
 
 /// Keys a limit can hold unless said otherwise.
 const DEFAULT_KEYS: usize = 1_000_000;
-/// In a receipt: the charge was made on a shared overflow entry.
-const ON_OVERFLOW: u128 = 1 << 127;
 
 /// What happens to keys for which a limit's table has no room.
 ///
@@ -144,74 +143,6 @@ impl<C: Clock> MemoryStore<C> {
     fn moment(&self, calendar: bool) -> Moment {
         Moment { now: self.clock.now(), utc: if calendar { self.clock.utc() } else { Nanos::ZERO } }
     }
-
-    /// The loop around one operation on one key: find the entry, make it if need be, try, and begin anew if it
-    /// was moved meanwhile.
-    #[inline]
-    fn decide_in(&self, table: &Table, charge: &Charge<'_>) -> Outcome {
-        let program = charge.limit.program();
-        let calendar = table.kind().follows_calendar();
-        let tag = self.tag(charge.key);
-        let mut at = self.moment(calendar);
-        loop {
-            let (found, op) = match charge.op {
-                Op::Refund(units, Some(receipt)) if receipt.mark() & ON_OVERFLOW != 0 => {
-                    let receipt = Receipt::new(receipt.mark() & !ON_OVERFLOW);
-                    (table.overflow(tag), Op::Refund(units, Some(receipt)))
-                }
-                op => (table.find(tag), op),
-            };
-            let found = match found {
-                Some(found) => found,
-                None => match self.without_entry(table, tag, charge, &mut at) {
-                    Ok(Some(found)) => found,
-                    Ok(None) => continue,
-                    Err(outcome) => return outcome,
-                },
-            };
-            if let Some(outcome) = entry::attempt(program, &found, &at, op) {
-                return marked(outcome, found.is_overflow());
-            }
-        }
-    }
-
-    /// An entry to work on for a key that has none; `Ok(None)`: look again; `Err`: there is nothing to do.
-    #[cold]
-    fn without_entry<'t>(
-        &self,
-        table: &'t Table,
-        tag: Tag,
-        charge: &Charge<'_>,
-        at: &mut Moment,
-    ) -> Result<Option<segment::Found<'t>>, Outcome> {
-        let (needs_entry, outcome) = entry::absent(charge.limit.program(), at, charge.op);
-        if !needs_entry {
-            // What the key may have spent is in the shared entry, if in any; a reset leaves the others theirs.
-            return match table.shared(tag, at) {
-                Some(shared) if charge.op != Op::Reset => Ok(Some(shared)),
-                _ => Err(outcome),
-            };
-        }
-        match table.insert(tag, || self.moment(table.kind().follows_calendar())) {
-            Inserted::New(found, now) => {
-                *at = now;
-                Ok(Some(found))
-            }
-            Inserted::Again => Ok(None),
-            Inserted::Full(Some(shared)) => Ok(Some(shared)),
-            Inserted::Full(None) => Err(Outcome::refused(0, Some(transaction::NO_ROOM_RETRY))),
-        }
-    }
-}
-
-/// A permit or charge taken from a shared entry has to return to it.
-#[inline]
-fn marked(outcome: Outcome, on_overflow: bool) -> Outcome {
-    if on_overflow {
-        let mark = outcome.receipt.mark() | ON_OVERFLOW;
-        return outcome.with_receipt(Receipt::new(mark));
-    }
-    outcome
 }
 
 impl<C: Clock> LocalStore for MemoryStore<C> {
@@ -226,10 +157,11 @@ impl<C: Clock> LocalStore for MemoryStore<C> {
 
     #[inline]
     fn decide_one(&self, charge: Charge<'_>) -> Outcome {
-        match self.table(charge.limit) {
-            Some(table) => self.decide_in(table, &charge),
-            None => Outcome::refused(0, Some(transaction::NO_ROOM_RETRY)),
-        }
+        let Some(table) = self.table(charge.limit) else {
+            return Outcome::refused(0, Some(NO_ROOM_RETRY));
+        };
+        let calendar = table.kind().follows_calendar();
+        operate(table, self.tag(charge.key), charge.limit.program(), charge.op, || self.moment(calendar))
     }
 }
 

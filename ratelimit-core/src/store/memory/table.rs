@@ -1,7 +1,7 @@
 //! The table of one limit: a directory of segments that grows without stopping anybody.
 //!
 //! The low bits of a tag choose an entry of the directory, which names a segment. A limit starts with eight
-//! small segments, made when first needed; a full one is replaced by one four times as large, twice, and from
+//! small segments, made when first needed; a full one is replaced by one sixteen times as large, which from
 //! then on splits in two. Their final sizes differ, so that they split at different times and the memory a key
 //! takes is much the same at every number of keys: about 24 bytes. Growing concerns one segment of at most
 //! 1920 entries at a time, whose keys wait a few microseconds.
@@ -24,8 +24,8 @@ pub(super) struct Geometry {
     pub(super) root_bits: u32,
     /// Pairs in the smallest segment; those of the n-th root have n more.
     pub(super) first_pairs: usize,
-    /// How often a segment is replaced by one four times as large before it splits.
-    pub(super) enlargements: u32,
+    /// How many times as large the segment is that replaces a small one once it is full.
+    pub(super) enlargement: usize,
     /// log₂ of the directory's length.
     pub(super) directory_bits: u32,
     /// Slots that all segments together may have.
@@ -43,7 +43,7 @@ impl Geometry {
         Self {
             root_bits: 3,
             first_pairs: 8,
-            enlargements: 2,
+            enlargement: 16,
             directory_bits: directory_bits.clamp(3, 20),
             most_slots,
         }
@@ -186,9 +186,9 @@ impl Table {
 
     /// Replaces a full segment by a larger one, or splits it. False at the capacity.
     fn grow(&self, number: u32, old: &Segment, depth: &mut u32, tag: Tag, at: &Moment) -> bool {
-        let final_pairs = (self.geometry.first_pairs << (2 * self.geometry.enlargements)).max(1);
-        let enlarge = old.pairs() < final_pairs;
-        let (pairs, new_depth) = if enlarge { (old.pairs() * 4, *depth) } else { (old.pairs(), *depth + 1) };
+        let enlarge = old.pairs() < self.geometry.first_pairs * self.geometry.enlargement;
+        let (pairs, new_depth) =
+            if enlarge { (old.pairs() * self.geometry.enlargement, *depth) } else { (old.pairs(), *depth + 1) };
         if new_depth > self.geometry.directory_bits {
             return false;
         }

@@ -13,16 +13,12 @@
 use smallvec::SmallVec;
 
 use super::entry::{Next, absent, attempt, step, write};
-use super::marked;
+use super::operate::{NO_ROOM_RETRY, marked};
 use super::segment::Found;
 use super::slot::{Patience, Tag, Word};
 use super::table::{Inserted, Table};
 use crate::algorithm::{Moment, Op, Outcome};
 use crate::store::{Charge, Outcomes};
-use crate::time::Nanos;
-
-/// What a client is told that was refused because the table is full.
-pub(super) const NO_ROOM_RETRY: Nanos = Nanos::from_secs(1);
 
 /// One charge of the request and where its key lives.
 pub(super) struct Part<'a> {
@@ -67,7 +63,7 @@ pub(super) fn decide_together(
         }
         let outcome = |(of, part): (&Option<usize>, &Part<'_>)| {
             let member = of.and_then(|index| members.get(index));
-            member.map_or_else(|| no_room(part, &at), |member| marked(member.outcome, member.found.is_overflow()))
+            member.map_or_else(|| no_room(part, &at), |member| marked(member.outcome, &member.found))
         };
         return (admitted, of_part.iter().zip(parts).map(outcome).collect());
     }
