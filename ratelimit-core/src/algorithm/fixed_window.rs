@@ -31,8 +31,6 @@ const DAY: u32 = 86_400;
 const WEEK: u32 = 7 * DAY;
 /// A step back of so many seconds is a correction; windows go on.
 const CORRECTION: u64 = 60;
-/// Monday, 5 January 1970: the first whole week of the epoch.
-const FIRST_MONDAY: u64 = 4 * DAY as u64;
 
 /// A fixed window's numbers.
 #[derive(Debug)]
@@ -173,12 +171,9 @@ impl FixedWindow {
         let at = Timestamp::from_second(i64::try_from(second).unwrap_or(i64::MAX))?;
         let date = zone.to_datetime(at).date();
         let window = self.window_of(date, second, zone)?;
-        // Where midnight comes twice, a date is shown outside its window, too.
+        // Where midnight comes twice, a date is also shown before its window begins.
         if second < window.start {
             return self.window_of(date.yesterday()?, second, zone);
-        }
-        if second >= window.end {
-            return self.window_of(date.tomorrow()?, second, zone);
         }
         Ok(window)
     }
@@ -193,12 +188,8 @@ impl FixedWindow {
             Period::Seconds(seconds) if seconds.is_multiple_of(DAY) => {
                 let days = i64::from(seconds / DAY);
                 let day = i64::from(date.since((Unit::Day, jiff::civil::date(1970, 1, 1)))?.get_days());
-                let origin = if seconds.is_multiple_of(WEEK) {
-                    i64::try_from(FIRST_MONDAY).unwrap_or(0) / i64::from(DAY)
-                } else {
-                    0
-                };
-                let first = date.checked_sub(Span::new().days((day - origin).rem_euclid(days)))?;
+                let since = (day - i64::from(origin(seconds))).rem_euclid(days);
+                let first = date.checked_sub(Span::new().days(since))?;
                 (first, first.checked_add(Span::new().days(days))?)
             }
             Period::Seconds(_) => (date, date.tomorrow()?),
@@ -223,13 +214,18 @@ impl Window {
 
     /// In UTC, where every day has as many seconds.
     fn in_utc(second: u64, length: u32) -> Self {
-        let origin = if length.is_multiple_of(WEEK) { FIRST_MONDAY } else { 0 };
+        let origin = u64::from(origin(length)) * u64::from(DAY);
         let length = u64::from(length);
         // The first days of 1970 are the end of a week.
         let Some(since) = second.checked_sub(origin) else { return Self { start: 0, end: origin } };
         let start = origin + since / length * length;
         Self { start, end: start.saturating_add(length).min(LAST_SECOND) }
     }
+}
+
+/// Days after 1 January 1970 from which windows of that length are counted: weeks from Monday, the fifth.
+fn origin(length: u32) -> u32 {
+    if length.is_multiple_of(WEEK) { 4 } else { 0 }
 }
 
 /// Seconds since the epoch at which a date begins: where its midnight was skipped, with the first second after
