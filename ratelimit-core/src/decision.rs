@@ -17,7 +17,9 @@ use crate::time::Nanos;
 pub struct Decision<'a> {
     admitted: bool,
     origin: Origin,
-    parts: SmallVec<[Part<'a>; 4]>,
+    /// Apart, because nearly every decision is about one limit and looks at nothing but `admitted`.
+    first: Option<Part<'a>>,
+    more: SmallVec<[Part<'a>; 3]>,
 }
 
 /// One limit and what it said.
@@ -28,24 +30,26 @@ struct Part<'a> {
 }
 
 impl<'a> Decision<'a> {
+    #[inline]
     pub(crate) fn one(limit: &'a Limit, outcome: Outcome) -> Self {
-        let mut parts = SmallVec::new();
-        parts.push(Part { limit: Cow::Borrowed(limit), outcome });
-        Self { admitted: outcome.admitted || limit.is_shadow(), origin: Origin::Store, parts }
+        let admitted = outcome.admitted || limit.is_shadow();
+        let first = Some(Part { limit: Cow::Borrowed(limit), outcome });
+        Self { admitted, origin: Origin::Store, first, more: SmallVec::new() }
     }
 
     /// Joins a store's answer with the limits it was asked about, in the order of the charges.
     pub fn new(limits: impl IntoIterator<Item = &'a Limit>, verdict: Verdict) -> Self {
-        let parts = limits
+        let mut parts = limits
             .into_iter()
             .zip(verdict.outcomes)
-            .map(|(limit, outcome)| Part { limit: Cow::Borrowed(limit), outcome })
-            .collect();
-        Self { admitted: verdict.admitted, origin: verdict.origin, parts }
+            .map(|(limit, outcome)| Part { limit: Cow::Borrowed(limit), outcome });
+        let first = parts.next();
+        Self { admitted: verdict.admitted, origin: verdict.origin, first, more: parts.collect() }
     }
 
     /// Whether the request may go on.
     #[must_use]
+    #[inline]
     pub const fn is_allowed(&self) -> bool {
         self.admitted
     }
@@ -86,8 +90,8 @@ impl<'a> Decision<'a> {
     }
 
     /// Every limit with what it said, in the order they were asked.
-    pub fn limits(&self) -> impl ExactSizeIterator<Item = (&Limit, &Outcome)> {
-        self.parts.iter().map(|part| (&*part.limit, &part.outcome))
+    pub fn limits(&self) -> impl Iterator<Item = (&Limit, &Outcome)> {
+        self.parts().map(|part| (&*part.limit, &part.outcome))
     }
 
     /// The enforcing limits that said no.
@@ -98,14 +102,18 @@ impl<'a> Decision<'a> {
     /// The same, independent of where the limits live.
     pub fn into_owned(self) -> Decision<'static> {
         let own = |part: Part<'_>| Part { limit: Cow::Owned(part.limit.into_owned()), outcome: part.outcome };
-        Decision { admitted: self.admitted, origin: self.origin, parts: self.parts.into_iter().map(own).collect() }
+        let (first, more) = (self.first.map(own), self.more.into_iter().map(own).collect());
+        Decision { admitted: self.admitted, origin: self.origin, first, more }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part<'a>> {
+        self.first.iter().chain(&self.more)
     }
 
     /// Shadow limits speak for a request only where no other does.
     fn binding(&self) -> Option<&Part<'a>> {
-        let enforcing = self.parts.iter().any(|part| !part.limit.is_shadow());
-        self.parts
-            .iter()
+        let enforcing = self.parts().any(|part| !part.limit.is_shadow());
+        self.parts()
             .filter(|part| !enforcing || !part.limit.is_shadow())
             .min_by(|a, b| pressure(b).cmp(&pressure(a)))
     }

@@ -13,6 +13,8 @@ pub mod algorithm;
 pub mod fields;
 pub mod store;
 pub mod time;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use decision::Decision;
 pub use error::{CheckError, StoreError, StoreErrorKind};

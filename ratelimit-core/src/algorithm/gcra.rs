@@ -75,7 +75,7 @@ impl Gcra {
     }
 
     /// One step; `None` in the first place: the state stays as it is.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn step(&self, tat: u128, now: Nanos, op: Op) -> (Option<u128>, Outcome) {
         let now = to_ticks(now);
@@ -111,18 +111,13 @@ impl Gcra {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn outcome(&self, now: u128, level: u128, mark: u128, retry_after: Option<Nanos>, admitted: bool) -> Outcome {
         let room = (now + self.tolerance).saturating_sub(level);
-        let (room, unit) = match (u64::try_from(room), u64::try_from(self.interval)) {
-            (Ok(room), Ok(unit)) => (room, unit),
-            // More than half a year of refill: divide now, as rarely as such limits are asked.
-            _ => (u64::try_from(room / self.interval).unwrap_or(u64::MAX), 1),
-        };
         Outcome {
             admitted,
             room,
-            unit,
+            unit: self.interval,
             reset_after: to_nanos(level - now),
             retry_after,
             receipt: Receipt::new(mark),

@@ -78,8 +78,8 @@ pub struct Outcome {
     /// Whether this limit admits the operation.
     pub admitted: bool,
     /// How much is left, in parts of which `unit` make one; divided only when somebody asks.
-    room: u64,
-    unit: u64,
+    room: u128,
+    unit: u128,
     /// Time until everything is available again, if nothing else is charged.
     pub reset_after: Nanos,
     /// When refused: the shortest wait after which the same operation would be admitted, if nothing else is
@@ -96,7 +96,7 @@ impl Outcome {
     pub const fn admitted(remaining: u32) -> Self {
         Self {
             admitted: true,
-            room: remaining as u64,
+            room: remaining as u128,
             unit: 1,
             reset_after: Nanos::ZERO,
             retry_after: None,

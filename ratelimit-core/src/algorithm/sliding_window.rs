@@ -177,7 +177,7 @@ impl SlidingWindow {
         let reset_at = if newest == 0 { 0 } else { (ring.index + newest).saturating_mul(self.cell) };
         Outcome {
             admitted,
-            room: u64::from(self.limit).saturating_sub(used),
+            room: u64::from(self.limit).saturating_sub(used).into(),
             unit: 1,
             reset_after: Nanos::new(reset_at).saturating_sub(now),
             retry_after,
