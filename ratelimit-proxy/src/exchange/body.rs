@@ -124,6 +124,7 @@ impl Drop for Upload {
 pub(crate) struct Body {
     source: Source,
     tail: Option<Tail>,
+    broken: Option<Broken>,
 }
 
 enum Source {
@@ -134,15 +135,13 @@ enum Source {
 impl Body {
     /// One of our own.
     pub(crate) fn own(bytes: Bytes) -> Self {
-        Self { source: Source::Own((!bytes.is_empty()).then_some(bytes)), tail: None }
+        Self { source: Source::Own((!bytes.is_empty()).then_some(bytes)), tail: None, broken: None }
     }
 
     /// The upstream's. `link` is the connection that brings it; nothing else polls it.
     pub(crate) fn upstream(body: Incoming, link: Box<Link>, client: &Rc<Client>) -> Self {
-        let mut passing = Self {
-            source: Source::Upstream { body, link: Some(link), client: Rc::clone(client) },
-            tail: None,
-        };
+        let source = Source::Upstream { body, link: Some(link), client: Rc::clone(client) };
+        let mut passing = Self { source, tail: None, broken: None };
         if passing.is_end_stream() {
             passing.complete();
         }
@@ -219,17 +218,25 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
+        if let Some(broken) = this.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream { body, link, client } => Self::poll_upstream(body, link, client, cx),
         };
-        match &polled {
+        match polled {
             Poll::Ready(None) => this.complete(),
-            Poll::Ready(Some(Err(_))) => {
+            Poll::Ready(Some(Err(broken))) => {
                 if let Source::Upstream { link, .. } = &mut this.source {
                     *link = None;
                 }
                 this.tail = None;
+                // At an error hyper throws away what it has not written yet. The client shall see what came
+                // before it, and then that it is not all.
+                this.broken = Some(broken);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             Poll::Ready(Some(Ok(_))) if this.is_end_stream() => this.complete(),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
