@@ -23,10 +23,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>, slots:
         match listener.accept().await {
             Ok((socket, peer)) => {
                 pause = PAUSE.0;
-                // A socket that can't be set up is one that is closed already.
-                if socket.set_nodelay(true).is_ok() {
-                    spawn(&worker, socket, peer, slot);
-                }
+                spawn(&worker, socket, peer, slot);
             }
             Err(error) if is_the_clients(&error) => {}
             Err(_) => {
@@ -52,6 +49,10 @@ fn spawn(
     peer: std::net::SocketAddr,
     slot: tokio::sync::OwnedSemaphorePermit,
 ) {
+    // A socket that can't be set up is one that is closed already.
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         serve(worker, socket, peer).await;

@@ -130,7 +130,14 @@ impl Server {
     /// When a thread failed while it served.
     pub async fn drain(self, deadline: Duration) -> std::io::Result<Drained> {
         let until = Instant::now() + deadline;
-        self.stage.send_replace(Stage::Draining { until });
+        // A close that came first stands.
+        self.stage.send_if_modified(|stage| {
+            let serving = *stage == Stage::Serving;
+            if serving {
+                *stage = Stage::Draining { until };
+            }
+            serving
+        });
         let mut drained = Drained::default();
         for (end, thread) in self.threads {
             let panicked = || std::io::Error::other("a thread of the proxy panicked");
