@@ -91,9 +91,12 @@ pub trait LocalStore: Store {
     fn decide_now(&self, charges: &[Charge<'_>]) -> Verdict;
 
     /// Decides a single charge; whether a shadow limit denies is for the caller to see.
-    fn decide_one(&self, charge: Charge<'_>) -> Outcome {
+    ///
+    /// The outcome is written where it is to stay: moving one that was just written takes a processor longer
+    /// than all arithmetic of the decision.
+    fn decide_one(&self, charge: Charge<'_>, outcome: &mut Outcome) {
         let verdict = self.decide_now(&[charge]);
-        verdict.outcomes.first().copied().unwrap_or(Outcome::refused(0, None))
+        *outcome = verdict.outcomes.first().copied().unwrap_or(Outcome::refused(0, None));
     }
 }
 
@@ -116,7 +119,7 @@ impl<S: LocalStore> LocalStore for std::sync::Arc<S> {
         (**self).decide_now(charges)
     }
 
-    fn decide_one(&self, charge: Charge<'_>) -> Outcome {
-        (**self).decide_one(charge)
+    fn decide_one(&self, charge: Charge<'_>, outcome: &mut Outcome) {
+        (**self).decide_one(charge, outcome);
     }
 }

@@ -127,19 +127,21 @@ impl<C: Clock> MemoryStore<C> {
         self.table(limit).map_or(0, |table| table.slots() * if table.kind().has_record() { 80 } else { 16 })
     }
 
-    #[inline]
+    #[inline(always)]
     fn table(&self, limit: &Limit) -> Option<&Table> {
         self.tables.table(limit, |kind| Table::new(kind, Geometry::for_keys(self.max_keys), self.overflow))
     }
 
-    #[inline]
+    #[inline(always)]
     fn tag(&self, key: Key<'_>) -> Tag {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(key.as_bytes());
+        let (lead, rest) = key.parts();
+        hasher.write_u16(u16::from_le_bytes(lead));
+        hasher.write(rest);
         Tag::of(hasher.finish())
     }
 
-    #[inline]
+    #[inline(always)]
     fn moment(&self, calendar: bool) -> Moment {
         Moment { now: self.clock.now(), utc: if calendar { self.clock.utc() } else { Nanos::ZERO } }
     }
@@ -148,20 +150,26 @@ impl<C: Clock> MemoryStore<C> {
 impl<C: Clock> LocalStore for MemoryStore<C> {
     fn decide_now(&self, charges: &[Charge<'_>]) -> Verdict {
         if let [charge] = charges {
-            let outcome = self.decide_one(*charge);
-            let admitted = outcome.admitted || charge.limit.is_shadow();
-            return Verdict { admitted, origin: Origin::Store, outcomes: SmallVec::from_slice(&[outcome]) };
+            let mut outcomes = Outcomes::from_slice(&[Outcome::refused(0, None)]);
+            let mut admitted = false;
+            if let [outcome] = outcomes.as_mut_slice() {
+                self.decide_one(*charge, outcome);
+                admitted = outcome.admitted || charge.limit.is_shadow();
+            }
+            return Verdict { admitted, origin: Origin::Store, outcomes };
         }
         self.decide_several(charges)
     }
 
-    #[inline]
-    fn decide_one(&self, charge: Charge<'_>) -> Outcome {
+    #[inline(always)]
+    fn decide_one(&self, charge: Charge<'_>, outcome: &mut Outcome) {
         let Some(table) = self.table(charge.limit) else {
-            return Outcome::refused(0, Some(NO_ROOM_RETRY));
+            *outcome = Outcome::refused(0, Some(NO_ROOM_RETRY));
+            return;
         };
         let calendar = table.kind().follows_calendar();
-        operate(table, self.tag(charge.key), charge.limit.program(), charge.op, || self.moment(calendar))
+        let tag = self.tag(charge.key);
+        operate(table, tag, charge.limit.program(), charge.op, || self.moment(calendar), outcome);
     }
 }
 
@@ -184,9 +192,13 @@ impl<C: Clock> MemoryStore<C> {
         for charge in charges {
             outcomes.push(match charge.op {
                 op if op.is_conditional() => together.next().unwrap_or(Outcome::refused(0, None)),
-                _ if admitted => self.decide_one(*charge),
-                // Nothing is changed by a request that is refused.
-                _ => self.decide_one(Charge { op: Op::Peek(0), ..*charge }),
+                op => {
+                    // Nothing is changed by a request that is refused.
+                    let op = if admitted { op } else { Op::Peek(0) };
+                    let mut outcome = Outcome::refused(0, None);
+                    self.decide_one(Charge { op, ..*charge }, &mut outcome);
+                    outcome
+                }
             });
         }
         Verdict { admitted, origin: Origin::Store, outcomes }
@@ -204,7 +216,7 @@ impl<C: Clock> Store for MemoryStore<C> {
     }
 
     fn post(&self, charge: Charge<'_>) {
-        let _ = self.decide_one(charge);
+        self.decide_one(charge, &mut Outcome::refused(0, None));
     }
 }
 

@@ -14,18 +14,39 @@ pub(super) const NO_ROOM_RETRY: Nanos = Nanos::from_secs(1);
 const ON_OVERFLOW: u128 = 1 << 127;
 
 /// Does `op` to the key of that tag.
-#[inline]
+#[inline(always)]
 pub(super) fn operate(
     table: &Table,
     tag: Tag,
     program: &Program,
     op: Op,
     clock: impl Fn() -> Moment,
+    outcome: &mut Outcome,
+) {
+    let at = clock();
+    // Nearly always the key has an entry, and nobody moves it.
+    if !is_for_overflow(op)
+        && let Some(found) = table.find(tag)
+        && attempt(program, &found, &at, op, outcome)
+    {
+        return;
+    }
+    *outcome = operate_anew(table, tag, program, op, at, clock);
+}
+
+#[cold]
+#[inline(never)]
+fn operate_anew(
+    table: &Table,
+    tag: Tag,
+    program: &Program,
+    op: Op,
+    mut at: Moment,
+    clock: impl Fn() -> Moment,
 ) -> Outcome {
-    let mut at = clock();
     loop {
         let (found, op) = match op {
-            Op::Refund(units, Some(receipt)) if receipt.mark() & ON_OVERFLOW != 0 => {
+            Op::Refund(units, Some(receipt)) if is_for_overflow(op) => {
                 let receipt = Receipt::new(receipt.mark() & !ON_OVERFLOW);
                 (table.overflow(tag), Op::Refund(units, Some(receipt)))
             }
@@ -39,14 +60,20 @@ pub(super) fn operate(
                 Err(outcome) => return outcome,
             },
         };
-        if let Some(outcome) = attempt(program, &found, &at, op) {
+        let mut outcome = Outcome::refused(0, None);
+        if attempt(program, &found, &at, op, &mut outcome) {
             return marked(outcome, &found);
         }
     }
 }
 
+/// Whether the operation belongs to a charge that was made on a shared entry.
+#[inline]
+fn is_for_overflow(op: Op) -> bool {
+    matches!(op, Op::Refund(_, Some(receipt)) if receipt.mark() & ON_OVERFLOW != 0)
+}
+
 /// An entry to work on for a key that has none; `Ok(None)`: look again; `Err`: there is nothing to do.
-#[cold]
 fn without_entry<'t>(
     table: &'t Table,
     tag: Tag,
@@ -75,7 +102,6 @@ fn without_entry<'t>(
 }
 
 /// The outcome with a receipt that leads back to the entry that was charged.
-#[inline]
 pub(super) fn marked(outcome: Outcome, found: &Found<'_>) -> Outcome {
     if found.is_overflow() {
         let mark = outcome.receipt.mark() | ON_OVERFLOW;
