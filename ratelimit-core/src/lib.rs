@@ -12,6 +12,8 @@ pub mod algorithm;
 #[cfg(feature = "tower")]
 pub mod fields;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 #[cfg(feature = "tower")]
 pub mod tower;
