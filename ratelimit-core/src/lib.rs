@@ -9,11 +9,19 @@ mod rate;
 mod sync;
 
 pub mod algorithm;
+#[cfg(feature = "tower")]
+pub mod fields;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use decision::Decision;
 pub use error::{CheckError, StoreError, StoreErrorKind};
+#[cfg(feature = "tower")]
+pub use fields::{FieldStyle, Fields, ResetFormat};
 pub use key::{AsKey, Key, KeyBuf};
 pub use limit::{Algorithm, Limit, LimitError, LimitId, LimitSpec, Mode};
 pub use limiter::{Limiter, Permit, Reservation};

@@ -252,7 +252,7 @@ impl<'l> Together<'l> {
 }
 
 /// A cost that no wait makes possible is an error of its own kind, not a denial to be retried.
-fn refuse_impossible(charges: &[Charge<'_>], verdict: &Verdict) -> Result<(), CheckError> {
+pub(crate) fn refuse_impossible(charges: &[Charge<'_>], verdict: &Verdict) -> Result<(), CheckError> {
     if verdict.admitted {
         return Ok(());
     }
