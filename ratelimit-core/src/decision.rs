@@ -31,19 +31,15 @@ struct Part<'a> {
 }
 
 impl<'a> Decision<'a> {
-    /// A decision about one limit, whose outcome `decide` writes where it stays.
     #[inline(always)]
-    pub(crate) fn one(limit: &'a Limit, decide: impl FnOnce(&mut Outcome)) -> Self {
-        let mut decision = Self {
-            admitted: false,
+    pub(crate) fn one(limit: &'a Limit, outcome: Outcome) -> Self {
+        Self {
+            admitted: outcome.admitted || limit.is_shadow(),
             origin: Origin::Store,
-            first: Part { limit: Some(Cow::Borrowed(limit)), outcome: Outcome::refused(0, None) },
+            first: Part { limit: Some(Cow::Borrowed(limit)), outcome },
             more: [None, None, None],
             rest: Vec::new(),
-        };
-        decide(&mut decision.first.outcome);
-        decision.admitted = decision.first.outcome.admitted || limit.is_shadow();
-        decision
+        }
     }
 
     /// Joins a store's answer with the limits it was asked about, in the order of the charges.

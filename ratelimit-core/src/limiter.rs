@@ -194,10 +194,8 @@ impl<S: LocalStore> Limiter<S> {
     /// As [`Limiter::check`], at once.
     #[inline(always)]
     pub fn try_check<'l, K: AsKey>(&self, limit: &'l Limit, key: K) -> Decision<'l> {
-        let store = self.store();
-        Decision::one(limit, |outcome| {
-            key.lend(|key: Key<'_>| store.decide_one(Charge { limit, key, op: Op::Take(1) }, outcome));
-        })
+        let charge = |key: Key<'_>| self.store.decide_one(Charge { limit, key, op: Op::Take(1) });
+        Decision::one(limit, key.lend(charge))
     }
 
     /// As [`Limiter::check_all`], at once.

@@ -91,12 +91,9 @@ pub trait LocalStore: Store {
     fn decide_now(&self, charges: &[Charge<'_>]) -> Verdict;
 
     /// Decides a single charge; whether a shadow limit denies is for the caller to see.
-    ///
-    /// The outcome is written where it is to stay: moving one that was just written takes a processor longer
-    /// than all arithmetic of the decision.
-    fn decide_one(&self, charge: Charge<'_>, outcome: &mut Outcome) {
+    fn decide_one(&self, charge: Charge<'_>) -> Outcome {
         let verdict = self.decide_now(&[charge]);
-        *outcome = verdict.outcomes.first().copied().unwrap_or(Outcome::refused(0, None));
+        verdict.outcomes.first().copied().unwrap_or(Outcome::refused(0, None))
     }
 }
 
@@ -119,7 +116,7 @@ impl<S: LocalStore> LocalStore for std::sync::Arc<S> {
         (**self).decide_now(charges)
     }
 
-    fn decide_one(&self, charge: Charge<'_>, outcome: &mut Outcome) {
-        (**self).decide_one(charge, outcome);
+    fn decide_one(&self, charge: Charge<'_>) -> Outcome {
+        (**self).decide_one(charge)
     }
 }

@@ -47,29 +47,23 @@ pub(super) fn write(found: &Found<'_>, locked: Word, next: Next) {
     found.slot.store(word);
 }
 
-/// Does the operation on the entry and writes what came of it; false when the slot holds it no longer and it
-/// has to be looked up again.
-#[inline(always)]
-pub(super) fn attempt(program: &Program, found: &Found<'_>, at: &Moment, op: Op, outcome: &mut Outcome) -> bool {
+/// Does the operation on the entry; `None` when the slot holds it no longer and it has to be looked up again.
+pub(super) fn attempt(program: &Program, found: &Found<'_>, at: &Moment, op: Op) -> Option<Outcome> {
     match program {
-        Program::TokenBucket(bucket) => swap(bucket, found, at, op, outcome),
-        Program::FixedWindow(window) => swap(window, found, at, op, outcome),
-        Program::Concurrency(permits) => swap(permits, found, at, op, outcome),
-        Program::SlidingWindow(_) => attempt_locked(program, found, at, op, outcome),
+        Program::TokenBucket(bucket) => swap(bucket, found, at, op),
+        Program::FixedWindow(window) => swap(window, found, at, op),
+        Program::Concurrency(permits) => swap(permits, found, at, op),
+        Program::SlidingWindow(_) => {
+            let word = found.slot.lock(found.tag())?;
+            let (next, outcome) = step(program, found, word, at, op);
+            write(found, word, next);
+            Some(outcome)
+        }
     }
 }
 
-fn attempt_locked(program: &Program, found: &Found<'_>, at: &Moment, op: Op, outcome: &mut Outcome) -> bool {
-    let Some(word) = found.slot.lock(found.tag()) else { return false };
-    let (next, said) = step(program, found, word, at, op);
-    write(found, word, next);
-    *outcome = said;
-    true
-}
-
-/// Algorithms whose state is one word. (A trait and not a closure, because the steps have to be put in line:
-/// handing their results on through memory costs more than working them out.)
-trait WordStep {
+/// Algorithms whose state is one word.
+pub(super) trait WordStep {
     fn step_word(&self, state: u128, at: &Moment, op: Op) -> (Option<u128>, Outcome);
 }
 
@@ -93,24 +87,21 @@ impl WordStep for Concurrency {
 }
 
 #[inline(always)]
-fn swap(program: &impl WordStep, found: &Found<'_>, at: &Moment, op: Op, outcome: &mut Outcome) -> bool {
+pub(super) fn swap(program: &impl WordStep, found: &Found<'_>, at: &Moment, op: Op) -> Option<Outcome> {
     let mut word = found.word;
     loop {
         if word.is_locked() {
             word = found.slot.unlocked();
         }
         if !word.is(found.tag()) {
-            return false;
+            return None;
         }
-        let (next, said) = program.step_word(word.state(), at, op);
-        if let Some(next) = next
-            && let Err(now) = found.slot.replace(word, word.with_state(next))
-        {
-            word = now;
-            continue;
+        let (next, outcome) = program.step_word(word.state(), at, op);
+        let Some(next) = next else { return Some(outcome) };
+        match found.slot.replace(word, word.with_state(next)) {
+            Ok(()) => return Some(outcome),
+            Err(now) => word = now,
         }
-        *outcome = said;
-        return true;
     }
 }
 

@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 
 use super::Overflow;
 use super::kind::Kind;
+use super::operate::operate;
 use super::slot::Tag;
 use super::table::{Geometry, Table};
 use super::transaction::{Part, decide_together};
-use crate::algorithm::{Moment, Op, Outcome, Program};
+use crate::algorithm::{Moment, Op};
 use crate::key::Key;
 use crate::limit::{Algorithm, Limit};
 use crate::store::Charge;
@@ -36,12 +37,6 @@ fn tag(directory: u64, first: u64, sum: u64, rest: u64) -> Tag {
 
 fn at(seconds: u64) -> Moment {
     Moment { now: Nanos::from_secs(seconds), utc: Nanos::from_secs(seconds) }
-}
-
-fn operate(table: &Table, tag: Tag, program: &Program, op: Op, clock: impl Fn() -> Moment) -> Outcome {
-    let mut outcome = Outcome::refused(0, None);
-    super::operate::operate(table, tag, program, op, clock, &mut outcome);
-    outcome
 }
 
 fn once_a_day() -> Limit {

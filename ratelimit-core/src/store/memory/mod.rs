@@ -150,26 +150,21 @@ impl<C: Clock> MemoryStore<C> {
 impl<C: Clock> LocalStore for MemoryStore<C> {
     fn decide_now(&self, charges: &[Charge<'_>]) -> Verdict {
         if let [charge] = charges {
-            let mut outcomes = Outcomes::from_slice(&[Outcome::refused(0, None)]);
-            let mut admitted = false;
-            if let [outcome] = outcomes.as_mut_slice() {
-                self.decide_one(*charge, outcome);
-                admitted = outcome.admitted || charge.limit.is_shadow();
-            }
-            return Verdict { admitted, origin: Origin::Store, outcomes };
+            let outcome = self.decide_one(*charge);
+            let admitted = outcome.admitted || charge.limit.is_shadow();
+            return Verdict { admitted, origin: Origin::Store, outcomes: Outcomes::from_slice(&[outcome]) };
         }
         self.decide_several(charges)
     }
 
     #[inline(always)]
-    fn decide_one(&self, charge: Charge<'_>, outcome: &mut Outcome) {
+    fn decide_one(&self, charge: Charge<'_>) -> Outcome {
         let Some(table) = self.table(charge.limit) else {
-            *outcome = Outcome::refused(0, Some(NO_ROOM_RETRY));
-            return;
+            return Outcome::refused(0, Some(NO_ROOM_RETRY));
         };
         let calendar = table.kind().follows_calendar();
         let tag = self.tag(charge.key);
-        operate(table, tag, charge.limit.program(), charge.op, || self.moment(calendar), outcome);
+        operate(table, tag, charge.limit.program(), charge.op, || self.moment(calendar))
     }
 }
 
@@ -195,9 +190,7 @@ impl<C: Clock> MemoryStore<C> {
                 op => {
                     // Nothing is changed by a request that is refused.
                     let op = if admitted { op } else { Op::Peek(0) };
-                    let mut outcome = Outcome::refused(0, None);
-                    self.decide_one(Charge { op, ..*charge }, &mut outcome);
-                    outcome
+                    self.decide_one(Charge { op, ..*charge })
                 }
             });
         }
@@ -216,7 +209,7 @@ impl<C: Clock> Store for MemoryStore<C> {
     }
 
     fn post(&self, charge: Charge<'_>) {
-        self.decide_one(charge, &mut Outcome::refused(0, None));
+        let _ = self.decide_one(charge);
     }
 }
 

@@ -106,8 +106,7 @@ proptest! {
                     let at = store.moment(true);
                     let state = reference.0.get(&(limit.name().to_owned(), key.key().to_vec()));
                     let (_, expected) = Reference::step(state.copied().unwrap_or_default(), at, limit, Op::Peek(1));
-                    let mut found = Outcome::refused(0, None);
-                    store.decide_one(peek, &mut found);
+                    let found = store.decide_one(peek);
                     prop_assert_eq!(found.remaining(), expected.remaining());
                     prop_assert_eq!(found.retry_after, expected.retry_after);
                     prop_assert_eq!(found.reset_after, expected.reset_after);
@@ -124,9 +123,7 @@ fn take<C: Clock>(store: &MemoryStore<C>, limit: &Limit, key: impl AsKey) -> Out
 fn operate<C: Clock>(store: &MemoryStore<C>, limit: &Limit, key: impl AsKey, op: Op) -> Outcome {
     let mut buffer = KeyBuf::new();
     key.encode(&mut buffer);
-    let mut outcome = Outcome::refused(0, None);
-    store.decide_one(Charge { limit, key: buffer.key(), op }, &mut outcome);
-    outcome
+    store.decide_one(Charge { limit, key: buffer.key(), op })
 }
 
 #[test]

@@ -183,7 +183,8 @@ impl Member<'_> {
             Op::Take(units) => Op::Peek(units),
             other => other,
         };
-        attempt(self.part.charge.limit.program(), &self.found, at, op, &mut self.outcome).then_some(())
+        self.outcome = attempt(self.part.charge.limit.program(), &self.found, at, op)?;
+        Some(())
     }
 
     /// Locks the entry and works out what becomes of it; `None`, and not locked: the entry has moved.
@@ -200,8 +201,8 @@ impl Member<'_> {
             if passes { self.commit() } else { self.unlock() }
             return Some(passes);
         }
-        let program = self.part.charge.limit.program();
-        attempt(program, &self.found, at, self.op, &mut self.outcome).then(|| self.passes())
+        self.outcome = attempt(self.part.charge.limit.program(), &self.found, at, self.op)?;
+        Some(self.passes())
     }
 
     fn commit(&self) {
