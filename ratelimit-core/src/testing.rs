@@ -148,6 +148,15 @@ macro_rules! __store_law_violations {
     }};
 }
 
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_law_names {
+    ($fresh:expr; $($law:ident)*) => { &[$(stringify!($law)),*] };
+}
+
+/// The names of all laws.
+pub const LAWS: &[&str] = crate::__for_each_store_law!(__store_law_names());
+
 /// Makes one `#[tokio::test]` for each law of [`testing`](crate::testing). The argument is an `async fn()` or
 /// asynchronous closure that gives a fresh [`Subject`](crate::testing::Subject) each time.
 #[macro_export]
