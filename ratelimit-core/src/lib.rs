@@ -109,3 +109,8 @@ pub use store::{LocalStore, MemoryStore, Overflow, Store};
 #[cfg(feature = "tokio")]
 pub use time::TokioClock;
 pub use time::{ManualClock, Nanos, SystemClock};
+
+/// The Rust of the project's README, run as tests.
+#[cfg(all(doctest, feature = "tower", feature = "tokio"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
