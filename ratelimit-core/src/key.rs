@@ -4,43 +4,67 @@
 //! different tuples can never have the same bytes: `("a", "bc")`, `("ab", "c")` and `"abc"` are three keys.
 //! Only a store hashes these bytes, each in its own way.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use smallvec::SmallVec;
 
 /// Bytes a key may have before it needs memory of its own.
 const INLINE: usize = 64;
 
 /// The canonical bytes of a key, borrowed.
+///
+/// The first two bytes are kept apart, so that the key of a short string, which is two bytes and the string,
+/// can be lent without being copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key<'a>(&'a [u8]);
+pub struct Key<'a> {
+    lead: [u8; 2],
+    rest: &'a [u8],
+}
 
 impl<'a> Key<'a> {
     /// The key of a limit that counts everything in one bucket.
-    pub const GLOBAL: Key<'static> = Key(&[]);
+    pub const GLOBAL: Key<'static> = Key { lead: [0; 2], rest: &[] };
 
     /// Takes bytes that a [`KeyBuf`] wrote, for instance ones that were kept side by side in a buffer.
     #[must_use]
+    #[inline]
     pub const fn from_canonical(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+        match bytes {
+            [first, second, rest @ ..] => Self { lead: [*first, *second], rest },
+            // No part begins with 0, so what is shorter than two bytes stays distinct.
+            _ => Self { lead: [0; 2], rest: bytes },
+        }
     }
 
-    /// The canonical bytes.
+    /// What a store hashes: two bytes and the rest. Different keys differ in one of them.
     #[must_use]
-    pub const fn as_bytes(self) -> &'a [u8] {
-        self.0
+    #[inline]
+    pub const fn parts(self) -> ([u8; 2], &'a [u8]) {
+        (self.lead, self.rest)
     }
 
     /// Whether this is the one key of a limit without key.
     #[must_use]
-    pub const fn is_global(self) -> bool {
-        self.0.is_empty()
+    #[inline]
+    pub fn is_global(self) -> bool {
+        self == Self::GLOBAL
+    }
+
+    /// The canonical bytes in memory of their own.
+    #[must_use]
+    pub fn to_vec(self) -> Vec<u8> {
+        let lead = if self.lead == [0; 2] { &[][..] } else { &self.lead };
+        [lead, self.rest].concat()
     }
 }
 
 /// A buffer that keys are written into; up to 64 bytes without allocating.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct KeyBuf(SmallVec<[u8; INLINE]>);
+#[derive(Clone)]
+pub struct KeyBuf {
+    inline: [u8; INLINE],
+    length: usize,
+    /// Everything, once it is more than fits in line.
+    spilled: Vec<u8>,
+}
 
 /// One byte before each part says what it is. Part of the key's identity: never renumber.
 mod tag {
@@ -53,92 +77,167 @@ mod tag {
     pub(super) const SOURCE: u8 = 7;
 }
 
+impl Default for KeyBuf {
+    #[inline]
+    fn default() -> Self {
+        Self { inline: [0; INLINE], length: 0, spilled: Vec::new() }
+    }
+}
+
 impl KeyBuf {
     /// An empty buffer: the key of a limit without key.
     #[must_use]
+    #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The key written so far.
     #[must_use]
+    #[inline]
     pub fn key(&self) -> Key<'_> {
-        Key(&self.0)
+        Key::from_canonical(self.bytes())
     }
 
     /// Forgets what was written and keeps the memory.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.length = 0;
+        self.spilled.clear();
     }
 
     /// How many bytes were written so far; with [`KeyBuf::slice`] several keys can share a buffer.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.length
     }
 
     /// Whether nothing was written yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.length == 0
     }
 
     /// The key that lies in `range` of the buffer, as [`KeyBuf::len`] told before and after writing it;
     /// the global key where the range lies outside.
     #[must_use]
     pub fn slice(&self, range: std::ops::Range<usize>) -> Key<'_> {
-        Key(self.0.get(range).unwrap_or(&[]))
+        Key::from_canonical(self.bytes().get(range).unwrap_or(&[]))
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.inline.get(..self.length).unwrap_or(&self.spilled)
+    }
+
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) {
+        let end = self.length.saturating_add(bytes.len());
+        match self.inline.get_mut(self.length..end) {
+            Some(room) => copy(bytes, room),
+            None => self.spill(bytes),
+        }
+        self.length = end;
+    }
+
+    #[cold]
+    fn spill(&mut self, bytes: &[u8]) {
+        if self.spilled.is_empty() {
+            self.spilled.extend_from_slice(self.inline.get(..self.length).unwrap_or(&[]));
+        }
+        self.spilled.extend_from_slice(bytes);
     }
 
     /// Adds a part of arbitrary bytes.
+    #[inline]
     pub fn push_bytes(&mut self, bytes: &[u8]) {
-        let mut length = bytes.len();
-        self.0.push(tag::BYTES);
-        // Lengths in groups of seven bits, the last group without the high bit.
+        match u8::try_from(bytes.len()) {
+            Ok(length) if length < 0x80 => self.append(&[tag::BYTES, length]),
+            _ => self.push_long(bytes.len()),
+        }
+        self.append(bytes);
+    }
+
+    /// Lengths in groups of seven bits, the last group without the high bit.
+    fn push_long(&mut self, mut length: usize) {
+        self.append(&[tag::BYTES]);
         while length >= 0x80 {
-            self.0.push(0x80 | u8::try_from(length & 0x7f).unwrap_or_default());
+            self.append(&[0x80 | u8::try_from(length & 0x7f).unwrap_or_default()]);
             length >>= 7;
         }
-        self.0.push(u8::try_from(length).unwrap_or_default());
-        self.0.extend_from_slice(bytes);
+        self.append(&[u8::try_from(length).unwrap_or_default()]);
     }
 
     /// Adds a part that is an unsigned number.
     pub fn push_u64(&mut self, number: u64) {
-        self.0.push(tag::UNSIGNED);
-        self.0.extend_from_slice(&number.to_le_bytes());
+        self.append(&[tag::UNSIGNED]);
+        self.append(&number.to_le_bytes());
     }
 
     /// Adds a part that is a signed number.
     pub fn push_i64(&mut self, number: i64) {
-        self.0.push(tag::SIGNED);
-        self.0.extend_from_slice(&number.to_le_bytes());
+        self.append(&[tag::SIGNED]);
+        self.append(&number.to_le_bytes());
     }
 
     /// Adds a part that is an address. An IPv4 address mapped into IPv6 is the IPv4 address.
     pub fn push_ip(&mut self, address: IpAddr) {
         match address.to_canonical() {
             IpAddr::V4(v4) => {
-                self.0.push(tag::IPV4);
-                self.0.extend_from_slice(&v4.octets());
+                self.append(&[tag::IPV4]);
+                self.append(&v4.octets());
             }
             IpAddr::V6(v6) => {
-                self.0.push(tag::IPV6);
-                self.0.extend_from_slice(&v6.octets());
+                self.append(&[tag::IPV6]);
+                self.append(&v6.octets());
             }
         }
     }
 
     /// Adds a part that stands for "there was no value", which no value can imitate.
     pub fn push_missing(&mut self) {
-        self.0.push(tag::MISSING);
+        self.append(&[tag::MISSING]);
     }
 
     /// Says where the next part comes from when there are several places it could come from, so that equal
     /// values of different origin stay apart.
     pub fn push_source(&mut self, number: u8) {
-        self.0.push(tag::SOURCE);
-        self.0.push(number);
+        self.append(&[tag::SOURCE, number]);
+    }
+}
+
+/// As `copy_from_slice`, without a call for the lengths that most keys have: two overlapping halves.
+#[inline]
+fn copy(from: &[u8], to: &mut [u8]) {
+    if let (Some(first), Some(last)) = (from.first_chunk::<16>(), from.last_chunk::<16>())
+        && from.len() <= 32
+        && let Some(room) = to.first_chunk_mut::<16>()
+    {
+        *room = *first;
+        if let Some(room) = to.last_chunk_mut::<16>() {
+            *room = *last;
+        }
+    } else {
+        to.copy_from_slice(from);
+    }
+}
+
+impl PartialEq for KeyBuf {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for KeyBuf {}
+
+impl std::hash::Hash for KeyBuf {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl fmt::Debug for KeyBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyBuf").field(&self.bytes()).finish()
     }
 }
 
@@ -149,30 +248,78 @@ impl KeyBuf {
 pub trait AsKey {
     /// Appends the canonical bytes of this key.
     fn encode(&self, to: &mut KeyBuf);
+
+    /// Lends the key, copying it only where its canonical bytes are not at hand.
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        let mut buffer = KeyBuf::new();
+        self.encode(&mut buffer);
+        to(buffer.key())
+    }
+}
+
+/// As [`AsKey::lend`], for a part of bytes.
+#[inline(always)]
+fn lend_bytes<R>(bytes: &[u8], to: impl FnOnce(Key<'_>) -> R) -> R {
+    let long;
+    let key = match u8::try_from(bytes.len()) {
+        Ok(length) if length < 0x80 => Key { lead: [tag::BYTES, length], rest: bytes },
+        _ => {
+            let mut buffer = KeyBuf::new();
+            buffer.push_bytes(bytes);
+            long = buffer;
+            long.key()
+        }
+    };
+    // One call, so that what is done with the key is put in line here.
+    to(key)
 }
 
 impl AsKey for KeyBuf {
     /// Takes the key as it was written.
     fn encode(&self, to: &mut KeyBuf) {
-        to.0.extend_from_slice(&self.0);
+        to.append(self.bytes());
+    }
+
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        to(self.key())
     }
 }
 
 impl AsKey for Key<'_> {
     fn encode(&self, to: &mut KeyBuf) {
-        to.0.extend_from_slice(self.0);
+        if self.lead != [0; 2] {
+            to.append(&self.lead);
+        }
+        to.append(self.rest);
+    }
+
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        to(*self)
     }
 }
 
 impl AsKey for str {
+    #[inline]
     fn encode(&self, to: &mut KeyBuf) {
         to.push_bytes(self.as_bytes());
+    }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        lend_bytes(self.as_bytes(), to)
     }
 }
 
 impl AsKey for String {
+    #[inline]
     fn encode(&self, to: &mut KeyBuf) {
         to.push_bytes(self.as_bytes());
+    }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        lend_bytes(self.as_bytes(), to)
     }
 }
 
@@ -180,11 +327,21 @@ impl AsKey for [u8] {
     fn encode(&self, to: &mut KeyBuf) {
         to.push_bytes(self);
     }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        lend_bytes(self, to)
+    }
 }
 
 impl AsKey for Vec<u8> {
     fn encode(&self, to: &mut KeyBuf) {
         to.push_bytes(self);
+    }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        lend_bytes(self, to)
     }
 }
 
@@ -240,8 +397,14 @@ impl<T: AsKey> AsKey for Option<T> {
 }
 
 impl<T: AsKey + ?Sized> AsKey for &T {
+    #[inline]
     fn encode(&self, to: &mut KeyBuf) {
         (**self).encode(to);
+    }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        (**self).lend(to)
     }
 }
 
@@ -270,7 +433,7 @@ mod tests {
     fn bytes(key: impl AsKey) -> Vec<u8> {
         let mut buffer = KeyBuf::new();
         key.encode(&mut buffer);
-        buffer.key().as_bytes().to_vec()
+        buffer.key().to_vec()
     }
 
     #[test]
@@ -311,6 +474,18 @@ mod tests {
         }
         assert_ne!(bytes("2001:db8::1.2.3.4".parse::<IpAddr>().unwrap()), bytes(v4));
         assert_ne!(bytes("64:ff9b::1.2.3.4".parse::<IpAddr>().unwrap()), bytes(v4));
+    }
+
+    #[test]
+    fn what_is_lent_is_what_would_be_written() {
+        for length in [0, 1, 2, 16, 127, 128, 129, 1000] {
+            let text = "x".repeat(length);
+            assert_eq!(text.lend(|key| key.to_vec()), bytes(&text), "{length}");
+            assert!(text.lend(|lent| lent == Key::from_canonical(&bytes(&text))));
+            assert_eq!(Some(&text).lend(|key| key.to_vec()), bytes(&text));
+        }
+        assert!(().lend(|key| key.is_global()) && !"".lend(|key| key.is_global()));
+        assert!(!None::<&str>.lend(|key| key.is_global()));
     }
 
     proptest! {

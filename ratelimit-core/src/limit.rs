@@ -127,7 +127,7 @@ pub enum LimitError {
     TimeZone(String),
     /// Filling the bucket would take more than 36 years.
     TooSlow {
-        /// Units that would have to come back.
+        /// Units that would have to come back: the burst, and the debt if there is one.
         burst: u32,
         /// The rate at which they would.
         rate: Rate,
@@ -197,7 +197,7 @@ impl Limit {
     /// Lets charges that come after the fact take the balance up to `units` below zero.
     ///
     /// # Panics
-    /// When coming back from there would take more than 36 years.
+    /// When coming back from there would take more than 36 years, or for a concurrency limit.
     #[must_use]
     pub fn debt(&self, units: u32) -> Self {
         self.rebuild(|spec| spec.debt = units)
@@ -276,7 +276,10 @@ impl Limit {
         Self::build(spec)
     }
 
-    #[expect(clippy::panic, reason = "documented: the builder is for quotas written in code; data goes through TryFrom")]
+    #[expect(
+        clippy::panic,
+        reason = "documented: the builder is for quotas written in code; data goes through TryFrom"
+    )]
     fn build(spec: LimitSpec) -> Self {
         match Self::try_from(spec) {
             Ok(limit) => limit,
@@ -295,12 +298,23 @@ impl TryFrom<LimitSpec> for Limit {
         }
         let program = program(&spec)?;
         let window = match &program {
-            Program::TokenBucket(bucket) => bucket.refill().secs_rounded_up().max(1),
+            Program::TokenBucket(bucket) => nominal_refill(bucket.burst(), spec.rate),
             Program::SlidingWindow(window) => window.window().secs_rounded_up(),
             Program::FixedWindow(window) => window.nominal_seconds().into(),
             Program::Concurrency(_) => 0,
         };
         Ok(Self(Arc::new(Inner { id: LimitId::of(&spec.name), program, window, spec })))
+    }
+}
+
+/// Seconds in which a bucket fills by the rate as it was asked for: 3/s fills in one, though the bucket takes
+/// a hair longer, as the time between two units is rounded up.
+fn nominal_refill(burst: u32, rate: Option<Rate>) -> u64 {
+    match rate.map(|rate| (rate.count(), rate.period())) {
+        Some((count, Period::Seconds(seconds))) => {
+            (u64::from(burst) * u64::from(seconds)).div_ceil(u64::from(count).max(1)).max(1)
+        }
+        _ => 1,
     }
 }
 
@@ -314,6 +328,9 @@ fn program(spec: &LimitSpec) -> Result<Program, LimitError> {
     if spec.algorithm == Algorithm::Concurrency {
         if spec.rate.is_some() {
             return Err(LimitError::Surplus("rate", spec.algorithm));
+        }
+        if spec.debt > 0 {
+            return Err(LimitError::Surplus("debt", spec.algorithm));
         }
         let permits = spec.permits.ok_or(LimitError::Missing("permits"))?;
         return Concurrency::new(permits).map(Program::Concurrency).ok_or(LimitError::Zero("permits"));
@@ -372,15 +389,21 @@ impl fmt::Display for LimitError {
             Self::Name(name) => {
                 write!(f, "{name:?} is not a name of a limit: write 1 to 64 of A-Z a-z 0-9 _ . -")
             }
-            Self::Missing(what) => write!(f, "the limit needs a {what}"),
+            Self::Missing(what) => write!(f, "no {what} given for the limit"),
             Self::Surplus(what, algorithm) => write!(f, "{algorithm} has no {what}"),
             Self::Zero(what) => write!(f, "{what} must be at least 1"),
             Self::CalendarNeedsFixedWindow => {
                 f.write_str("only the algorithm fixed_window counts by the month or in a time zone")
             }
-            Self::TimeZone(name) => write!(f, "there is no time zone {name:?}; write one such as Europe/Berlin"),
+            Self::TimeZone(name) => {
+                write!(f, "there is no time zone {name:?}; write one such as Europe/Berlin")
+            }
             Self::TooSlow { burst, rate } => {
-                write!(f, "at {rate} a burst of {burst} would take more than 36 years to refill")
+                let years = nominal_refill(*burst, Some(*rate)).div_ceil(31_556_952);
+                write!(
+                    f,
+                    "at {rate} a burst of {burst} (with the debt) would take {years} years to refill, more than 36"
+                )
             }
         }
     }

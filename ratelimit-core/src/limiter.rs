@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::algorithm::{Op, Outcome, Receipt};
 use crate::decision::Decision;
 use crate::error::CheckError;
-use crate::key::{AsKey, KeyBuf};
+use crate::key::{AsKey, Key, KeyBuf};
 use crate::limit::Limit;
 use crate::store::{Charge, LocalStore, Store, Verdict};
 
@@ -192,10 +192,10 @@ impl<S: Store> Limiter<S> {
 
 impl<S: LocalStore> Limiter<S> {
     /// As [`Limiter::check`], at once.
-    #[inline]
+    #[inline(always)]
     pub fn try_check<'l, K: AsKey>(&self, limit: &'l Limit, key: K) -> Decision<'l> {
-        let key = encoded(&key);
-        Decision::one(limit, self.store.decide_one(Charge { limit, key: key.key(), op: Op::Take(1) }))
+        let charge = |key: Key<'_>| self.store.decide_one(Charge { limit, key, op: Op::Take(1) });
+        Decision::one(limit, key.lend(charge))
     }
 
     /// As [`Limiter::check_all`], at once.

@@ -40,7 +40,7 @@ impl Concurrency {
             Op::Take(permits) | Op::Peek(permits) => {
                 if permits > self.limit {
                     (None, Outcome::refused(left, None))
-                } else if permits > left {
+                } else if permits > left || held > self.limit {
                     (None, Outcome::refused(left, Some(RETRY)))
                 } else if permits == 0 || matches!(op, Op::Peek(_)) {
                     (None, Outcome::admitted(left))

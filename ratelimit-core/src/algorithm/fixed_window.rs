@@ -7,9 +7,14 @@
 //! # Bound
 //! The count is tested and added to in one step and starts anew only at the window's end; so each window of
 //! the calendar admits at most the limit. Any interval as long as a window meets at most two: 2 · limit.
+//!
+//! The wall clock may step. Where it steps back across a boundary by up to a minute, as time servers make it,
+//! the later window goes on: it has been counted in already. Further back the count stays, and nobody waits
+//! longer for it than a window.
 
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp, Unit, ZonedDateTime};
+use jiff::{Span, Timestamp, Unit};
 
 use super::{Op, Outcome, Receipt};
 use crate::rate::Period;
@@ -19,11 +24,13 @@ use crate::time::Nanos;
 /// Bits of the count in a packed state.
 const COUNT_BITS: u32 = 37;
 const COUNT_MASK: u128 = (1 << COUNT_BITS) - 1;
-/// Seconds since the epoch have 34 bits: until the year 2514.
+/// Seconds since the epoch have 34 bits: until the year 2514, beyond which time stands still.
 const LAST_SECOND: u64 = (1 << 34) - 1;
 
 const DAY: u32 = 86_400;
 const WEEK: u32 = 7 * DAY;
+/// A step back of so many seconds is a correction; windows go on.
+const CORRECTION: u64 = 60;
 /// Monday, 5 January 1970: the first whole week of the epoch.
 const FIRST_MONDAY: u64 = 4 * DAY as u64;
 
@@ -80,21 +87,22 @@ impl FixedWindow {
     #[must_use]
     pub fn is_recovered(state: u128, utc: Nanos) -> bool {
         let (end, count) = unpack(state);
-        count == 0 || end <= utc.whole_secs()
+        count == 0 || end <= utc.whole_secs().min(LAST_SECOND - 1)
     }
 
-    /// One step; `None` in the first place: the state stays as it is.
+    /// One step; `None` in the first place: the state stays as it is. A refused step may return a state that
+    /// was [cut](super#cuts).
     #[inline]
     #[must_use]
     pub fn step(&self, state: u128, utc: Nanos, op: Op) -> (Option<u128>, Outcome) {
+        let utc = utc.min(Nanos::from_secs(LAST_SECOND - 1));
         let second = utc.whole_secs();
         let window = self.window_at(second);
         let (stored_end, stored_count) = unpack(state);
         let (end, used) = if stored_end <= second {
             (window.end, 0)
-        } else if stored_end > second.saturating_add(window.end - window.start) {
-            // The clock stepped back by a window or more, or the windows became shorter: the count stays, but
-            // nobody waits longer for it than a window.
+        } else if stored_end > window.end && stored_end > self.soon(second, &window).end {
+            // The clock stepped back, or the windows became shorter.
             (window.end, stored_count)
         } else {
             (stored_end.max(window.end), stored_count)
@@ -114,14 +122,18 @@ impl FixedWindow {
                 if units > self.limit {
                     stay(Outcome::refused(left(used), None))
                 } else if wanted > limit {
-                    stay(Outcome::refused(left(used), Some(reset_after)))
+                    let moved = used > 0 && end != stored_end;
+                    let refused = Outcome::refused(left(used), Some(reset_after));
+                    (moved.then(|| pack(end, used)), told(refused, used))
                 } else if units == 0 || matches!(op, Op::Peek(_)) {
                     stay(Outcome::admitted(left(used)))
                 } else {
                     become_(wanted)
                 }
             }
-            Op::Debit(units) => become_((used + u64::from(units)).min(limit + u64::from(self.debt)).max(used)),
+            Op::Debit(units) => {
+                become_((used + u64::from(units)).min(limit + u64::from(self.debt)).max(used))
+            }
             Op::Refund(units, receipt) => {
                 let same_window = receipt.is_none_or(|charge| charge.mark() == u128::from(end));
                 if used == 0 || !same_window {
@@ -134,52 +146,97 @@ impl FixedWindow {
         }
     }
 
+    /// The window that the clock may have been set back from.
+    fn soon(&self, second: u64, window: &Window) -> Window {
+        self.window_at(second.saturating_add(CORRECTION.min(window.end - window.start)))
+    }
+
     fn window_at(&self, second: u64) -> Window {
         let second = second.min(LAST_SECOND - 1);
         if let (Period::Seconds(seconds), None) = (self.period, &self.zone) {
-            let length = u64::from(seconds);
-            let origin = if seconds.is_multiple_of(WEEK) { FIRST_MONDAY } else { 0 };
-            // The first days of 1970 belong to the first window.
-            let start = second.checked_sub(origin).map_or(0, |since| origin + since / length * length);
-            return Window { start, end: start.saturating_add(length).min(LAST_SECOND) };
+            return Window::in_utc(second, seconds);
         }
         let known = unpack_window(self.last.load(Ordering::Relaxed));
-        if (known.start..known.end).contains(&second) {
+        if known.contains(second) {
             return known;
         }
-        let found = self.calendar_window(second).unwrap_or(Window { start: second, end: second + u64::from(DAY) });
+        let found =
+            self.calendar_window(second).unwrap_or(Window { start: second, end: second + u64::from(DAY) });
+        let found = Window { end: found.end.min(LAST_SECOND), ..found };
         self.last.store(pack_window(found), Ordering::Relaxed);
         found
     }
 
     /// The window by the calendar; fails only for times that no calendar has.
     fn calendar_window(&self, second: u64) -> Result<Window, jiff::Error> {
-        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
-        let at = Timestamp::from_second(i64::try_from(second).unwrap_or(i64::MAX))?.to_zoned_datetime(zone);
-        let (start, length) = match self.period {
-            Period::Month => (at.first_of_month()?.start_of_day()?, Span::new().months(1)),
+        let zone = &self.zone.clone().unwrap_or(TimeZone::UTC);
+        let at = Timestamp::from_second(i64::try_from(second).unwrap_or(i64::MAX))?;
+        let date = zone.to_datetime(at).date();
+        let window = self.window_of(date, second, zone)?;
+        // Where midnight comes twice, a date is shown outside its window, too.
+        if second < window.start {
+            return self.window_of(date.yesterday()?, second, zone);
+        }
+        if second >= window.end {
+            return self.window_of(date.tomorrow()?, second, zone);
+        }
+        Ok(window)
+    }
+
+    /// The window to which a date, or a time on it, belongs. Its boundaries are found each by itself from the
+    /// date: not every day has a midnight, and not every date a day.
+    fn window_of(&self, date: Date, second: u64, zone: &TimeZone) -> Result<Window, jiff::Error> {
+        let (first, next) = match self.period {
+            Period::Month => {
+                (date.first_of_month(), date.first_of_month().checked_add(Span::new().months(1))?)
+            }
             Period::Seconds(seconds) if seconds.is_multiple_of(DAY) => {
                 let days = i64::from(seconds / DAY);
-                let day = i64::from(at.date().since((Unit::Day, jiff::civil::date(1970, 1, 1)))?.get_days());
-                let origin = if seconds.is_multiple_of(WEEK) { 4 } else { 0 };
-                (at.checked_sub(Span::new().days((day - origin).rem_euclid(days)))?.start_of_day()?, Span::new().days(days))
+                let day = i64::from(date.since((Unit::Day, jiff::civil::date(1970, 1, 1)))?.get_days());
+                let origin = if seconds.is_multiple_of(WEEK) {
+                    i64::try_from(FIRST_MONDAY).unwrap_or(0) / i64::from(DAY)
+                } else {
+                    0
+                };
+                let first = date.checked_sub(Span::new().days((day - origin).rem_euclid(days)))?;
+                (first, first.checked_add(Span::new().days(days))?)
             }
-            Period::Seconds(seconds) => {
-                // Shorter than a day: counted from the zone's midnight, the day's last window cut short.
-                let midnight = at.start_of_day()?;
-                let since = second.saturating_sub(seconds_of(&midnight));
-                let start = seconds_of(&midnight) + since / u64::from(seconds) * u64::from(seconds);
-                let next_day = seconds_of(&midnight.tomorrow()?.start_of_day()?);
-                return Ok(Window { start, end: (start + u64::from(seconds)).min(next_day) });
-            }
+            Period::Seconds(_) => (date, date.tomorrow()?),
         };
-        let end = start.checked_add(length)?;
-        Ok(Window { start: seconds_of(&start), end: seconds_of(&end) })
+        let days = Window { start: midnight(first, zone)?, end: midnight(next, zone)? };
+        match self.period {
+            // Shorter than a day: counted from the zone's midnight, the day's last window cut short.
+            Period::Seconds(seconds) if !seconds.is_multiple_of(DAY) && days.contains(second) => {
+                let length = u64::from(seconds);
+                let start = days.start + (second - days.start) / length * length;
+                Ok(Window { start, end: start.saturating_add(length).min(days.end) })
+            }
+            _ => Ok(days),
+        }
     }
 }
 
-fn seconds_of(at: &ZonedDateTime) -> u64 {
-    u64::try_from(at.timestamp().as_second()).unwrap_or(0)
+impl Window {
+    fn contains(&self, second: u64) -> bool {
+        (self.start..self.end).contains(&second)
+    }
+
+    /// In UTC, where every day has as many seconds.
+    fn in_utc(second: u64, length: u32) -> Self {
+        let origin = if length.is_multiple_of(WEEK) { FIRST_MONDAY } else { 0 };
+        let length = u64::from(length);
+        // The first days of 1970 are the end of a week.
+        let Some(since) = second.checked_sub(origin) else { return Self { start: 0, end: origin } };
+        let start = origin + since / length * length;
+        Self { start, end: start.saturating_add(length).min(LAST_SECOND) }
+    }
+}
+
+/// Seconds since the epoch at which a date begins: where its midnight was skipped, with the first second after
+/// that; where it came twice, with the second one.
+fn midnight(date: Date, zone: &TimeZone) -> Result<u64, jiff::Error> {
+    let begins = zone.to_ambiguous_timestamp(date.at(0, 0, 0, 0)).later()?;
+    Ok(u64::try_from(begins.as_second()).unwrap_or(0))
 }
 
 fn pack(end: u64, count: u64) -> u128 {

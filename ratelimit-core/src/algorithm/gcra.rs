@@ -11,18 +11,26 @@
 //! own decision, none ends later than τ after it; so all that belong to decisions within W lie within W + τ.
 //! Nothing in this needs decisions to see the clock in order.
 //!
+//! A refund by receipt takes the part of a charge's piece off that still lies ahead, and what remains of all
+//! charges keeps the bound. Later pieces move up by as much, which their receipts do not know: a charge that
+//! is refunded after *earlier* ones were may be credited more than lies ahead of it, at most by what those
+//! were credited. One integer cannot tell; so the sum of what receipts may give back too much is at most what
+//! was refunded before them on the same key while they were out.
+//!
 //! # Unit
 //! A tick is 2⁻¹⁰ ns. T is rounded *up* to whole ticks, so the rate is never above the one asked for, and at
 //! 10 000 000 a second (102 400 ticks) still within 10 ppm of it. Every sum below stays under 2⁷¹ for clocks
 //! up to 36 years from their origin, beyond which time stands still.
 
-use super::{Op, Outcome, Receipt};
+use super::{HELD_UP, Op, Outcome, Receipt};
 use crate::time::Nanos;
 
 /// log₂ of the ticks in a nanosecond.
 const TICK_BITS: u32 = 10;
 /// Times and spans stay below this many ticks (36 years).
 const HORIZON: u128 = 1 << 70;
+/// The last nanosecond before time stands still.
+const LAST_NANO: u64 = (1 << 60) - 1;
 
 /// A token bucket's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +82,17 @@ impl Gcra {
         tat <= to_ticks(now)
     }
 
-    /// One step; `None` in the first place: the state stays as it is.
-    #[inline]
+    /// One step; `None` in the first place: the state stays as it is. A refused step may return a state that
+    /// was [cut](super#cuts).
+    #[inline(always)]
     #[must_use]
     pub fn step(&self, tat: u128, now: Nanos, op: Op) -> (Option<u128>, Outcome) {
         let now = to_ticks(now);
         let full = now + self.tolerance;
         // Further ahead than any charge could have brought it: the clock stepped back or the quota shrank.
-        let base = tat.max(now).min(full + self.debt);
+        let most = full + self.debt;
+        let cut = tat > most + to_ticks(HELD_UP);
+        let base = if cut { most } else { tat.max(now) };
         match op {
             Op::Take(units) | Op::Peek(units) => {
                 if units > self.burst {
@@ -89,7 +100,8 @@ impl Gcra {
                 }
                 let after = base + self.interval * u128::from(units);
                 if after > full {
-                    return (None, self.outcome(now, base, base, Some(to_nanos(after - full)), false));
+                    let refused = self.outcome(now, base, base, Some(to_nanos(after - full)), false);
+                    return (cut.then_some(base), refused);
                 }
                 if units == 0 || matches!(op, Op::Peek(_)) {
                     return (None, self.outcome(now, base, base, None, true));
@@ -97,7 +109,8 @@ impl Gcra {
                 (Some(after), self.outcome(now, after, after, None, true))
             }
             Op::Debit(units) => {
-                let after = (base + self.interval * u128::from(units)).min(full + self.debt);
+                // Never less than it was: `now` may be behind that of who charged before.
+                let after = (base + self.interval * u128::from(units)).min(most).max(base);
                 (Some(after), self.outcome(now, after, after, None, true))
             }
             Op::Refund(units, receipt) => {
@@ -111,18 +124,20 @@ impl Gcra {
         }
     }
 
-    #[inline]
-    fn outcome(&self, now: u128, level: u128, mark: u128, retry_after: Option<Nanos>, admitted: bool) -> Outcome {
+    #[inline(always)]
+    fn outcome(
+        &self,
+        now: u128,
+        level: u128,
+        mark: u128,
+        retry_after: Option<Nanos>,
+        admitted: bool,
+    ) -> Outcome {
         let room = (now + self.tolerance).saturating_sub(level);
-        let (room, unit) = match (u64::try_from(room), u64::try_from(self.interval)) {
-            (Ok(room), Ok(unit)) => (room, unit),
-            // More than half a year of refill: divide now, as rarely as such limits are asked.
-            _ => (u64::try_from(room / self.interval).unwrap_or(u64::MAX), 1),
-        };
         Outcome {
             admitted,
             room,
-            unit,
+            unit: self.interval,
             reset_after: to_nanos(level - now),
             retry_after,
             receipt: Receipt::new(mark),
@@ -132,7 +147,7 @@ impl Gcra {
 
 #[inline]
 fn to_ticks(time: Nanos) -> u128 {
-    (u128::from(time.get()) << TICK_BITS).min(HORIZON - 1)
+    u128::from(time.get().min(LAST_NANO)) << TICK_BITS
 }
 
 /// Rounded up, so that waiting that long is always enough.

@@ -3,6 +3,17 @@
 //! Each takes a state, the time and an [`Op`], and gives back the state to store, if it changed, and an
 //! [`Outcome`]. A state that has fully recovered equals an absent one.
 //!
+//! # Cuts
+//! A state can lie further ahead of now than its limit could ever have brought it, because the clock stepped
+//! back or the quota of the key shrank. It is then cut to the most the limit could have, so that nobody is
+//! locked out for longer than the quota takes to refill. A *refused* step returns the cut state too, and it
+//! has to be stored although nothing is charged: otherwise every later refusal would cut anew, relative to
+//! its own now, and the key would stay locked out until the clock is back where it was.
+//!
+//! A thread that is held up between reading the clock and acting on it also finds states that lie ahead. Up
+//! to [`HELD_UP`] they are left as they are, since a cut would give back what others were just charged. A
+//! store that reads the clock after the state it acts on excludes even that.
+//!
 //! # Bounds
 //!
 //! | algorithm | never admits more than | in | source |
@@ -24,6 +35,9 @@ pub use sliding_window::{CELLS, Ring, SlidingWindow};
 
 use crate::time::Nanos;
 
+/// How far ahead of now a state may lie without being [cut](self#cuts): one second.
+pub const HELD_UP: Nanos = Nanos::from_secs(1);
+
 /// What to do to one key of one limit.
 ///
 /// `Take` and `Peek` can be refused; the others always happen.
@@ -38,8 +52,9 @@ pub enum Op {
     /// Charge that many units whatever is left: what a request turned out to cost once it was over. The
     /// balance goes below zero at most by the limit's debt; what lies beyond is cut.
     Debit(u32),
-    /// Give back up to that many units of a charge. With the receipt of the charge, only the part that time
-    /// has not given back already; without it as much as there is. For a concurrency limit: release permits.
+    /// Give back up to that many units of a charge, which must not be more than it had, nor twice. With the
+    /// receipt of the charge, only the part that time has not given back already; without it as much as there
+    /// is. For a concurrency limit: release permits.
     Refund(u32, Option<Receipt>),
     /// Forget everything: a fresh start.
     Reset,
@@ -78,8 +93,8 @@ pub struct Outcome {
     /// Whether this limit admits the operation.
     pub admitted: bool,
     /// How much is left, in parts of which `unit` make one; divided only when somebody asks.
-    room: u64,
-    unit: u64,
+    room: u128,
+    unit: u128,
     /// Time until everything is available again, if nothing else is charged.
     pub reset_after: Nanos,
     /// When refused: the shortest wait after which the same operation would be admitted, if nothing else is
@@ -96,7 +111,7 @@ impl Outcome {
     pub const fn admitted(remaining: u32) -> Self {
         Self {
             admitted: true,
-            room: remaining as u64,
+            room: remaining as u128,
             unit: 1,
             reset_after: Nanos::ZERO,
             retry_after: None,
@@ -125,6 +140,13 @@ impl Outcome {
     pub const fn with_receipt(mut self, receipt: Receipt) -> Self {
         self.receipt = receipt;
         self
+    }
+
+    /// The same, taken over field by field, so that the compiler need not keep both in memory.
+    #[inline(always)]
+    pub(crate) fn by_field(self) -> Self {
+        let Self { admitted, room, unit, reset_after, retry_after, receipt } = self;
+        Self { admitted, room, unit, reset_after, retry_after, receipt }
     }
 
     /// Whole units that could be taken now.

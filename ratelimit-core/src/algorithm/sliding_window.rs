@@ -13,7 +13,7 @@
 //! The well-known estimate from two counters (`current + previous · share left`) needs less state, but admits
 //! up to twice the limit less one in a single window.
 
-use super::{Op, Outcome, Receipt};
+use super::{HELD_UP, Op, Outcome, Receipt};
 use crate::time::Nanos;
 
 /// Cells in a ring: ten make a window, one more because the interval need not be aligned.
@@ -93,32 +93,33 @@ impl SlidingWindow {
         self.window
     }
 
-    /// The ring as it stands at `now`.
-    fn current(&self, ring: Ring, now: Nanos) -> Ring {
+    /// The ring as it stands at `now`, and whether it had to be [cut](super#cuts) for that.
+    fn current(&self, ring: Ring, now: Nanos) -> (Ring, bool) {
         let index = now.get() / self.cell;
         if ring.cell == 0 {
-            return Ring { cells: [0; CELLS], index, cell: self.cell };
+            return (Ring { cells: [0; CELLS], index, cell: self.cell }, false);
         }
         if ring.cell != self.cell {
             // The window's length changed. What still counted by the old one counts as if it were new:
             // never early, late by at most one new window.
             let mut old = ring;
             old.advance(now.get() / ring.cell);
-            return old.gathered(index, self.cell);
+            return (old.gathered(index, self.cell), true);
         }
-        if ring.index > index + SPAN {
-            // The clock stepped back by more than a window.
-            return ring.gathered(index, self.cell);
+        if ring.index > now.saturating_add(HELD_UP).get() / self.cell {
+            // The clock stepped back: what was charged since counts as if it were new.
+            return (ring.gathered(index, self.cell), true);
         }
         let mut ring = ring;
         ring.advance(index);
-        ring
+        (ring, false)
     }
 
-    /// One step; `None` in the first place: the state stays as it is.
+    /// One step; `None` in the first place: the state stays as it is. A refused step may return a state that
+    /// was [cut](super#cuts).
     #[must_use]
     pub fn step(&self, ring: Ring, now: Nanos, op: Op) -> (Option<Ring>, Outcome) {
-        let mut ring = self.current(ring, now);
+        let (mut ring, cut) = self.current(ring, now);
         let used = ring.sum();
         let limit = u64::from(self.limit);
         match op {
@@ -128,7 +129,7 @@ impl SlidingWindow {
                     (None, self.outcome(&ring, now, used, None, false))
                 } else if wanted > limit {
                     let retry = self.time_of_room(&ring, wanted - limit).saturating_sub(now);
-                    (None, self.outcome(&ring, now, used, Some(retry), false))
+                    (cut.then_some(ring), self.outcome(&ring, now, used, Some(retry), false))
                 } else if units == 0 || matches!(op, Op::Peek(_)) {
                     (None, self.outcome(&ring, now, used, None, true))
                 } else {
@@ -170,18 +171,25 @@ impl SlidingWindow {
         Nanos::new(beginning.saturating_mul(self.cell))
     }
 
-    fn outcome(&self, ring: &Ring, now: Nanos, used: u64, retry_after: Option<Nanos>, admitted: bool) -> Outcome {
+    fn outcome(
+        &self,
+        ring: &Ring,
+        now: Nanos,
+        used: u64,
+        retry_after: Option<Nanos>,
+        admitted: bool,
+    ) -> Outcome {
         let empty_for = ring.cells.iter().rev().take_while(|&&count| count == 0).count();
         let newest = u64::try_from(CELLS - empty_for).unwrap_or(SPAN);
         // The newest count lies in cell `index - 11 + newest` and leaves when the eleventh after it begins.
         let reset_at = if newest == 0 { 0 } else { (ring.index + newest).saturating_mul(self.cell) };
         Outcome {
             admitted,
-            room: u64::from(self.limit).saturating_sub(used),
+            room: u64::from(self.limit).saturating_sub(used).into(),
             unit: 1,
             reset_after: Nanos::new(reset_at).saturating_sub(now),
             retry_after,
-            receipt: Receipt::new(u128::from(ring.index)),
+            receipt: Receipt::new(mark(ring)),
         }
     }
 }
@@ -192,9 +200,14 @@ fn add(ring: &mut Ring, units: u32) {
     }
 }
 
+/// The current cell: its number and its length, since a window of another length numbers its cells otherwise.
+fn mark(ring: &Ring) -> u128 {
+    u128::from(ring.cell) << 64 | u128::from(ring.index)
+}
+
 /// Out of the cell that was charged, if it is still in the ring.
 fn give_back_at(ring: &mut Ring, units: u32, charge: Receipt) {
-    let age = u128::from(ring.index).checked_sub(charge.mark()).and_then(|age| usize::try_from(age).ok());
+    let age = mark(ring).checked_sub(charge.mark()).and_then(|age| usize::try_from(age).ok());
     if let Some(count) = age.and_then(|age| ring.cells.iter_mut().rev().nth(age)) {
         *count = count.saturating_sub(units);
     }

@@ -41,7 +41,7 @@ struct Place<'q> {
 
 impl Queues {
     fn join(&self, limit: &Limit, key: &KeyBuf) -> Place<'_> {
-        let key = (limit.id(), SmallVec::from_slice(key.key().as_bytes()));
+        let key = (limit.id(), SmallVec::from_vec(key.key().to_vec()));
         let mut queue = self
             .0
             .entry(key.clone())
@@ -143,7 +143,7 @@ mod tests {
             .map(|number| {
                 let (limiter, limit, order) = (limiter.clone(), limit.clone(), Arc::clone(&order));
                 tokio::spawn(async move {
-                    limiter.until_ready(&limit, "k").await.unwrap();
+                    assert!(limiter.until_ready(&limit, "k").await.unwrap().is_allowed());
                     order.lock().unwrap().push(number);
                 })
             })
@@ -162,13 +162,13 @@ mod tests {
     async fn a_dropped_waiter_charges_nothing_and_gives_up_its_place() {
         let limiter = limiter();
         let limit = Limit::new("slow", "1/s".parse().unwrap());
-        limiter.until_ready(&limit, "k").await.unwrap();
+        assert!(limiter.until_ready(&limit, "k").await.unwrap().is_allowed());
         let start = tokio::time::Instant::now();
         for _ in 0..10 {
             let waiting = limiter.until_ready(&limit, "k");
             assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
         }
-        limiter.until_ready(&limit, "k").await.unwrap();
+        assert!(limiter.until_ready(&limit, "k").await.unwrap().is_allowed());
         assert!(start.elapsed() < Duration::from_millis(1010), "{:?}", start.elapsed());
         assert_eq!(limiter.queues.len(), 0);
     }

@@ -1,112 +1,220 @@
-//! Stand-in, replaced by the table.
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+//! [`MemoryStore`]: limits kept in this process.
+//!
+//! Each limit has a table of its own: 16 bytes a key and no copy of the key (64 more for a sliding window),
+//! one compare-and-swap a decision, and no write at all for most denials. A key is known by 56 bits of a hash
+//! that is keyed anew in every process; two of n live keys share an entry with a probability of about
+//! n²/2⁵⁷ (one in a hundred thousand for a million keys), and sharing never admits more.
+//!
+//! Entries that have recovered are reused in passing; no background task is needed. An entry that has not
+//! recovered is never dropped: at a table's capacity, keys without an entry share one ([`Overflow`]).
 
+mod entry;
+mod kind;
+mod operate;
+mod record;
+mod registry;
+mod segment;
+mod slot;
+mod table;
+mod transaction;
+
+#[cfg(all(test, ratelimit_loom))]
+mod loom_tests;
+#[cfg(all(test, not(ratelimit_loom)))]
+mod tests;
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+
+use smallvec::SmallVec;
+
+use self::operate::{NO_ROOM_RETRY, operate};
+use self::registry::Registry;
+use self::slot::Tag;
+use self::table::{Geometry, Table};
+use self::transaction::{Part, decide_together};
 use super::{Charge, LocalStore, Origin, Outcomes, Store, Verdict};
-use crate::algorithm::{Moment, Outcome, Program, Ring};
+use crate::algorithm::{Moment, Op, Outcome};
 use crate::error::StoreError;
-use crate::time::{Clock, SystemClock};
+use crate::key::Key;
+use crate::limit::Limit;
+use crate::time::{Clock, Nanos, SystemClock};
 
-/// Beyond the capacity.
+/// Keys a limit can hold unless said otherwise.
+const DEFAULT_KEYS: usize = 1_000_000;
+
+/// What happens to keys for which a limit's table has no room.
+///
+/// Either way no key that has an entry loses it, so nobody can reset a victim's counter by inventing keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Share.
+    /// Those of one part of the table (some thousand keys) share one entry, with the quota of a single key.
+    /// The bound holds for each; what they get together is little.
     #[default]
     Share,
-    /// Deny.
+    /// They are denied, to be retried after a second.
     Deny,
 }
 
-#[derive(Clone, Copy, Default)]
-struct State(u128, Ring);
-
 /// Keeps limits in this process.
+///
+/// ```
+/// use ratelimit_core::{Limit, Limiter, MemoryStore};
+/// let limiter = Limiter::new(MemoryStore::default().max_keys(5_000_000));
+/// let per_user = Limit::new("per-user", "100/s".parse()?);
+/// assert!(limiter.try_check(&per_user, "ann").is_allowed());
+/// # Ok::<(), ratelimit_core::RateError>(())
+/// ```
 pub struct MemoryStore<C = SystemClock> {
     clock: C,
-    map: Mutex<HashMap<(u64, u8, Vec<u8>), State>>,
+    hasher: foldhash::quality::RandomState,
+    tables: Registry,
+    max_keys: usize,
+    overflow: Overflow,
 }
 
 impl Default for MemoryStore {
+    /// By the machine's clocks, with room for a million keys a limit.
     fn default() -> Self {
         Self::with_clock(SystemClock::default())
     }
 }
 
 impl<C: Clock> MemoryStore<C> {
-    /// With a clock.
+    /// By that clock, with room for a million keys a limit.
+    #[must_use]
     pub fn with_clock(clock: C) -> Self {
-        Self { clock, map: Mutex::default() }
+        Self {
+            clock,
+            hasher: foldhash::quality::RandomState::default(),
+            tables: Registry::new(),
+            max_keys: DEFAULT_KEYS,
+            overflow: Overflow::default(),
+        }
     }
-    /// At most so many keys for each limit.
-    pub fn max_keys(self, _keys: usize) -> Self {
-        self
-    }
-    /// Beyond the capacity.
-    pub fn overflow(self, _overflow: Overflow) -> Self {
-        self
-    }
-    /// Entries held for a limit.
-    pub fn keys(&self, _limit: &crate::Limit) -> usize {
-        0
-    }
-    /// Decisions that found no entry and none free, since the start.
-    pub fn overflowed(&self, _limit: &crate::Limit) -> u64 {
-        0
-    }
-}
 
-fn step(state: State, at: Moment, charge: &Charge<'_>) -> (State, Outcome) {
-    match charge.limit.program() {
-        Program::TokenBucket(p) => {
-            let (s, o) = p.step(state.0, at.now, charge.op);
-            (State(s.unwrap_or(state.0), state.1), o)
-        }
-        Program::FixedWindow(p) => {
-            let (s, o) = p.step(state.0, at.utc, charge.op);
-            (State(s.unwrap_or(state.0), state.1), o)
-        }
-        Program::Concurrency(p) => {
-            let (s, o) = p.step(state.0, charge.op);
-            (State(s.unwrap_or(state.0), state.1), o)
-        }
-        Program::SlidingWindow(p) => {
-            let (s, o) = p.step(state.1, at.now, charge.op);
-            (State(state.0, s.unwrap_or(state.1)), o)
-        }
+    /// With room for at least so many keys a limit, at 24 bytes each (96 for a sliding window; below a few
+    /// hundred keys somewhat more). Memory is taken as keys come, and kept.
+    #[must_use]
+    pub fn max_keys(mut self, keys: usize) -> Self {
+        self.max_keys = keys;
+        self
+    }
+
+    /// With another answer to keys beyond that.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// How many keys of a limit have not fully recovered. Walks the limit's table: for gauges, not for requests.
+    #[must_use]
+    pub fn keys(&self, limit: &Limit) -> usize {
+        self.table(limit).map_or(0, |table| table.live(&self.moment(table.kind().follows_calendar())))
+    }
+
+    /// How many decisions so far met a full table: they were made on a shared entry, or refused.
+    #[must_use]
+    pub fn overflowed(&self, limit: &Limit) -> u64 {
+        self.table(limit).map_or(0, Table::overflowed)
+    }
+
+    /// Bytes that the entries of a limit take, used or not.
+    #[must_use]
+    pub fn bytes(&self, limit: &Limit) -> usize {
+        self.table(limit).map_or(0, |table| table.slots() * if table.kind().has_record() { 80 } else { 16 })
+    }
+
+    #[inline(always)]
+    fn table(&self, limit: &Limit) -> Option<&Table> {
+        self.tables.table(limit, |kind| Table::new(kind, Geometry::for_keys(self.max_keys), self.overflow))
+    }
+
+    #[inline(always)]
+    fn tag(&self, key: Key<'_>) -> Tag {
+        let mut hasher = self.hasher.build_hasher();
+        let (lead, rest) = key.parts();
+        hasher.write_u16(u16::from_le_bytes(lead));
+        hasher.write(rest);
+        Tag::of(hasher.finish())
+    }
+
+    #[inline(always)]
+    fn moment(&self, calendar: bool) -> Moment {
+        Moment { now: self.clock.now(), utc: if calendar { self.clock.utc() } else { Nanos::ZERO } }
     }
 }
 
 impl<C: Clock> LocalStore for MemoryStore<C> {
     fn decide_now(&self, charges: &[Charge<'_>]) -> Verdict {
-        let at = Moment { now: self.clock.now(), utc: self.clock.utc() };
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut outcomes = Outcomes::new();
-        let mut changes = Vec::new();
-        let mut admitted = true;
-        for charge in charges {
-            let id = (charge.limit.id().get(), 0, charge.key.as_bytes().to_vec());
-            let state = map.get(&id).copied().unwrap_or_default();
-            let (after, outcome) = step(state, at, charge);
-            admitted &= outcome.admitted || charge.limit.is_shadow();
-            outcomes.push(outcome);
-            changes.push((id, after));
+        if let [charge] = charges {
+            let outcome = self.decide_one(*charge);
+            let admitted = outcome.admitted || charge.limit.is_shadow();
+            return Verdict { admitted, origin: Origin::Store, outcomes: Outcomes::from_slice(&[outcome]) };
         }
-        if admitted {
-            map.extend(changes);
+        self.decide_several(charges)
+    }
+
+    #[inline(always)]
+    fn decide_one(&self, charge: Charge<'_>) -> Outcome {
+        let Some(table) = self.table(charge.limit) else {
+            return Outcome::refused(0, Some(NO_ROOM_RETRY));
+        };
+        let calendar = table.kind().follows_calendar();
+        let tag = self.tag(charge.key);
+        operate(table, tag, charge.limit.program(), charge.op, || self.moment(calendar))
+    }
+}
+
+impl<C: Clock> MemoryStore<C> {
+    fn decide_several(&self, charges: &[Charge<'_>]) -> Verdict {
+        let mut calendar = false;
+        let conditional: SmallVec<[Part<'_>; 4]> = charges
+            .iter()
+            .filter(|charge| charge.op.is_conditional())
+            .filter_map(|charge| {
+                let table = self.table(charge.limit)?;
+                calendar |= table.kind().follows_calendar();
+                Some(Part { charge, table, tag: self.tag(charge.key) })
+            })
+            .collect();
+        let (admitted, together) =
+            decide_together(&conditional, self.moment(calendar), || self.moment(calendar));
+        let mut together = together.into_iter();
+        let mut outcomes = Outcomes::new();
+        for charge in charges {
+            outcomes.push(match charge.op {
+                op if op.is_conditional() => together.next().unwrap_or(Outcome::refused(0, None)),
+                op => {
+                    // Nothing is changed by a request that is refused.
+                    let op = if admitted { op } else { Op::Peek(0) };
+                    self.decide_one(Charge { op, ..*charge })
+                }
+            });
         }
         Verdict { admitted, origin: Origin::Store, outcomes }
     }
 }
 
 impl<C: Clock> Store for MemoryStore<C> {
+    #[inline]
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
         Some(self.decide_now(charges))
     }
+
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
         Ok(self.decide_now(charges))
     }
+
     fn post(&self, charge: Charge<'_>) {
         let _ = self.decide_one(charge);
+    }
+}
+
+impl<C> fmt::Debug for MemoryStore<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("max_keys", &self.max_keys).field("overflow", &self.overflow).finish()
     }
 }

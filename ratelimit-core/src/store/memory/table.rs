@@ -1,0 +1,250 @@
+//! The table of one limit: a directory of segments that grows without stopping anybody.
+//!
+//! The low bits of a tag choose an entry of the directory, which names a segment. A limit starts with eight
+//! small segments, made when first needed; a full one is replaced by one sixteen times as large, which from
+//! then on splits in two. Their final sizes differ, so that they split at different times and the memory a key
+//! takes is much the same at every number of keys: about 24 bytes. Growing concerns one segment of at most
+//! 1920 entries at a time, whose keys wait a few microseconds.
+//!
+//! Segments are freed with the table only. That is what lets readers follow the directory without a lock.
+
+use std::sync::OnceLock;
+
+use super::Overflow;
+use super::kind::Kind;
+use super::segment::{Found, SLOTS, Segment};
+use super::slot::Tag;
+use crate::algorithm::Moment;
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+
+/// How a table is laid out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    /// log₂ of the number of segments a table starts with.
+    pub(super) root_bits: u32,
+    /// Pairs in the smallest segment; those of the n-th root have n more.
+    pub(super) first_pairs: usize,
+    /// How many times as large the segment is that replaces a small one once it is full.
+    pub(super) enlargement: usize,
+    /// log₂ of the directory's length.
+    pub(super) directory_bits: u32,
+    /// Slots that all segments together may have.
+    pub(super) most_slots: usize,
+}
+
+impl Geometry {
+    /// Room for at least `keys` keys at once.
+    pub(super) fn for_keys(keys: usize) -> Self {
+        // Filled evenly, segments split when 9 of 10 slots are taken and so are on average two thirds full.
+        let most_slots = keys.saturating_add(keys / 2).max(8 * 8 * SLOTS);
+        // An average segment has some 1500 slots and covers a directory entry or more; two bits to spare for
+        // segments that are deeper than the average.
+        let directory_bits = (most_slots / 1024).max(1).ilog2() + 2;
+        Self {
+            root_bits: 3,
+            first_pairs: 8,
+            enlargement: 16,
+            directory_bits: directory_bits.clamp(3, 20),
+            most_slots,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    kind: Kind,
+    geometry: Geometry,
+    at_capacity: Overflow,
+    /// Numbers of segments, counted from 1; 0 where there is none yet.
+    directory: Box<[AtomicU32]>,
+    segments: Arena,
+    growth: Mutex<Growth>,
+    overflowed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Growth {
+    segments: u32,
+    slots: usize,
+}
+
+/// Segments by number, in chunks of 1, 2, 4, … so that none ever moves.
+#[derive(Debug)]
+struct Arena([OnceLock<Box<[OnceLock<Segment>]>>; 24]);
+
+/// What an insertion came to.
+pub(super) enum Inserted<'t> {
+    /// The key has an entry now, made at that moment.
+    New(Found<'t>, Moment),
+    /// Something changed; look again.
+    Again,
+    /// The table is at its capacity; the key shares the overflow entry, or is refused.
+    Full(Option<Found<'t>>),
+}
+
+impl Table {
+    pub(super) fn new(kind: Kind, geometry: Geometry, at_capacity: Overflow) -> Self {
+        Self {
+            kind,
+            geometry,
+            at_capacity,
+            directory: (0..1_usize << geometry.directory_bits).map(|_| AtomicU32::new(0)).collect(),
+            segments: Arena(std::array::from_fn(|_| OnceLock::new())),
+            growth: Mutex::new(Growth::default()),
+            overflowed: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Decisions that were made on a shared overflow entry, or refused for want of a slot.
+    pub(super) fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    /// Slots of all segments in use, and bytes they take.
+    pub(super) fn slots(&self) -> usize {
+        self.growth().slots
+    }
+
+    /// Entries that have not recovered. Walks the whole table: for gauges, not for requests.
+    pub(super) fn live(&self, at: &Moment) -> usize {
+        let segments = self.growth().segments;
+        (1..=segments).filter_map(|number| self.segments.get(number)).map(|segment| segment.live(self.kind, at)).sum()
+    }
+
+    #[inline(always)]
+    fn segment(&self, tag: Tag) -> (u32, Option<&Segment>) {
+        let index = usize::try_from(tag.bits(0, self.geometry.directory_bits)).unwrap_or(0);
+        // Pairs with the release in `publish`.
+        let number = self.directory.get(index).map_or(0, |entry| entry.load(Ordering::Acquire));
+        (number, self.segments.get(number))
+    }
+
+    #[inline(always)]
+    pub(super) fn find(&self, tag: Tag) -> Option<Found<'_>> {
+        self.segment(tag).1?.find(tag)
+    }
+
+    /// The entry that keys without one share, if there is any reason to look at it.
+    pub(super) fn shared(&self, tag: Tag, at: &Moment) -> Option<Found<'_>> {
+        let overflow = self.segment(tag).1?.overflow();
+        (!self.kind.is_recovered(overflow.word, at)).then_some(overflow)
+    }
+
+    /// The overflow entry to which a receipt refers.
+    pub(super) fn overflow(&self, tag: Tag) -> Option<Found<'_>> {
+        Some(self.segment(tag).1?.overflow())
+    }
+
+    /// Makes an entry for a key that was not found.
+    ///
+    /// The clock is read again under the lock: the key's former slot may have been reused by a thread whose
+    /// clock was ahead of the caller's, and nothing may be decided at a time before that.
+    #[cold]
+    pub(super) fn insert(&self, tag: Tag, clock: impl FnOnce() -> Moment) -> Inserted<'_> {
+        let (number, segment) = self.segment(tag);
+        let Some(segment) = segment else {
+            self.plant(tag);
+            return Inserted::Again;
+        };
+        let mut depth = segment.lock();
+        if self.segment(tag).0 != number || segment.find(tag).is_some() {
+            return Inserted::Again;
+        }
+        let at = clock();
+        let permits_shared = self.kind == Kind::Permits && !self.kind.is_recovered(segment.overflow().word, &at);
+        // A permit taken from the overflow entry returns to it, so no entry can begin with a copy of it.
+        if !permits_shared {
+            if let Some(found) = segment.insert(tag, self.kind, &at) {
+                return Inserted::New(found, at);
+            }
+            if self.grow(number, segment, &mut depth, tag, &at) {
+                return Inserted::Again;
+            }
+        }
+        self.overflowed.fetch_add(1, Ordering::Relaxed);
+        Inserted::Full((self.at_capacity == Overflow::Share).then(|| segment.overflow()))
+    }
+
+    /// Makes the root segment that a tag belongs to.
+    fn plant(&self, tag: Tag) {
+        let mut growth = self.growth();
+        if self.segment(tag).0 != 0 {
+            return;
+        }
+        let root = tag.bits(0, self.geometry.root_bits);
+        let pairs = self.geometry.first_pairs + usize::try_from(root).unwrap_or(0);
+        let segment = Segment::new(pairs, self.geometry.root_bits, self.kind);
+        // A root is made even beyond the capacity: without it its keys would have no overflow entry.
+        if let Some(number) = self.segments.add(&mut growth, segment) {
+            self.publish(root, self.geometry.root_bits, number);
+        }
+    }
+
+    /// Replaces a full segment by a larger one, or splits it. False at the capacity.
+    fn grow(&self, number: u32, old: &Segment, depth: &mut u32, tag: Tag, at: &Moment) -> bool {
+        let enlarge = old.pairs() < self.geometry.first_pairs * self.geometry.enlargement;
+        let (pairs, new_depth) =
+            if enlarge { (old.pairs() * self.geometry.enlargement, *depth) } else { (old.pairs(), *depth + 1) };
+        if new_depth > self.geometry.directory_bits {
+            return false;
+        }
+        let mut growth = self.growth();
+        if growth.slots + pairs * SLOTS > self.geometry.most_slots {
+            return false;
+        }
+        let new = Segment::new(pairs, new_depth, self.kind);
+        let upper = |tag: Tag| enlarge || tag.bits(*depth, 1) == 1;
+        let Some(moved) = old.copy_to(&new, self.kind, at, upper) else { return false };
+        let Some(new_number) = self.segments.add(&mut growth, new) else {
+            moved.undo();
+            return false;
+        };
+        drop(growth);
+        debug_assert_ne!(number, new_number);
+        let low = tag.bits(0, *depth);
+        let prefix = if enlarge { low } else { low | 1 << *depth };
+        self.publish(prefix, new_depth, new_number);
+        moved.release(enlarge);
+        *depth = new_depth;
+        true
+    }
+
+    /// Enters a segment's number for all tags that end in these bits.
+    fn publish(&self, low: u64, depth: u32, number: u32) {
+        let first = usize::try_from(low).unwrap_or(usize::MAX);
+        for entry in self.directory.iter().skip(first).step_by(1 << depth) {
+            // Pairs with the acquire in `segment`.
+            entry.store(number, Ordering::Release);
+        }
+    }
+
+    fn growth(&self) -> crate::sync::MutexGuard<'_, Growth> {
+        self.growth.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Arena {
+    #[inline]
+    fn get(&self, number: u32) -> Option<&Segment> {
+        let chunk = number.checked_ilog2()?;
+        let chunk_slots = self.0.get(usize::try_from(chunk).ok()?)?.get()?;
+        chunk_slots.get(usize::try_from(number - (1 << chunk)).ok()?)?.get()
+    }
+
+    /// Numbers are given out under the growth lock.
+    fn add(&self, growth: &mut Growth, segment: Segment) -> Option<u32> {
+        let number = growth.segments.checked_add(1)?;
+        let chunk = number.ilog2();
+        let cells = self.0.get(usize::try_from(chunk).ok()?)?;
+        let cells = cells.get_or_init(|| (0..1_u32 << chunk).map(|_| OnceLock::new()).collect());
+        let slots = segment.slots();
+        cells.get(usize::try_from(number - (1 << chunk)).ok()?)?.set(segment).ok()?;
+        growth.segments = number;
+        growth.slots += slots;
+        Some(number)
+    }
+}
