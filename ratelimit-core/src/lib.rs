@@ -90,6 +90,7 @@ mod sync;
 pub mod algorithm;
 #[cfg(feature = "tower")]
 pub mod fields;
+pub mod guide;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
