@@ -64,12 +64,12 @@ impl Contender for Governor {
     }
 }
 
-const PREFIX: &str = "client-00000000000";
+const PREFIX: &str = "client-000000000000";
 
 /// Writes keys without allocating.
 pub struct Keys {
     text: String,
-    /// "000" to "999": three digits at a time, so that making keys costs little beside using them.
+    /// "0000" to "9999".
     digits: Vec<String>,
     count: u64,
     state: u64,
@@ -79,7 +79,7 @@ impl Keys {
     /// Of `count` different keys, in an order that begins at `seed` and visits them evenly and irregularly.
     #[must_use]
     pub fn new(count: u64, seed: u64) -> Self {
-        let digits = (0..1000).map(|number| format!("{number:03}")).collect();
+        let digits = (0..10_000).map(|number| format!("{number:04}")).collect();
         let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         Self { text: PREFIX.to_owned(), digits, count, state }
     }
@@ -94,13 +94,13 @@ impl Keys {
         self.write(number as u64)
     }
 
-    /// The key of that number: `client-` and twenty digits, of which nine count.
+    /// The key of that number: `client-` and twenty digits, of which eight count.
     #[inline]
     pub fn write(&mut self, number: u64) -> &String {
+        // Four digits at a time, so that making keys costs little beside using them.
         self.text.truncate(PREFIX.len());
-        for part in [number / 1_000_000 % 1000, number / 1000 % 1000, number % 1000] {
-            self.text.push_str(&self.digits[part as usize]);
-        }
+        self.text.push_str(&self.digits[(number / 10_000 % 10_000) as usize]);
+        self.text.push_str(&self.digits[(number % 10_000) as usize]);
         &self.text
     }
 }

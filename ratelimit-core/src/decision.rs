@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use smallvec::SmallVec;
-
 use crate::algorithm::Outcome;
 use crate::limit::Limit;
 use crate::store::{Origin, Verdict};
@@ -17,24 +15,31 @@ use crate::time::Nanos;
 pub struct Decision<'a> {
     admitted: bool,
     origin: Origin,
-    /// Apart, because nearly every decision is about one limit and looks at nothing but `admitted`.
-    first: Option<Part<'a>>,
-    more: SmallVec<[Part<'a>; 3]>,
+    /// Apart, because nearly every decision is about one limit and is only asked whether it admits.
+    first: Part<'a>,
+    /// The next three in place, without allocating; not a `SmallVec`, whose empty room would be copied about.
+    more: [Option<Part<'a>>; 3],
+    rest: Vec<Part<'a>>,
 }
 
 /// One limit and what it said.
 #[derive(Clone, Debug)]
 struct Part<'a> {
-    limit: Cow<'a, Limit>,
+    /// `None` only in the first part of a decision about no limit.
+    limit: Option<Cow<'a, Limit>>,
     outcome: Outcome,
 }
 
 impl<'a> Decision<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn one(limit: &'a Limit, outcome: Outcome) -> Self {
-        let admitted = outcome.admitted || limit.is_shadow();
-        let first = Some(Part { limit: Cow::Borrowed(limit), outcome });
-        Self { admitted, origin: Origin::Store, first, more: SmallVec::new() }
+        Self {
+            admitted: outcome.admitted || limit.is_shadow(),
+            origin: Origin::Store,
+            first: Part { limit: Some(Cow::Borrowed(limit)), outcome },
+            more: [None, None, None],
+            rest: Vec::new(),
+        }
     }
 
     /// Joins a store's answer with the limits it was asked about, in the order of the charges.
@@ -42,9 +47,10 @@ impl<'a> Decision<'a> {
         let mut parts = limits
             .into_iter()
             .zip(verdict.outcomes)
-            .map(|(limit, outcome)| Part { limit: Cow::Borrowed(limit), outcome });
-        let first = parts.next();
-        Self { admitted: verdict.admitted, origin: verdict.origin, first, more: parts.collect() }
+            .map(|(limit, outcome)| Part { limit: Some(Cow::Borrowed(limit)), outcome });
+        let first = parts.next().unwrap_or(Part { limit: None, outcome: Outcome::admitted(u32::MAX) });
+        let more = std::array::from_fn(|_| parts.next());
+        Self { admitted: verdict.admitted, origin: verdict.origin, first, more, rest: parts.collect() }
     }
 
     /// Whether the request may go on.
@@ -64,7 +70,7 @@ impl<'a> Decision<'a> {
     /// smallest share left. `None` only for a decision about no limit.
     #[must_use]
     pub fn limit(&self) -> Option<&Limit> {
-        self.binding().map(|part| &*part.limit)
+        self.binding().and_then(|part| part.limit.as_deref())
     }
 
     /// Units the binding limit has left.
@@ -91,7 +97,7 @@ impl<'a> Decision<'a> {
 
     /// Every limit with what it said, in the order they were asked.
     pub fn limits(&self) -> impl Iterator<Item = (&Limit, &Outcome)> {
-        self.parts().map(|part| (&*part.limit, &part.outcome))
+        self.parts().filter_map(|part| Some((part.limit.as_deref()?, &part.outcome)))
     }
 
     /// The enforcing limits that said no.
@@ -101,31 +107,42 @@ impl<'a> Decision<'a> {
 
     /// The same, independent of where the limits live.
     pub fn into_owned(self) -> Decision<'static> {
-        let own = |part: Part<'_>| Part { limit: Cow::Owned(part.limit.into_owned()), outcome: part.outcome };
-        let (first, more) = (self.first.map(own), self.more.into_iter().map(own).collect());
-        Decision { admitted: self.admitted, origin: self.origin, first, more }
+        let own = |part: Part<'_>| Part {
+            limit: part.limit.map(|limit| Cow::Owned(limit.into_owned())),
+            outcome: part.outcome,
+        };
+        let (first, more) = (own(self.first), self.more.map(|part| part.map(own)));
+        let rest = self.rest.into_iter().map(own).collect();
+        Decision { admitted: self.admitted, origin: self.origin, first, more, rest }
     }
 
     fn parts(&self) -> impl Iterator<Item = &Part<'a>> {
-        self.first.iter().chain(&self.more)
+        let first = std::iter::once(&self.first).filter(|part| part.limit.is_some());
+        first.chain(self.more.iter().flatten()).chain(&self.rest)
     }
 
     /// Shadow limits speak for a request only where no other does.
     fn binding(&self) -> Option<&Part<'a>> {
-        let enforcing = self.parts().any(|part| !part.limit.is_shadow());
+        let enforcing = self.parts().any(|part| !part.is_shadow());
         self.parts()
-            .filter(|part| !enforcing || !part.limit.is_shadow())
-            .min_by(|a, b| pressure(b).cmp(&pressure(a)))
+            .filter(|part| !enforcing || !part.is_shadow())
+            .min_by(|a, b| b.pressure().cmp(&a.pressure()))
     }
 }
 
-/// Greater for what binds more: a refusal by its wait, anything else by the share used.
-fn pressure(part: &Part<'_>) -> (bool, u64) {
-    let outcome = &part.outcome;
-    if !outcome.admitted {
-        return (true, outcome.retry_after.unwrap_or(Nanos::MAX).get());
+impl Part<'_> {
+    fn is_shadow(&self) -> bool {
+        self.limit.as_deref().is_some_and(Limit::is_shadow)
     }
-    let capacity = u64::from(part.limit.capacity()).max(1);
-    let left = u64::from(outcome.remaining());
-    (false, u64::from(u32::MAX) - (left << 31) / capacity.max(left))
+
+    /// Greater for what binds more: a refusal by its wait, anything else by the share used.
+    fn pressure(&self) -> (bool, u64) {
+        let outcome = &self.outcome;
+        if !outcome.admitted {
+            return (true, outcome.retry_after.unwrap_or(Nanos::MAX).get());
+        }
+        let capacity = u64::from(self.limit.as_deref().map_or(1, Limit::capacity));
+        let left = u64::from(outcome.remaining());
+        (false, u64::from(u32::MAX) - (left << 31) / capacity.max(left).max(1))
+    }
 }

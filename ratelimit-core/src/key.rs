@@ -11,29 +11,49 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const INLINE: usize = 64;
 
 /// The canonical bytes of a key, borrowed.
+///
+/// The first two bytes are kept apart, so that the key of a short string, which is two bytes and the string,
+/// can be lent without being copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key<'a>(&'a [u8]);
+pub struct Key<'a> {
+    lead: [u8; 2],
+    rest: &'a [u8],
+}
 
 impl<'a> Key<'a> {
     /// The key of a limit that counts everything in one bucket.
-    pub const GLOBAL: Key<'static> = Key(&[]);
+    pub const GLOBAL: Key<'static> = Key { lead: [0; 2], rest: &[] };
 
     /// Takes bytes that a [`KeyBuf`] wrote, for instance ones that were kept side by side in a buffer.
     #[must_use]
+    #[inline]
     pub const fn from_canonical(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+        match bytes {
+            [first, second, rest @ ..] => Self { lead: [*first, *second], rest },
+            // No part begins with 0, so what is shorter than two bytes stays distinct.
+            _ => Self { lead: [0; 2], rest: bytes },
+        }
     }
 
-    /// The canonical bytes.
+    /// What a store hashes: two bytes and the rest. Different keys differ in one of them.
     #[must_use]
-    pub const fn as_bytes(self) -> &'a [u8] {
-        self.0
+    #[inline]
+    pub const fn parts(self) -> ([u8; 2], &'a [u8]) {
+        (self.lead, self.rest)
     }
 
     /// Whether this is the one key of a limit without key.
     #[must_use]
-    pub const fn is_global(self) -> bool {
-        self.0.is_empty()
+    #[inline]
+    pub fn is_global(self) -> bool {
+        self == Self::GLOBAL
+    }
+
+    /// The canonical bytes in memory of their own.
+    #[must_use]
+    pub fn to_vec(self) -> Vec<u8> {
+        let lead = if self.lead == [0; 2] { &[][..] } else { &self.lead };
+        [lead, self.rest].concat()
     }
 }
 
@@ -76,7 +96,7 @@ impl KeyBuf {
     #[must_use]
     #[inline]
     pub fn key(&self) -> Key<'_> {
-        Key(self.bytes())
+        Key::from_canonical(self.bytes())
     }
 
     /// Forgets what was written and keeps the memory.
@@ -101,7 +121,7 @@ impl KeyBuf {
     /// the global key where the range lies outside.
     #[must_use]
     pub fn slice(&self, range: std::ops::Range<usize>) -> Key<'_> {
-        Key(self.bytes().get(range).unwrap_or(&[]))
+        Key::from_canonical(self.bytes().get(range).unwrap_or(&[]))
     }
 
     #[inline]
@@ -228,6 +248,31 @@ impl fmt::Debug for KeyBuf {
 pub trait AsKey {
     /// Appends the canonical bytes of this key.
     fn encode(&self, to: &mut KeyBuf);
+
+    /// Lends the key, copying it only where its canonical bytes are not at hand.
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        let mut buffer = KeyBuf::new();
+        self.encode(&mut buffer);
+        to(buffer.key())
+    }
+}
+
+/// As [`AsKey::lend`], for a part of bytes.
+#[inline(always)]
+fn lend_bytes<R>(bytes: &[u8], to: impl FnOnce(Key<'_>) -> R) -> R {
+    let long;
+    let key = match u8::try_from(bytes.len()) {
+        Ok(length) if length < 0x80 => Key { lead: [tag::BYTES, length], rest: bytes },
+        _ => {
+            let mut buffer = KeyBuf::new();
+            buffer.push_bytes(bytes);
+            long = buffer;
+            long.key()
+        }
+    };
+    // One call, so that what is done with the key is put in line here.
+    to(key)
 }
 
 impl AsKey for KeyBuf {
@@ -235,11 +280,22 @@ impl AsKey for KeyBuf {
     fn encode(&self, to: &mut KeyBuf) {
         to.append(self.bytes());
     }
+
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        to(self.key())
+    }
 }
 
 impl AsKey for Key<'_> {
     fn encode(&self, to: &mut KeyBuf) {
-        to.append(self.0);
+        if self.lead != [0; 2] {
+            to.append(&self.lead);
+        }
+        to.append(self.rest);
+    }
+
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        to(*self)
     }
 }
 
@@ -248,6 +304,11 @@ impl AsKey for str {
     fn encode(&self, to: &mut KeyBuf) {
         to.push_bytes(self.as_bytes());
     }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        lend_bytes(self.as_bytes(), to)
+    }
 }
 
 impl AsKey for String {
@@ -255,17 +316,32 @@ impl AsKey for String {
     fn encode(&self, to: &mut KeyBuf) {
         to.push_bytes(self.as_bytes());
     }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        lend_bytes(self.as_bytes(), to)
+    }
 }
 
 impl AsKey for [u8] {
     fn encode(&self, to: &mut KeyBuf) {
         to.push_bytes(self);
     }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        lend_bytes(self, to)
+    }
 }
 
 impl AsKey for Vec<u8> {
     fn encode(&self, to: &mut KeyBuf) {
         to.push_bytes(self);
+    }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        lend_bytes(self, to)
     }
 }
 
@@ -325,6 +401,11 @@ impl<T: AsKey + ?Sized> AsKey for &T {
     fn encode(&self, to: &mut KeyBuf) {
         (**self).encode(to);
     }
+
+    #[inline(always)]
+    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
+        (**self).lend(to)
+    }
 }
 
 impl AsKey for () {
@@ -352,7 +433,7 @@ mod tests {
     fn bytes(key: impl AsKey) -> Vec<u8> {
         let mut buffer = KeyBuf::new();
         key.encode(&mut buffer);
-        buffer.key().as_bytes().to_vec()
+        buffer.key().to_vec()
     }
 
     #[test]
@@ -393,6 +474,18 @@ mod tests {
         }
         assert_ne!(bytes("2001:db8::1.2.3.4".parse::<IpAddr>().unwrap()), bytes(v4));
         assert_ne!(bytes("64:ff9b::1.2.3.4".parse::<IpAddr>().unwrap()), bytes(v4));
+    }
+
+    #[test]
+    fn what_is_lent_is_what_would_be_written() {
+        for length in [0, 1, 2, 16, 127, 128, 129, 1000] {
+            let text = "x".repeat(length);
+            assert_eq!(text.lend(|key| key.to_vec()), bytes(&text), "{length}");
+            assert!(text.lend(|lent| lent == Key::from_canonical(&bytes(&text))));
+            assert_eq!(Some(&text).lend(|key| key.to_vec()), bytes(&text));
+        }
+        assert!(().lend(|key| key.is_global()) && !"".lend(|key| key.is_global()));
+        assert!(!None::<&str>.lend(|key| key.is_global()));
     }
 
     proptest! {

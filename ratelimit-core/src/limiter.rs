@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::algorithm::{Op, Outcome, Receipt};
 use crate::decision::Decision;
 use crate::error::CheckError;
-use crate::key::{AsKey, KeyBuf};
+use crate::key::{AsKey, Key, KeyBuf};
 use crate::limit::Limit;
 use crate::store::{Charge, LocalStore, Store, Verdict};
 
@@ -192,12 +192,10 @@ impl<S: Store> Limiter<S> {
 
 impl<S: LocalStore> Limiter<S> {
     /// As [`Limiter::check`], at once.
-    #[inline]
+    #[inline(always)]
     pub fn try_check<'l, K: AsKey>(&self, limit: &'l Limit, key: K) -> Decision<'l> {
-        // Not `encoded`: moving a buffer that was just written stalls the processor for some nanoseconds.
-        let mut buffer = KeyBuf::new();
-        key.encode(&mut buffer);
-        Decision::one(limit, self.store.decide_one(Charge { limit, key: buffer.key(), op: Op::Take(1) }))
+        let charge = |key: Key<'_>| self.store.decide_one(Charge { limit, key, op: Op::Take(1) });
+        Decision::one(limit, key.lend(charge))
     }
 
     /// As [`Limiter::check_all`], at once.
@@ -252,7 +250,7 @@ impl<'l> Together<'l> {
 }
 
 /// A cost that no wait makes possible is an error of its own kind, not a denial to be retried.
-fn refuse_impossible(charges: &[Charge<'_>], verdict: &Verdict) -> Result<(), CheckError> {
+pub(crate) fn refuse_impossible(charges: &[Charge<'_>], verdict: &Verdict) -> Result<(), CheckError> {
     if verdict.admitted {
         return Ok(());
     }

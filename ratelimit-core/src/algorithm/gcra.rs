@@ -29,6 +29,8 @@ use crate::time::Nanos;
 const TICK_BITS: u32 = 10;
 /// Times and spans stay below this many ticks (36 years).
 const HORIZON: u128 = 1 << 70;
+/// The last nanosecond before time stands still.
+const LAST_NANO: u64 = (1 << 60) - 1;
 
 /// A token bucket's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +147,7 @@ impl Gcra {
 
 #[inline]
 fn to_ticks(time: Nanos) -> u128 {
-    (u128::from(time.get()) << TICK_BITS).min(HORIZON - 1)
+    u128::from(time.get().min(LAST_NANO)) << TICK_BITS
 }
 
 /// Rounded up, so that waiting that long is always enough.

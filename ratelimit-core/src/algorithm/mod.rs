@@ -142,6 +142,13 @@ impl Outcome {
         self
     }
 
+    /// The same, taken over field by field, so that the compiler need not keep both in memory.
+    #[inline(always)]
+    pub(crate) fn by_field(self) -> Self {
+        let Self { admitted, room, unit, reset_after, retry_after, receipt } = self;
+        Self { admitted, room, unit, reset_after, retry_after, receipt }
+    }
+
     /// Whole units that could be taken now.
     #[must_use]
     pub fn remaining(&self) -> u32 {

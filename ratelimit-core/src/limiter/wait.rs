@@ -41,7 +41,7 @@ struct Place<'q> {
 
 impl Queues {
     fn join(&self, limit: &Limit, key: &KeyBuf) -> Place<'_> {
-        let key = (limit.id(), SmallVec::from_slice(key.key().as_bytes()));
+        let key = (limit.id(), SmallVec::from_vec(key.key().to_vec()));
         let mut queue = self
             .0
             .entry(key.clone())

@@ -2,8 +2,8 @@
 //! where a record belongs to it.
 
 use super::segment::Found;
-use super::slot::{Patience, Word};
-use crate::algorithm::{Moment, Op, Outcome, Program, Ring};
+use super::slot::Word;
+use crate::algorithm::{Concurrency, FixedWindow, Gcra, Moment, Op, Outcome, Program, Ring};
 
 /// What an operation makes of a state.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +48,11 @@ pub(super) fn write(found: &Found<'_>, locked: Word, next: Next) {
 }
 
 /// Does the operation on the entry; `None` when the slot holds it no longer and it has to be looked up again.
-#[inline]
 pub(super) fn attempt(program: &Program, found: &Found<'_>, at: &Moment, op: Op) -> Option<Outcome> {
     match program {
-        Program::TokenBucket(bucket) => swap(found, |state| bucket.step(state, at.now, op)),
-        Program::FixedWindow(window) => swap(found, |state| window.step(state, at.utc, op)),
-        Program::Concurrency(permits) => swap(found, |state| permits.step(state, op)),
+        Program::TokenBucket(bucket) => swap(bucket, found, at, op),
+        Program::FixedWindow(window) => swap(window, found, at, op),
+        Program::Concurrency(permits) => swap(permits, found, at, op),
         Program::SlidingWindow(_) => {
             let word = found.slot.lock(found.tag())?;
             let (next, outcome) = step(program, found, word, at, op);
@@ -63,19 +62,41 @@ pub(super) fn attempt(program: &Program, found: &Found<'_>, at: &Moment, op: Op)
     }
 }
 
-#[inline]
-fn swap(found: &Found<'_>, step: impl Fn(u128) -> (Option<u128>, Outcome)) -> Option<Outcome> {
+/// Algorithms whose state is one word.
+pub(super) trait WordStep {
+    fn step_word(&self, state: u128, at: &Moment, op: Op) -> (Option<u128>, Outcome);
+}
+
+impl WordStep for Gcra {
+    #[inline(always)]
+    fn step_word(&self, state: u128, at: &Moment, op: Op) -> (Option<u128>, Outcome) {
+        self.step(state, at.now, op)
+    }
+}
+
+impl WordStep for FixedWindow {
+    fn step_word(&self, state: u128, at: &Moment, op: Op) -> (Option<u128>, Outcome) {
+        self.step(state, at.utc, op)
+    }
+}
+
+impl WordStep for Concurrency {
+    fn step_word(&self, state: u128, _: &Moment, op: Op) -> (Option<u128>, Outcome) {
+        self.step(state, op)
+    }
+}
+
+#[inline(always)]
+pub(super) fn swap(program: &impl WordStep, found: &Found<'_>, at: &Moment, op: Op) -> Option<Outcome> {
     let mut word = found.word;
-    let mut patience = Patience::default();
     loop {
-        while word.is_locked() {
-            patience.wait();
-            word = found.slot.load();
+        if word.is_locked() {
+            word = found.slot.unlocked();
         }
         if !word.is(found.tag()) {
             return None;
         }
-        let (next, outcome) = step(word.state());
+        let (next, outcome) = program.step_word(word.state(), at, op);
         let Some(next) = next else { return Some(outcome) };
         match found.slot.replace(word, word.with_state(next)) {
             Ok(()) => return Some(outcome),

@@ -127,19 +127,21 @@ impl<C: Clock> MemoryStore<C> {
         self.table(limit).map_or(0, |table| table.slots() * if table.kind().has_record() { 80 } else { 16 })
     }
 
-    #[inline]
+    #[inline(always)]
     fn table(&self, limit: &Limit) -> Option<&Table> {
         self.tables.table(limit, |kind| Table::new(kind, Geometry::for_keys(self.max_keys), self.overflow))
     }
 
-    #[inline]
+    #[inline(always)]
     fn tag(&self, key: Key<'_>) -> Tag {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(key.as_bytes());
+        let (lead, rest) = key.parts();
+        hasher.write_u16(u16::from_le_bytes(lead));
+        hasher.write(rest);
         Tag::of(hasher.finish())
     }
 
-    #[inline]
+    #[inline(always)]
     fn moment(&self, calendar: bool) -> Moment {
         Moment { now: self.clock.now(), utc: if calendar { self.clock.utc() } else { Nanos::ZERO } }
     }
@@ -150,18 +152,19 @@ impl<C: Clock> LocalStore for MemoryStore<C> {
         if let [charge] = charges {
             let outcome = self.decide_one(*charge);
             let admitted = outcome.admitted || charge.limit.is_shadow();
-            return Verdict { admitted, origin: Origin::Store, outcomes: SmallVec::from_slice(&[outcome]) };
+            return Verdict { admitted, origin: Origin::Store, outcomes: Outcomes::from_slice(&[outcome]) };
         }
         self.decide_several(charges)
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide_one(&self, charge: Charge<'_>) -> Outcome {
         let Some(table) = self.table(charge.limit) else {
             return Outcome::refused(0, Some(NO_ROOM_RETRY));
         };
         let calendar = table.kind().follows_calendar();
-        operate(table, self.tag(charge.key), charge.limit.program(), charge.op, || self.moment(calendar))
+        let tag = self.tag(charge.key);
+        operate(table, tag, charge.limit.program(), charge.op, || self.moment(calendar))
     }
 }
 
@@ -184,9 +187,11 @@ impl<C: Clock> MemoryStore<C> {
         for charge in charges {
             outcomes.push(match charge.op {
                 op if op.is_conditional() => together.next().unwrap_or(Outcome::refused(0, None)),
-                _ if admitted => self.decide_one(*charge),
-                // Nothing is changed by a request that is refused.
-                _ => self.decide_one(Charge { op: Op::Peek(0), ..*charge }),
+                op => {
+                    // Nothing is changed by a request that is refused.
+                    let op = if admitted { op } else { Op::Peek(0) };
+                    self.decide_one(Charge { op, ..*charge })
+                }
             });
         }
         Verdict { admitted, origin: Origin::Store, outcomes }

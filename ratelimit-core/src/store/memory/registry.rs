@@ -9,15 +9,19 @@ use super::kind::Kind;
 use super::table::Table;
 use crate::limit::{Limit, LimitId};
 
-/// Levels of 64, 128, 256, … places.
+/// Levels beyond the first, of 64, 128, 256, … places.
 const LEVELS: usize = 20;
+/// Places in the first level.
 const FIRST_LEVEL: u64 = 64;
 /// Places that are tried in a level before going on to the next.
 const PROBES: u64 = 8;
 
 /// Tables by limit and kind of state: a limit whose algorithm changes must not read the former's states.
 #[derive(Debug)]
-pub(super) struct Registry([OnceLock<Box<[OnceLock<Home>]>>; LEVELS]);
+pub(super) struct Registry {
+    first: Box<[OnceLock<Home>]>,
+    more: [OnceLock<Box<[OnceLock<Home>]>>; LEVELS],
+}
 
 #[derive(Debug)]
 struct Home {
@@ -27,28 +31,44 @@ struct Home {
 
 impl Registry {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| OnceLock::new()))
+        Self { first: level(FIRST_LEVEL), more: std::array::from_fn(|_| OnceLock::new()) }
     }
 
     /// The limit's table, made by `make` when it is asked for first. `None` only if more limits are in use
     /// than memory could hold.
-    #[inline]
+    #[inline(always)]
     pub(super) fn table(&self, limit: &Limit, make: impl Fn(Kind) -> Table) -> Option<&Table> {
         let (id, kind) = (limit.id(), Kind::of(limit.program()));
-        for (number, level) in self.0.iter().enumerate() {
-            let length = FIRST_LEVEL << number;
-            let places = level.get_or_init(|| (0..length).map(|_| OnceLock::new()).collect());
+        let likely = usize::try_from(id.get() & (FIRST_LEVEL - 1)).ok().and_then(|index| self.first.get(index)?.get());
+        match likely {
+            Some(home) if home.holds(id, kind) => Some(&home.table),
+            _ => self.search(id, kind, make),
+        }
+    }
+
+    fn search(&self, id: LimitId, kind: Kind, make: impl Fn(Kind) -> Table) -> Option<&Table> {
+        let more = self.more.iter().enumerate().map(|(number, more)| more.get_or_init(|| level(FIRST_LEVEL << number)));
+        for places in std::iter::once(&self.first).chain(more) {
             for probe in 0..PROBES {
-                let place = usize::try_from(id.get().wrapping_add(probe) & (length - 1)).ok().and_then(|index| places.get(index))?;
-                let home = match place.get() {
-                    Some(home) => home,
-                    None => place.get_or_init(|| Home { id, table: make(kind) }),
-                };
-                if home.id == id && home.table.kind() == kind {
+                let index = id.get().wrapping_add(probe) & (places.len() as u64 - 1);
+                let place = places.get(usize::try_from(index).ok()?)?;
+                let home = place.get_or_init(|| Home { id, table: make(kind) });
+                if home.holds(id, kind) {
                     return Some(&home.table);
                 }
             }
         }
         None
     }
+}
+
+impl Home {
+    #[inline]
+    fn holds(&self, id: LimitId, kind: Kind) -> bool {
+        self.id == id && self.table.kind() == kind
+    }
+}
+
+fn level(places: u64) -> Box<[OnceLock<Home>]> {
+    (0..places).map(|_| OnceLock::new()).collect()
 }

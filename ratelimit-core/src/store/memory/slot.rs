@@ -107,14 +107,25 @@ impl Slot {
         self.0.store(word.0, Ordering::Release);
     }
 
+    /// What the slot holds once whoever has locked it is done.
+    #[cold]
+    pub(super) fn unlocked(&self) -> Word {
+        let mut patience = Patience::default();
+        loop {
+            let word = self.load();
+            if !word.is_locked() {
+                return word;
+            }
+            patience.wait();
+        }
+    }
+
     /// Locks the slot if it holds `tag`, waiting for whoever has locked it; otherwise tells nothing.
     pub(super) fn lock(&self, tag: Tag) -> Option<Word> {
-        let mut patience = Patience::default();
         let mut word = self.load();
         while word.is(tag) {
             if word.is_locked() {
-                patience.wait();
-                word = self.load();
+                word = self.unlocked();
             } else {
                 match self.replace(word, word.locked()) {
                     Ok(()) => return Some(word),

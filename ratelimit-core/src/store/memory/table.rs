@@ -115,7 +115,7 @@ impl Table {
         (1..=segments).filter_map(|number| self.segments.get(number)).map(|segment| segment.live(self.kind, at)).sum()
     }
 
-    #[inline]
+    #[inline(always)]
     fn segment(&self, tag: Tag) -> (u32, Option<&Segment>) {
         let index = usize::try_from(tag.bits(0, self.geometry.directory_bits)).unwrap_or(0);
         // Pairs with the release in `publish`.
@@ -123,7 +123,7 @@ impl Table {
         (number, self.segments.get(number))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, tag: Tag) -> Option<Found<'_>> {
         self.segment(tag).1?.find(tag)
     }

@@ -36,7 +36,7 @@ impl Reference {
         let mut after = self.0.clone();
         let mut said = Vec::new();
         for charge in charges {
-            let state = after.entry((charge.limit.name().to_owned(), charge.key.as_bytes().to_vec())).or_default();
+            let state = after.entry((charge.limit.name().to_owned(), charge.key.to_vec())).or_default();
             let (next, outcome) = Self::step(*state, at, charge.limit, charge.op);
             *state = next;
             said.push(outcome.admitted);
@@ -104,7 +104,7 @@ proptest! {
                 for key in &keys {
                     let peek = Charge { limit, key: key.key(), op: Op::Peek(1) };
                     let at = store.moment(true);
-                    let state = reference.0.get(&(limit.name().to_owned(), key.key().as_bytes().to_vec()));
+                    let state = reference.0.get(&(limit.name().to_owned(), key.key().to_vec()));
                     let (_, expected) = Reference::step(state.copied().unwrap_or_default(), at, limit, Op::Peek(1));
                     let found = store.decide_one(peek);
                     prop_assert_eq!(found.remaining(), expected.remaining());

@@ -1,0 +1,65 @@
+//! What a growing table costs: bytes a key, the longest a caller was held up while it grew, and decisions when
+//! every key is new.
+//!
+//!     cargo run --release -p benches --bin growth
+
+use std::time::{Duration, Instant};
+
+use benches::Keys;
+use ratelimit_core::{Limit, Limiter, MemoryStore, Rate};
+
+const MOST: u64 = 5_000_000;
+
+fn main() {
+    let limiter = Limiter::new(MemoryStore::default().max_keys(8_000_000));
+    let limit = Limit::new("day", Rate::per_hour(1)).burst(1000);
+    let mut keys = Keys::new(MOST, 1);
+    println!("| keys | bytes a key | ns a new key | CPU time of the slowest insertion so far |");
+    println!("|---|---|---|---|");
+    let mut next = 100_000;
+    let mut worst = Duration::ZERO;
+    let (mut began, mut since) = (now(), 0);
+    for number in 0..MOST {
+        let key = keys.write(number);
+        // The thread's own time: what other programs take from it is not the table's doing.
+        let before = cpu_time();
+        let allowed = limiter.try_check(&limit, key).is_allowed();
+        worst = worst.max(cpu_time().saturating_sub(before));
+        assert!(allowed, "every key is new");
+        if number + 1 == next || number + 1 == MOST {
+            let count = number + 1;
+            let bytes = limiter.store().bytes(&limit) as f64 / count as f64;
+            let each = began.elapsed().as_nanos() as f64 / (count - since) as f64;
+            println!("| {count} | {bytes:.1} | {each:.0} | {worst:.0?} |");
+            (began, since) = (now(), count);
+            next = next * 5 / 4;
+        }
+    }
+    churn();
+}
+
+/// Every key is used once and recovers within a second: the table must stay as small as what is alive.
+fn churn() {
+    let limiter = Limiter::new(MemoryStore::default());
+    let limit = Limit::new("second", Rate::per_second(1));
+    let mut keys = Keys::new(MOST, 1);
+    let began = now();
+    let count = 20_000_000;
+    for number in 0..count {
+        let _ = limiter.try_check(&limit, keys.write(number)).is_allowed();
+    }
+    let each = began.elapsed().as_nanos() as f64 / count as f64;
+    let (alive, bytes) = (limiter.store().keys(&limit), limiter.store().bytes(&limit));
+    println!("\nchurn: {count} keys, each used once and recovered a second later: {each:.0} ns each;");
+    println!("{alive} alive at the end, {bytes} bytes held, {} decisions on a full table", limiter.store().overflowed(&limit));
+}
+
+fn cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,262 @@
+//! The two bodies that pass through: [`RequestBody`] on its way to the upstream, [`Body`] on its way to the
+//! client. Neither is buffered; both watch that the other side does not let them wait too long.
+
+use std::cell::Cell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::hop;
+use super::tail::Tail;
+use crate::deadlines::Wait;
+use crate::fault::Fault;
+use crate::state::Client;
+use crate::upstream::link::Link;
+
+/// A body that broke. What it means is a [`Fault`]; the text is for whoever reads hyper's errors.
+#[derive(Debug)]
+pub(crate) struct Broken(pub(crate) Fault);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.detail())
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// A request's body on its way to the upstream: without trailers, which could smuggle in fields that the head
+/// was cleaned of.
+pub(crate) struct RequestBody(Option<Upload>);
+
+struct Upload {
+    body: Incoming,
+    client: Rc<Client>,
+    /// Why it broke, for who sees only that the upstream's connection failed.
+    fault: Rc<Cell<Option<Fault>>>,
+    done: bool,
+}
+
+impl RequestBody {
+    pub(crate) const EMPTY: Self = Self(None);
+
+    /// Passes `body` on, and says in `fault` why if it can't.
+    pub(crate) fn new(body: Option<Incoming>, client: &Rc<Client>, fault: &Rc<Cell<Option<Fault>>>) -> Self {
+        let Some(body) = body.filter(|body| !body.is_end_stream()) else { return Self::EMPTY };
+        Self(Some(Upload { body, client: Rc::clone(client), fault: Rc::clone(fault), done: false }))
+    }
+}
+
+impl Upload {
+    fn fail(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.client.deadlines.disarm(Wait::Body);
+        self.fault.set(Some(fault));
+        Poll::Ready(Some(Err(Broken(fault))))
+    }
+
+    /// Something was passed on, so it is the upstream's turn.
+    fn passed(&mut self, done: bool) {
+        self.done = done;
+        self.client.deadlines.disarm(Wait::Body);
+        self.client.deadlines.arm(Wait::Upstream, self.client.timeouts().response);
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(upload) = &mut self.0 else { return Poll::Ready(None) };
+        match Pin::new(&mut upload.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => {
+                    upload.passed(upload.body.is_end_stream());
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                Err(_trailers) => {
+                    upload.passed(true);
+                    Poll::Ready(None)
+                }
+            },
+            Poll::Ready(Some(Err(_))) => upload.fail(Fault::BadBody),
+            Poll::Ready(None) => {
+                upload.passed(true);
+                Poll::Ready(None)
+            }
+            Poll::Pending if upload.client.deadlines.expired(Wait::Body) => upload.fail(Fault::SlowBody),
+            Poll::Pending => {
+                // It is the client's turn, not the upstream's.
+                upload.client.deadlines.disarm(Wait::Upstream);
+                upload.client.deadlines.arm_once(Wait::Body, upload.client.timeouts().body);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|upload| upload.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |upload| upload.body.size_hint())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.client.deadlines.disarm(Wait::Body);
+        if !self.done {
+            self.client.left_unread();
+        }
+    }
+}
+
+/// A response's body on its way to the client, with what is to be done when it ends.
+pub(crate) struct Body {
+    source: Source,
+    tail: Option<Tail>,
+    broken: Option<Broken>,
+}
+
+enum Source {
+    Own(Option<Bytes>),
+    Upstream { body: Incoming, link: Option<Box<Link>>, client: Rc<Client> },
+}
+
+impl Body {
+    /// One of our own.
+    pub(crate) fn own(bytes: Bytes) -> Self {
+        Self { source: Source::Own((!bytes.is_empty()).then_some(bytes)), tail: None, broken: None }
+    }
+
+    /// The upstream's. `link` is the connection that brings it; nothing else polls it.
+    pub(crate) fn upstream(body: Incoming, link: Box<Link>, client: &Rc<Client>) -> Self {
+        let source = Source::Upstream { body, link: Some(link), client: Rc::clone(client) };
+        let mut passing = Self { source, tail: None, broken: None };
+        if passing.is_end_stream() {
+            passing.complete();
+        }
+        passing
+    }
+
+    /// The same, with what is to be done at its end.
+    pub(crate) fn with_tail(mut self, tail: Tail) -> Self {
+        if !self.is_end_stream() {
+            self.tail = Some(tail);
+        }
+        self
+    }
+
+    /// All of it was handed over.
+    fn complete(&mut self) {
+        if let Source::Upstream { link, client, .. } = &mut self.source {
+            client.deadlines.disarm(Wait::Upstream);
+            if let Some(link) = link.take() {
+                client.worker.pool.put_back(link, client.deadlines.now());
+            }
+        }
+        self.tail = None;
+    }
+
+    fn poll_upstream(
+        body: &mut Incoming,
+        link: &mut Option<Box<Link>>,
+        client: &Client,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        // Only the link fills this body, and it is polled right here, so the body need not wake anybody.
+        let mut unheard = Context::from_waker(Waker::noop());
+        for first in [true, false] {
+            match Pin::new(&mut *body).poll_frame(&mut unheard) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    client.deadlines.disarm(Wait::Upstream);
+                    return Poll::Ready(Some(Ok(clean(frame))));
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(Broken(Fault::BadAnswer)))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending if first => match link {
+                    Some(link) => link.poll(cx),
+                    None => return Poll::Ready(Some(Err(Broken(Fault::BadAnswer)))),
+                },
+                Poll::Pending => {}
+            }
+        }
+        if client.deadlines.expired(Wait::Upstream) {
+            client.deadlines.disarm(Wait::Upstream);
+            return Poll::Ready(Some(Err(Broken(Fault::AnswerTimeout))));
+        }
+        client.deadlines.arm_once(Wait::Upstream, client.timeouts().response);
+        Poll::Pending
+    }
+}
+
+fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            hop::strip_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        if let Some(broken) = this.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        let polled = match &mut this.source {
+            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream { body, link, client } => Self::poll_upstream(body, link, client, cx),
+        };
+        match polled {
+            Poll::Ready(None) => this.complete(),
+            Poll::Ready(Some(Err(broken))) => {
+                if let Source::Upstream { link, .. } = &mut this.source {
+                    *link = None;
+                }
+                this.tail = None;
+                // At an error hyper throws away what it has not written yet. The client shall see what came
+                // before it, and then that it is not all.
+                this.broken = Some(broken);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(_))) if this.is_end_stream() => this.complete(),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Upstream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(
+                bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            ),
+            Source::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! What changes in a message's head on its way through, in either direction (RFC 9110 §7.6).
+//!
+//! Hop-by-hop fields are removed *before* ours are added, so that a client can't nominate ours away. Deviation
+//! from the RFC, on purpose: a `Connection` field that nominates what routing, framing or authentication needs
+//! is not obeyed for those names, because obeying it lets a client hide them from the upstream (CVE-2022-31813
+//! was of that kind).
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderValue as Value, Version};
+use smallvec::SmallVec;
+
+use crate::state::{Client, Forwarding};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Never removed because a `Connection` field says so.
+const NOT_NOMINABLE: [&str; 16] = [
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "forwarded",
+    "host",
+    "set-cookie",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "retry-after",
+];
+
+/// Names that upstreams read as the same thing when they are written with underscores (CGI, WSGI and their
+/// kin), and that say who a request comes from.
+const NO_TWINS: [&str; 12] = [
+    "authorization",
+    "cf-connecting-ip",
+    "content-length",
+    "content-type",
+    "forwarded",
+    "host",
+    "transfer-encoding",
+    "true-client-ip",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
+
+/// Makes a request's head fit for the upstream. `is_key` says of which other names an underscored twin must not
+/// pass, because limits depend on them.
+pub(super) fn strip_request(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) {
+    let takes_trailers = headers.contains_key(header::TE) && wants_trailers(headers);
+    let found = strip(headers);
+    if found.has(Hop::TRAILER) {
+        headers.remove(header::TRAILER);
+    }
+    if found.has(Hop::EXPECT) {
+        headers.remove(header::EXPECT);
+    }
+    if found.has(Hop::UNDERSCORE) {
+        remove_twins(headers, is_key);
+    }
+    if takes_trailers {
+        headers.insert(header::TE, Value::from_static("trailers"));
+        headers.insert(header::CONNECTION, Value::from_static("te"));
+    }
+}
+
+/// Makes a response's head fit for the client. `Trailer` stays: it tells which trailers may follow.
+pub(super) fn strip_response(headers: &mut HeaderMap, length: Option<u64>) {
+    strip(headers);
+    canonical_length(headers, length);
+}
+
+/// Leaves at most one `Content-Length`, written as we would write it. `length` is what the body was found to
+/// have; a response to HEAD tells the length of a body that does not come.
+pub(super) fn canonical_length(headers: &mut HeaderMap, length: Option<u64>) {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return };
+    let canonical = |value: &HeaderValue| match value.as_bytes() {
+        [b'0'] => true,
+        [b'0', ..] | [] => false,
+        digits => digits.iter().all(u8::is_ascii_digit),
+    };
+    if lines.next().is_none() && canonical(first) {
+        return;
+    }
+    let told = first.to_str().ok().and_then(|text| text.split(',').next()?.trim().parse().ok());
+    match length.filter(|length| *length > 0).or(told) {
+        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.remove(header::CONTENT_LENGTH)),
+    }
+}
+
+/// Trailers can carry nothing that belongs to a head.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip(trailers);
+    for name in [header::CONTENT_LENGTH, header::HOST, header::SET_COOKIE, header::AUTHORIZATION] {
+        trailers.remove(name);
+    }
+}
+
+/// Which fields of interest a head has, found in one pass over the names.
+#[derive(Clone, Copy, Default)]
+struct Hop(u16);
+
+impl Hop {
+    const CONNECTION: u16 = 1;
+    const TE: u16 = 1 << 1;
+    const TRANSFER_ENCODING: u16 = 1 << 2;
+    const UPGRADE: u16 = 1 << 3;
+    const PROXY: u16 = 1 << 4;
+    const TRAILER: u16 = 1 << 5;
+    const EXPECT: u16 = 1 << 6;
+    const OTHER: u16 = 1 << 7;
+    const UNDERSCORE: u16 = 1 << 8;
+
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = 0;
+        for name in headers.keys() {
+            found |= match *name {
+                header::CONNECTION => Self::CONNECTION,
+                header::TE => Self::TE,
+                header::TRANSFER_ENCODING => Self::TRANSFER_ENCODING,
+                header::UPGRADE => Self::UPGRADE,
+                header::PROXY_AUTHENTICATE | header::PROXY_AUTHORIZATION => Self::PROXY,
+                header::TRAILER => Self::TRAILER,
+                header::EXPECT => Self::EXPECT,
+                _ => {
+                    let text = name.as_str();
+                    match text {
+                        "keep-alive" | "proxy-connection" | "http2-settings" => Self::OTHER,
+                        _ if text.as_bytes().contains(&b'_') => Self::UNDERSCORE,
+                        _ => 0,
+                    }
+                }
+            };
+        }
+        Self(found)
+    }
+
+    const fn has(self, field: u16) -> bool {
+        self.0 & field != 0
+    }
+}
+
+fn strip(headers: &mut HeaderMap) -> Hop {
+    let found = Hop::of(headers);
+    if found.has(Hop::CONNECTION) {
+        let nominated = nominated(headers);
+        for name in nominated {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    if found.has(Hop::TE) {
+        headers.remove(header::TE);
+    }
+    if found.has(Hop::TRANSFER_ENCODING) {
+        headers.remove(header::TRANSFER_ENCODING);
+        // Beside a transfer coding a length means nothing, and who reads it all the same can be misled.
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    if found.has(Hop::UPGRADE) {
+        headers.remove(header::UPGRADE);
+    }
+    if found.has(Hop::PROXY) {
+        headers.remove(header::PROXY_AUTHENTICATE);
+        headers.remove(header::PROXY_AUTHORIZATION);
+    }
+    if found.has(Hop::OTHER) {
+        headers.remove(KEEP_ALIVE);
+        headers.remove(PROXY_CONNECTION);
+        headers.remove(HTTP2_SETTINGS);
+    }
+    found
+}
+
+/// The fields that all `Connection` lines together name.
+fn nominated(headers: &HeaderMap) -> SmallVec<[HeaderName; 4]> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| !NOT_NOMINABLE.contains(&name.as_str()))
+        .collect()
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+fn remove_twins(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) {
+    let twin = |name: &&HeaderName| {
+        let text = name.as_str();
+        if !text.contains('_') {
+            return false;
+        }
+        let dashed = text.replace('_', "-");
+        let as_name = HeaderName::from_bytes(dashed.as_bytes());
+        NO_TWINS.contains(&dashed.as_str()) || as_name.is_ok_and(|name| is_key(&name))
+    };
+    let twins: SmallVec<[HeaderName; 2]> = headers.keys().filter(twin).cloned().collect();
+    for name in twins {
+        headers.remove(name);
+    }
+}
+
+/// Tells the upstream where a request came from. `trusted`: the peer is a proxy whose word on the original
+/// protocol and host is taken.
+pub(super) fn add_forwarding(headers: &mut HeaderMap, client: &Client, version: Version, trusted: bool) {
+    let Some(host) = headers.get(header::HOST).cloned() else { return };
+    let mut known = client.forwarding.borrow_mut();
+    let (peer, forwarded) = known.values(client.peer, &host);
+    extend(headers, X_FORWARDED_FOR, peer);
+    extend(headers, header::FORWARDED, forwarded);
+    if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, Value::from_static("http"));
+    }
+    if !trusted || !headers.contains_key(X_FORWARDED_HOST) {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    add_via(headers, version);
+}
+
+/// Says that the message passed through here, having come in that version.
+pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
+    let via = if version == Version::HTTP_10 { "1.0 ratelimit-proxy" } else { "1.1 ratelimit-proxy" };
+    extend(headers, header::VIA, Value::from_static(via));
+}
+
+/// Appends to a list, on one line: some upstreams read the first line only.
+fn extend(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    if !headers.contains_key(&name) {
+        headers.insert(name, value);
+        return;
+    }
+    let mut list = Vec::with_capacity(128);
+    for line in headers.get_all(&name) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(value.as_bytes());
+    headers.insert(name, HeaderValue::from_maybe_shared(list).unwrap_or(value));
+}
+
+impl Forwarding {
+    /// The values for requests from `peer` to `host`; made anew only where the host is another than the last.
+    fn values(&mut self, peer: IpAddr, host: &HeaderValue) -> (HeaderValue, HeaderValue) {
+        let address = self.peer.get_or_insert_with(|| {
+            HeaderValue::from_maybe_shared(peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+        });
+        let forwarded = match &self.forwarded {
+            Some(forwarded) if self.host.as_ref() == Some(host) => forwarded.clone(),
+            _ => {
+                let made = forwarded(peer, host);
+                self.host = Some(host.clone());
+                self.forwarded = Some(made.clone());
+                made
+            }
+        };
+        (address.clone(), forwarded)
+    }
+}
+
+/// One element of `Forwarded` (RFC 7239).
+fn forwarded(peer: IpAddr, host: &HeaderValue) -> HeaderValue {
+    let mut element = match peer {
+        IpAddr::V4(peer) => format!("for={peer}"),
+        IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
+    }
+    .into_bytes();
+    // A host that was let in has no character that a quoted string would escape.
+    element.extend_from_slice(b";host=\"");
+    element.extend_from_slice(host.as_bytes());
+    element.extend_from_slice(b"\";proto=http");
+    HeaderValue::from_maybe_shared(element).unwrap_or(HeaderValue::from_static("for=unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go_whatever_line_names_them() {
+        let mut request = headers(&[
+            ("host", "a"),
+            ("connection", "close, X-One"),
+            ("connection", "x-two ,, X-Forwarded-For, Host, Authorization"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("authorization", "Bearer t"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip"),
+            ("trailer", "x-late"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQ"),
+            ("proxy-authorization", "Basic x"),
+            ("expect", "100-continue"),
+        ]);
+        strip_request(&mut request, |_| false);
+        assert_eq!(names(&request), ["authorization", "host", "x-forwarded-for", "x-three"]);
+    }
+
+    #[test]
+    fn trailers_may_be_asked_for() {
+        let mut request = headers(&[("host", "a"), ("te", "gzip, Trailers"), ("connection", "TE")]);
+        strip_request(&mut request, |_| false);
+        assert_eq!(request["te"], "trailers");
+        assert_eq!(request["connection"], "te");
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_coding_goes() {
+        let mut response =
+            headers(&[("content-length", "5"), ("transfer-encoding", "chunked"), ("etag", "x")]);
+        strip_response(&mut response, None);
+        assert_eq!(names(&response), ["etag"]);
+    }
+
+    #[test]
+    fn lengths_are_written_one_way() {
+        for (lines, length, written) in [
+            (&["5"][..], Some(5), Some("5")),
+            (&["0"], Some(0), Some("0")),
+            (&["005"], Some(5), Some("5")),
+            (&["5, 5"], Some(5), Some("5")),
+            (&["5", "5"], Some(5), Some("5")),
+            (&["7", "7"], Some(0), Some("7")),
+            (&["x"], Some(0), None),
+        ] {
+            let mut response = HeaderMap::new();
+            for line in lines {
+                response.append(header::CONTENT_LENGTH, HeaderValue::from_static(line));
+            }
+            canonical_length(&mut response, length);
+            let lines: Vec<_> = response.get_all(header::CONTENT_LENGTH).iter().collect();
+            assert_eq!(lines, written.as_slice(), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn twins_with_underscores_go_where_they_could_be_mistaken() {
+        let mut request = headers(&[
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-forwarded_for", "6.6.6.6"),
+            ("content_length", "3"),
+            ("x_api_key", "stolen"),
+            ("my_own", "fine"),
+        ]);
+        strip_request(&mut request, |name| name.as_str() == "x-api-key");
+        assert_eq!(names(&request), ["my_own"]);
+    }
+
+    #[test]
+    fn lists_are_extended_on_one_line() {
+        let mut request = headers(&[("via", "1.0 a"), ("via", "1.1 b")]);
+        add_via(&mut request, Version::HTTP_11);
+        let lines: Vec<_> = request.get_all("via").iter().collect();
+        assert_eq!(lines, ["1.0 a, 1.1 b, 1.1 ratelimit-proxy"]);
+    }
+
+    #[test]
+    fn forwarded_quotes_what_is_no_token() {
+        let host = HeaderValue::from_static("example.com:8080");
+        let v4 = forwarded(IpAddr::from([192, 0, 2, 1]), &host);
+        assert_eq!(v4, "for=192.0.2.1;host=\"example.com:8080\";proto=http");
+        let v6 = forwarded("2001:db8::1".parse().unwrap(), &host);
+        assert_eq!(v6, "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http");
+        let mut known = Forwarding::default();
+        let other = HeaderValue::from_static("other");
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(known.values(peer, &host).1, v4);
+        assert_eq!(known.values(peer, &other).1, "for=192.0.2.1;host=\"other\";proto=http");
+        assert_eq!(known.values(peer, &host).1, v4);
+    }
+}

@@ -1,0 +1,240 @@
+//! Takes a request in: what hyper lets through and must not pass (RFC 9112 §3, §6; the request smuggling
+//! literature), and what the rest of the exchange needs to know of it. Pure; nothing is changed here.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::uri::{PathAndQuery, Scheme};
+use http::{Method, Uri, Version};
+
+use super::hop;
+use crate::fault::Fault;
+use crate::path::NormalPath;
+use crate::state::Client;
+
+/// Bytes that the names and values of a head may have together.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// A request that may be asked about.
+#[derive(Debug)]
+pub(super) struct Inbound<'r> {
+    /// In lower case, without port; empty if an HTTP/1.0 client names none.
+    pub(super) host: Cow<'r, str>,
+    /// What limits match.
+    pub(super) path: Path<'r>,
+    pub(super) query: &'r str,
+    /// What `Host` has to say, where it must be said differently from how it came.
+    authority: Option<&'r str>,
+    absolute: bool,
+}
+
+/// The path as limits see it.
+#[derive(Debug)]
+pub(super) enum Path<'r> {
+    /// As it came, because no limit looks at it, or because it is the `*` of OPTIONS.
+    Raw(&'r str),
+    /// Its one canonical form.
+    Normal(NormalPath<'r>),
+}
+
+/// What is to be changed before the request is forwarded; independent of the head it was worked out from.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    /// The target, if it is not the one that came.
+    pub(super) target: Option<Uri>,
+    /// The host, if it is not the one that came.
+    pub(super) host: Option<HeaderValue>,
+}
+
+impl Path<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Path::Raw(path) => path,
+            Path::Normal(path) => path.as_str(),
+        }
+    }
+}
+
+/// Takes a request in. `path_scoped`: some limit looks at the path, so it must be readable in one way only.
+pub(super) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Fault> {
+    method(&head.method)?;
+    size(&head.headers)?;
+    transfer_coding(&head.headers)?;
+    let named = host_field(head)?;
+    let uri = &head.uri;
+    let (authority, absolute) = match (uri.scheme(), uri.authority()) {
+        (None, None) => (None, false),
+        (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {
+            (Some(authority.as_str()), true)
+        }
+        (Some(_), _) => return Err(Fault::Malformed("the scheme of the request target is not http")),
+        (None, Some(_)) => return Err(Fault::Malformed("the request target is neither a path nor a URL")),
+    };
+    // The target's host wins over the field (RFC 9112 §3.2.2).
+    let host = match authority {
+        Some(authority) => host(authority)?,
+        None => named,
+    };
+    let path = match uri.path() {
+        "*" if head.method == Method::OPTIONS => Path::Raw("*"),
+        path if !path.starts_with('/') => {
+            return Err(Fault::Malformed("the request target is neither a path nor a URL"));
+        }
+        path if path_scoped => Path::Normal(NormalPath::parse(path).map_err(|_| Fault::AmbiguousPath)?),
+        path => Path::Raw(path),
+    };
+    Ok(Inbound { host: lower(host), path, query: uri.query().unwrap_or_default(), authority, absolute })
+}
+
+impl Inbound<'_> {
+    /// What must be changed before it is forwarded.
+    pub(super) fn outbound(&self, uri: &Uri) -> Result<Outbound, Fault> {
+        let bad = |_| Fault::Malformed("the request target is neither a path nor a URL");
+        let rewritten = match &self.path {
+            Path::Normal(path) if !path.is_unchanged() => {
+                let mut target = path.as_str().to_owned();
+                if let Some(query) = uri.query() {
+                    target.push('?');
+                    target.push_str(query);
+                }
+                Some(PathAndQuery::from_maybe_shared(target).map_err(bad)?.into())
+            }
+            _ if self.absolute => {
+                Some(uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")).into())
+            }
+            _ => None,
+        };
+        let host = match self.authority {
+            Some(authority) => {
+                Some(HeaderValue::from_str(authority).map_err(|_| Fault::Malformed(BAD_HOST))?)
+            }
+            None => None,
+        };
+        Ok(Outbound { target: rewritten, host })
+    }
+}
+
+impl Outbound {
+    /// Makes the head of a request that was let in fit for the upstream.
+    pub(super) fn apply(self, mut head: Parts, client: &Client) -> Parts {
+        let shared = &client.worker.shared;
+        if let Some(target) = self.target {
+            head.uri = target;
+        }
+        hop::strip_request(&mut head.headers, |name| shared.policy.is_key(name));
+        if let Some(host) = self.host {
+            head.headers.insert(header::HOST, host);
+        } else if !head.headers.contains_key(header::HOST) {
+            head.headers.insert(header::HOST, shared.upstream.authority().clone());
+        }
+        hop::add_forwarding(&mut head.headers, client, head.version, shared.policy.trusts(client.peer));
+        head
+    }
+}
+
+fn method(method: &Method) -> Result<(), Fault> {
+    // CONNECT makes tunnels, and TRACE echoes fields that scripts must not see.
+    if *method == Method::CONNECT || *method == Method::TRACE { Err(Fault::Method) } else { Ok(()) }
+}
+
+fn size(headers: &HeaderMap) -> Result<(), Fault> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > MAX_HEAD { Err(Fault::HeadTooLarge) } else { Ok(()) }
+}
+
+/// hyper takes any list that ends in `chunked` and decodes that one coding; what is left would be passed on
+/// without its name.
+fn transfer_coding(headers: &HeaderMap) -> Result<(), Fault> {
+    let mut codings = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii);
+    let Some(first) = codings.next() else { return Ok(()) };
+    if !first.eq_ignore_ascii_case(b"chunked") {
+        return Err(Fault::TransferCoding);
+    }
+    match codings.next() {
+        Some(coding) if !coding.eq_ignore_ascii_case(b"chunked") => Err(Fault::TransferCoding),
+        Some(_) => Err(Fault::Malformed("the transfer coding chunked is applied twice")),
+        None => Ok(()),
+    }
+}
+
+const BAD_HOST: &str = "the host is missing, invalid or given more than once";
+
+/// The one `Host` field; HTTP/1.0 may do without.
+fn host_field(head: &Parts) -> Result<&str, Fault> {
+    let mut lines = head.headers.get_all(header::HOST).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => host(line.to_str().map_err(|_| Fault::Malformed(BAD_HOST))?),
+        (None, _) if head.version == Version::HTTP_10 => Ok(""),
+        _ => Err(Fault::Malformed(BAD_HOST)),
+    }
+}
+
+/// The host of an authority, without its port; nothing else may be there (RFC 3986 §3.2). A comma is a valid
+/// character of a name there, but on the wire it means two fields that somebody joined.
+fn host(authority: &str) -> Result<&str, Fault> {
+    let bad = Err(Fault::Malformed(BAD_HOST));
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else { return bad };
+        if address.parse::<Ipv6Addr>().is_err() {
+            return bad;
+        }
+        (authority.get(..address.len() + 2).unwrap_or_default(), port)
+    } else {
+        let (host, port) = authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon));
+        let proper = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);
+        if host.is_empty() || !host.bytes().all(proper) {
+            return bad;
+        }
+        (host, port)
+    };
+    let digits = port.strip_prefix(':').unwrap_or("0");
+    if !port.is_empty() && !port.starts_with(':')
+        || !digits.bytes().all(|byte| byte.is_ascii_digit())
+        || !digits.is_empty() && digits.parse::<u16>().is_err()
+    {
+        return bad;
+    }
+    Ok(host)
+}
+
+fn lower(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for (authority, expected) in [
+            ("example.com", "example.com"),
+            ("example.com:8080", "example.com"),
+            ("example.com:", "example.com"),
+            ("127.0.0.1:1", "127.0.0.1"),
+            ("[::1]:80", "[::1]"),
+            ("[2001:db8::1]", "[2001:db8::1]"),
+            ("under_score", "under_score"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ] {
+            assert_eq!(host(authority).unwrap_or_default(), expected, "{authority}");
+        }
+        for authority in [
+            "", ":80", "a,b", "a b", "user@a", "a:b", "a:65536", "a:-1", "a:1:2", "[::1", "[::1]x", "[zz]",
+            "a/b", "a?b", "a#b", "a\\b", "a\"b", "a<b", "\u{e4}",
+        ] {
+            assert!(host(authority).is_err(), "{authority}");
+        }
+        assert_eq!(lower("Example.COM"), "example.com");
+    }
+}

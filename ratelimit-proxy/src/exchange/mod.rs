@@ -1,0 +1,122 @@
+//! One request and its response. [`exchange`] is the table of contents; each step is a file.
+
+mod body;
+mod forward;
+mod hop;
+mod inbound;
+mod tail;
+
+use std::rc::Rc;
+
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use ratelimit_core::algorithm::Outcome;
+use ratelimit_core::store::{Origin, Verdict};
+use ratelimit_core::{Decision, Nanos};
+
+pub(crate) use body::{Body, RequestBody};
+
+use self::forward::Answer;
+use self::tail::Tail;
+use crate::decide::{Admission, Ruling, decide};
+use crate::facts::Facts;
+use crate::fault::{Fault, Side};
+use crate::policy::Refusal;
+use crate::state::Client;
+use crate::telemetry::metrics::ProtocolError;
+
+/// Answers one request: from the upstream if the limits allow it, ourselves if not.
+pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) -> Response<Body> {
+    let mut tail = Tail::new(client);
+    let (head, body) = request.into_parts();
+    let expects_continue = head.headers.contains_key(header::EXPECT);
+    let mut body = Some(body);
+    let answered = attempt(client, head, &mut body, &mut tail).await;
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(fault) => {
+            note(client, fault);
+            client.worker.shared.answers.fault(fault)
+        }
+    };
+    if let Some(unread) = body {
+        if client.set_aside(unread, expects_continue) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    tail.answered(response.status());
+    response.map(|body| body.with_tail(tail))
+}
+
+async fn attempt(
+    client: &Rc<Client>,
+    head: Parts,
+    body: &mut Option<Incoming>,
+    tail: &mut Tail,
+) -> Result<Response<Body>, Fault> {
+    let shared = &*client.worker.shared;
+    let mut keys = client.keys.take();
+    keys.clear();
+    let (selected, outbound) = {
+        let inbound = inbound::admit(&head, shared.policy.path_scoped())?;
+        let facts = Facts {
+            method: &head.method,
+            host: &inbound.host,
+            path: inbound.path.as_str(),
+            query: inbound.query,
+            headers: &head.headers,
+            client: shared.policy.client(client.peer, &head.headers),
+        };
+        (shared.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
+    };
+    let ruling = match selected {
+        Ok(selection) => decide(&shared.store, &selection, &keys, &client.worker.metrics).await,
+        Err(refusal) => refuse(refusal)?,
+    };
+    client.keys.set(keys);
+    let Admission { decision, permits } = match ruling {
+        Ruling::Admit(admission) => admission,
+        Ruling::Deny(decision) => return Ok(shared.answers.denied(&decision, &head, shared.utc())),
+        Ruling::Never(decision) => return Ok(shared.answers.never(&decision, &head, shared.utc())),
+        Ruling::Undecided => return Err(Fault::Undecided),
+    };
+    tail.hold(permits);
+    let head = outbound.apply(head, client);
+    let Answer { response, link } = forward::forward(client, head, body.take()).await?;
+    let (mut head, download) = response.into_parts();
+    head.version = Version::HTTP_11;
+    hop::strip_response(&mut head.headers, download.size_hint().exact());
+    hop::add_via(&mut head.headers, Version::HTTP_11);
+    if let Some(decision) = decision {
+        shared.answers.tell(&decision, shared.utc(), &mut head.headers);
+    }
+    Ok(Response::from_parts(head, Body::upstream(download, link, client)))
+}
+
+/// Counts what clients do wrong; what upstreams and stores do is counted where it is noticed.
+fn note(client: &Client, fault: Fault) {
+    let kind = match fault {
+        Fault::BadBody => ProtocolError::Body,
+        Fault::SlowBody => ProtocolError::Timeout,
+        Fault::Gone => ProtocolError::Other,
+        _ if fault.side() == Side::Client => ProtocolError::Head,
+        _ => return,
+    };
+    client.worker.metrics.protocol_error(kind);
+}
+
+/// A limit that said no without its store: as if the store had.
+fn refuse(refusal: Refusal<'_>) -> Result<Ruling<'_>, Fault> {
+    match refusal {
+        Refusal::Denied { limit, .. } => {
+            // Nothing frees such a key in time; a client that asks again once a window loses little.
+            let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
+            let outcomes = [Outcome::refused(0, Some(wait)).with_reset_after(wait)].into_iter().collect();
+            let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
+            Ok(Ruling::Deny(Decision::new([limit], verdict)))
+        }
+        Refusal::BadCost { .. } => Err(Fault::BadCost),
+    }
+}

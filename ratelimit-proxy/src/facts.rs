@@ -1,0 +1,27 @@
+//! [`Facts`]: what is known of a request when the limits are chosen, whoever asks.
+//!
+//! Proxied traffic, `explain`, `replay` and every other entrance build the same value, so that they get the
+//! same answer. It only borrows.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method};
+
+/// What the limits may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// Host the request is for, in lower case, without port.
+    pub host: &'r str,
+    /// The path as [`NormalPath`](crate::path::NormalPath) has it; as it came where no limit looks at paths
+    /// ([`Policy::path_scoped`](crate::policy::Policy::path_scoped)).
+    pub path: &'r str,
+    /// What stands after the `?`, as it came; empty if there is none.
+    pub query: &'r str,
+    /// The header fields. Twins that differ only in `_` and `-` must have been dropped before: upstreams that
+    /// fold them together would otherwise see another value than the limit did.
+    pub headers: &'r HeaderMap,
+    /// The client's address: resolved through trusted proxies and canonical, not masked.
+    pub client: IpAddr,
+}

@@ -1,0 +1,144 @@
+//! One client's connection: hyper with every limit set, the deadlines, and the end.
+//!
+//! hyper's own timer for heads is left off: [`Deadlines`](crate::deadlines::Deadlines) does the same and more
+//! without a timer for each request.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{self, Connection};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::io::{ClientIo, Socket};
+use super::linger::linger;
+use crate::deadlines::Wait;
+use crate::exchange::{Body, exchange};
+use crate::fault::Fault;
+use crate::state::{Client, Worker};
+use crate::telemetry::metrics::ProtocolError;
+
+/// Bytes that hyper holds of one message. A head of 64 KiB fits whole, so that what is too long can be told
+/// from what is too much: a target of more than 65 534 bytes is 414, more or larger fields are 431.
+const MAX_BUFFER: usize = 96 * 1024;
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
+    let client = Client::new(worker, peer.ip());
+    let socket: Socket = Rc::new(RefCell::new(TokioIo::new(socket)));
+    let io = ClientIo { socket: Rc::clone(&socket), client: Rc::clone(&client) };
+    let broken = {
+        let service = service_fn(|request| answer(Rc::clone(&client), request));
+        let mut connection =
+            pin!(http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service));
+        let mut timer = pin!(tokio::time::sleep(client.timeouts().head));
+        let mut draining = false;
+        let mut registered = false;
+        poll_fn(|cx| {
+            client.deadlines.tick();
+            if !registered {
+                registered = true;
+                client.register(cx.waker());
+            }
+            if client.worker.is_draining() && !draining {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            drive(&client, connection.as_mut(), timer.as_mut(), cx)
+        })
+        .await
+    };
+    client.leftover.take();
+    if broken || client.has_unread() {
+        if let Some(socket) = Rc::into_inner(socket) {
+            linger(socket.into_inner().into_inner()).await;
+        }
+    }
+}
+
+/// Lets everything that belongs to the connection do what it can. Ready when it is over; the value says whether
+/// the client may be sending still.
+fn drive<S>(
+    client: &Client,
+    mut connection: Pin<&mut Connection<ClientIo, S>>,
+    mut timer: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<bool>
+where
+    S: HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    loop {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            let Err(error) = ended else { return Poll::Ready(false) };
+            client.worker.metrics.protocol_error(kind(&error));
+            return Poll::Ready(!error.is_incomplete_message());
+        }
+        poll_leftover(client, cx);
+        let deadlines = &client.deadlines;
+        // What has expired by now was not noticed by who waits for it, so nobody does: close.
+        if deadlines.any_expired().is_some() {
+            client.worker.metrics.protocol_error(ProtocolError::Timeout);
+            return Poll::Ready(false);
+        }
+        let Some(earliest) = deadlines.earliest() else { return Poll::Pending };
+        // The timer may ring too early, which costs one wake-up; setting it anew for each request would cost
+        // more.
+        if earliest < timer.deadline() || timer.is_elapsed() {
+            timer.as_mut().reset(earliest);
+        }
+        if timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        deadlines.tick();
+        if deadlines.expired(Wait::Head) {
+            client.worker.metrics.protocol_error(ProtocolError::Timeout);
+            return Poll::Ready(false);
+        }
+    }
+}
+
+/// hyper parses heads and bodies, so what it complains about is one of them.
+fn kind(error: &hyper::Error) -> ProtocolError {
+    if error.is_parse() {
+        ProtocolError::Head
+    } else if error.is_timeout() {
+        ProtocolError::Timeout
+    } else {
+        ProtocolError::Other
+    }
+}
+
+fn poll_leftover(client: &Client, cx: &mut Context<'_>) {
+    let mut leftover = client.leftover.borrow_mut();
+    let Some(body) = &mut *leftover else { return };
+    let done = body.poll(cx).is_ready();
+    let late = client.deadlines.expired(Wait::Leftover);
+    if done || late {
+        *leftover = None;
+        client.deadlines.disarm(Wait::Leftover);
+        if late && !done {
+            client.left_unread();
+        }
+    }
+}
+
+/// Answers a request; a panic is a 500 and ends the connection, nothing else.
+async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let answered = AssertUnwindSafe(exchange(&client, request)).catch_unwind().await;
+    Ok(answered.unwrap_or_else(|_| {
+        client.worker.metrics.panic();
+        client.worker.shared.answers.fault(Fault::Panic)
+    }))
+}

@@ -1,0 +1,82 @@
+//! One thread of the proxy: a runtime of its own, its own listeners, its own connections to the upstream.
+//! Nothing of a request ever leaves it.
+
+use std::io;
+use std::net;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::accept::{accept, accept_rest};
+use super::drain::{Drained, Stage};
+use crate::state::{Shared, Worker};
+use crate::upstream::pool::SWEEP;
+
+/// What a thread is given.
+pub(super) struct Setup {
+    pub(super) shared: Arc<Shared>,
+    pub(super) listeners: Vec<net::TcpListener>,
+    pub(super) max_connections: usize,
+    pub(super) stage: watch::Receiver<Stage>,
+}
+
+/// A runtime for one thread.
+pub(super) fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())
+}
+
+/// Serves until told to stop.
+pub(super) async fn run(setup: Setup) -> io::Result<Drained> {
+    let worker = Worker::new(setup.shared);
+    let slots = Arc::new(Semaphore::new(setup.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let mut accepting = Vec::new();
+    for listener in setup.listeners {
+        let listener = Rc::new(TcpListener::from_std(listener)?);
+        let task = accept(Rc::clone(&worker), Rc::clone(&listener), Arc::clone(&slots));
+        accepting.push((tokio::task::spawn_local(task), listener));
+    }
+    tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+
+    let mut stage = setup.stage;
+    let until = stopped(&mut stage).await;
+    for (task, listener) in accepting {
+        task.abort();
+        accept_rest(&worker, &listener, &slots).await;
+    }
+    let before = worker.open();
+    worker.start_draining();
+    tokio::select! {
+        () = worker.closed() => {}
+        () = tokio::time::sleep_until(until) => {}
+        () = closed(&mut stage) => {}
+    }
+    // Dropping the runtime drops what is left, permits and all.
+    let forced = worker.open();
+    Ok(Drained { finished: before.saturating_sub(forced), forced })
+}
+
+/// Waits for the word to stop, and says until when connections may go on.
+async fn stopped(stage: &mut watch::Receiver<Stage>) -> Instant {
+    match stage.wait_for(|stage| *stage != Stage::Serving).await.as_deref() {
+        Ok(Stage::Draining { until }) => *until,
+        // Closed at once, or whoever could have told is gone.
+        _ => Instant::now(),
+    }
+}
+
+async fn closed(stage: &mut watch::Receiver<Stage>) {
+    // An error means that nobody will ever tell.
+    let _ = stage.wait_for(|stage| *stage == Stage::Closed).await;
+}
+
+/// Closes connections to the upstream that nobody has asked for in a while.
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        worker.pool.sweep(Instant::now());
+    }
+}

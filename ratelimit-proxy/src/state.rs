@@ -1,0 +1,279 @@
+//! What requests share: [`Shared`] by all threads, [`Worker`] by the connections of one thread, [`Client`] by
+//! the requests of one connection. Nothing but [`Shared`] crosses threads.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use http::HeaderValue;
+use hyper::body::Incoming;
+use ratelimit_core::time::Clock as _;
+use ratelimit_core::{KeyBuf, MemoryStore, Nanos, ResetFormat, SystemClock};
+use slab::Slab;
+
+use crate::answer::Answers;
+use crate::deadlines::{Deadlines, Wait};
+use crate::policy::Policy;
+use crate::server::linger::Leftover;
+use crate::telemetry::metrics::{Metrics, WorkerMetrics};
+use crate::upstream::Target;
+use crate::upstream::pool::Pool;
+
+/// How long to wait for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the head of a request, from its first byte; for that byte on a new connection.
+    pub head: Duration,
+    /// For the next request on a connection.
+    pub idle: Duration,
+    /// For the next piece of a request's body.
+    pub body: Duration,
+    /// For the client to read some of what was written to it.
+    pub write: Duration,
+    /// For a connection to the upstream.
+    pub connect: Duration,
+    /// For the head of the upstream's response once the request was sent, then for each piece of its body.
+    pub response: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            connect: Duration::from_secs(1),
+            response: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What all threads share.
+pub struct Shared {
+    /// Which limits apply to which request.
+    pub policy: Policy,
+    /// Where their counters live.
+    pub store: MemoryStore,
+    /// Where requests go.
+    pub upstream: Target,
+    /// How long to wait for whom.
+    pub timeouts: Timeouts,
+    /// What a client is told.
+    pub answers: Answers,
+    /// What the operator is told.
+    pub metrics: Arc<Metrics>,
+    /// Most connections at a time, over all threads.
+    pub max_connections: usize,
+    /// The wall clock, for fields that name a point in time.
+    pub clock: SystemClock,
+}
+
+impl Shared {
+    /// The time since the Unix epoch, read only where some field shows it.
+    pub(crate) fn utc(&self) -> Nanos {
+        match self.answers.fields.reset {
+            ResetFormat::Epoch => self.clock.utc(),
+            _ => Nanos::ZERO,
+        }
+    }
+}
+
+/// What the connections of one thread share.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) pool: Pool,
+    draining: Cell<bool>,
+    connections: RefCell<Slab<Option<Waker>>>,
+    all_closed: tokio::sync::Notify,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
+        let metrics = shared.metrics.worker();
+        Rc::new(Self {
+            metrics,
+            shared,
+            pool: Pool::default(),
+            draining: Cell::new(false),
+            connections: RefCell::default(),
+            all_closed: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// Whether connections should end as soon as they can.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Asks all connections to end as soon as they can.
+    pub(crate) fn start_draining(&self) {
+        self.draining.set(true);
+        for (_, waker) in self.connections.borrow().iter() {
+            if let Some(waker) = waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// How many connections there are.
+    pub(crate) fn open(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// Waits until there are none.
+    pub(crate) async fn closed(&self) {
+        loop {
+            let closed = self.all_closed.notified();
+            if self.open() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+}
+
+/// A place in the worker's list of connections.
+struct Place {
+    worker: Rc<Worker>,
+    number: usize,
+}
+
+impl Place {
+    fn new(worker: Rc<Worker>) -> Self {
+        let number = worker.connections.borrow_mut().insert(None);
+        worker.metrics.connection_opened();
+        Self { worker, number }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connections = self.worker.connections.borrow_mut();
+        connections.try_remove(self.number);
+        self.worker.metrics.connection_closed();
+        if connections.is_empty() {
+            self.worker.all_closed.notify_waiters();
+        }
+    }
+}
+
+/// What the requests of one connection share.
+pub(crate) struct Client {
+    pub(crate) worker: Rc<Worker>,
+    /// The other end of the socket, an IPv4 address inside IPv6 as the IPv4 address.
+    pub(crate) peer: IpAddr,
+    pub(crate) deadlines: Deadlines,
+    /// Reused from request to request.
+    pub(crate) keys: Cell<KeyBuf>,
+    /// Field values that are the same for all requests of the connection, nearly always.
+    pub(crate) forwarding: RefCell<Forwarding>,
+    /// A body that nobody wants, being read so that the connection can go on.
+    pub(crate) leftover: RefCell<Option<Leftover>>,
+    unread: Cell<bool>,
+    phase: Cell<Phase>,
+    place: Place,
+}
+
+/// What is told to the upstream about where a request came from.
+#[derive(Default)]
+pub(crate) struct Forwarding {
+    pub(crate) peer: Option<HeaderValue>,
+    /// The host the other values were made for.
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) forwarded: Option<HeaderValue>,
+}
+
+/// Where a connection is between two requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No byte of the next request has come.
+    Between,
+    /// Some have.
+    Head,
+    /// A request is under way.
+    Busy,
+}
+
+impl Client {
+    pub(crate) fn new(worker: Rc<Worker>, peer: IpAddr) -> Rc<Self> {
+        let deadlines = Deadlines::new();
+        deadlines.arm(Wait::Head, worker.shared.timeouts.head);
+        Rc::new(Self {
+            peer: peer.to_canonical(),
+            deadlines,
+            keys: Cell::default(),
+            forwarding: RefCell::default(),
+            leftover: RefCell::default(),
+            unread: Cell::new(false),
+            phase: Cell::new(Phase::Between),
+            place: Place::new(Rc::clone(&worker)),
+            worker,
+        })
+    }
+
+    /// Whom to wake when the worker drains.
+    pub(crate) fn register(&self, waker: &Waker) {
+        if let Some(place) = self.worker.connections.borrow_mut().get_mut(self.place.number) {
+            *place = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.worker.shared.timeouts
+    }
+
+    /// Bytes came in. If they are the first of a request, its head must be complete in time, however slowly
+    /// the others follow.
+    pub(crate) fn bytes_came(&self) {
+        if self.phase.get() == Phase::Between {
+            self.phase.set(Phase::Head);
+            self.deadlines.arm(Wait::Head, self.timeouts().head);
+        }
+    }
+
+    /// A request is complete up to its body.
+    pub(crate) fn request_began(&self) {
+        self.phase.set(Phase::Busy);
+        self.deadlines.disarm(Wait::Head);
+    }
+
+    /// Its response has been handed over in full, or never will be.
+    pub(crate) fn request_ended(&self) {
+        self.phase.set(Phase::Between);
+        self.deadlines.disarm(Wait::Upstream);
+        self.deadlines.disarm(Wait::Body);
+        self.deadlines.arm(Wait::Head, self.timeouts().idle);
+    }
+
+    /// Takes the body of a request that will be answered without it. Returns whether the connection has to be
+    /// closed after the answer, because reading the body to its end would take too long or would need a
+    /// `100 Continue` that was never meant.
+    pub(crate) fn set_aside(&self, body: Incoming, expects_continue: bool) -> bool {
+        match Leftover::new(body, expects_continue) {
+            Ok(leftover) => {
+                self.deadlines.arm(Wait::Leftover, Leftover::TIME);
+                self.leftover.replace(Some(leftover));
+                false
+            }
+            Err(_too_much) => {
+                self.unread.set(true);
+                true
+            }
+        }
+    }
+
+    /// A body was given up while the client may still be sending it.
+    pub(crate) fn left_unread(&self) {
+        self.unread.set(true);
+    }
+
+    /// Whether closing the socket now would make the kernel throw away what the client has yet to read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.unread.get()
+    }
+}

@@ -1,0 +1,3 @@
+//! What the operator is told.
+
+pub mod metrics;

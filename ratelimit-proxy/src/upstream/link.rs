@@ -1,0 +1,75 @@
+//! [`Link`]: one connection to the upstream, driven by the request that uses it.
+//!
+//! hyper would have the connection spawned as a task of its own. Then every request costs two hops between
+//! tasks; here the request's own future polls the connection, and while it is idle nobody does.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::exchange::RequestBody;
+
+/// Bytes of a response's head, and of its body that may lie between the upstream and a slow client.
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// A connection to the upstream.
+pub(crate) struct Link {
+    sender: SendRequest<RequestBody>,
+    /// `None` once it has ended. It must be dropped then, not just left: only that tells a request which was
+    /// handed over too late that nobody will send it.
+    connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
+    /// Whether it has served a request before.
+    pub(crate) reused: bool,
+    /// Since when nobody has used it.
+    pub(crate) idle_since: Instant,
+}
+
+impl Link {
+    /// Speaks HTTP/1.1 over that socket.
+    pub(crate) async fn new(socket: TcpStream, now: Instant) -> hyper::Result<Box<Self>> {
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(socket)).await?;
+        Ok(Box::new(Self { sender, connection: Some(connection), reused: false, idle_since: now }))
+    }
+
+    /// Lets the connection do what it can.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
+        // How it ended is told to whoever waits for a response or a body.
+        if self.connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
+            self.connection = None;
+        }
+    }
+
+    /// Hands a request over; [`Link::poll`] sends it and brings the response.
+    pub(crate) fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
+        self.sender.send_request(request)
+    }
+
+    /// Whether another request can be sent: the last exchange is complete in both directions, and the upstream
+    /// has not closed the connection or sent anything since.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.poll(&mut Context::from_waker(Waker::noop()));
+        self.can_be_kept()
+    }
+
+    /// Whether it can be kept, as far as is known without asking the socket again.
+    pub(crate) fn can_be_kept(&self) -> bool {
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+/// Polls the response of a link, whose own poll came just before, without asking to be woken: only the link
+/// can make it ready.
+pub(crate) fn poll_response<F: Future>(response: Pin<&mut F>) -> Poll<F::Output> {
+    response.poll(&mut Context::from_waker(Waker::noop()))
+}

@@ -1,0 +1,89 @@
+//! A proxy with the configuration a test asks for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ratelimit_core::{Limit, MemoryStore, SystemClock};
+use ratelimit_proxy::policy::Policy;
+use ratelimit_proxy::server::{Drained, Listeners, Server};
+use ratelimit_proxy::telemetry::metrics::Metrics;
+use ratelimit_proxy::{Answers, Shared, Timeouts};
+
+/// What a proxy is started with.
+pub struct Setup {
+    pub limits: Vec<Limit>,
+    pub timeouts: Timeouts,
+    pub answers: Answers,
+    pub threads: usize,
+    pub max_connections: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            limits: Vec::new(),
+            timeouts: Timeouts::default(),
+            answers: Answers::default(),
+            threads: 1,
+            max_connections: 1000,
+        }
+    }
+}
+
+impl Setup {
+    /// With these limits on everything, by client address.
+    pub fn limits(limits: impl IntoIterator<Item = Limit>) -> Self {
+        Self { limits: limits.into_iter().collect(), ..Self::default() }
+    }
+
+    /// With other timeouts.
+    pub fn timeouts(change: impl FnOnce(&mut Timeouts)) -> Self {
+        let mut setup = Self::default();
+        change(&mut setup.timeouts);
+        setup
+    }
+
+    /// Starts it in front of that upstream.
+    pub fn start(self, upstream: SocketAddr) -> Proxy {
+        let names: Vec<_> = self.limits.iter().map(Limit::name).collect();
+        let metrics = Metrics::new(&names);
+        let shared = Arc::new(Shared {
+            policy: Policy::of(self.limits.clone()),
+            store: MemoryStore::default(),
+            upstream: format!("http://{upstream}").parse().unwrap(),
+            timeouts: self.timeouts,
+            answers: self.answers,
+            metrics,
+            max_connections: self.max_connections,
+            clock: SystemClock::default(),
+        });
+        let listeners = Listeners::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], self.threads).unwrap();
+        let server = Server::start(&shared, listeners).unwrap();
+        Proxy { address: server.addresses()[0], shared, server: Some(server) }
+    }
+}
+
+/// A running proxy; stops when dropped.
+pub struct Proxy {
+    pub address: SocketAddr,
+    pub shared: Arc<Shared>,
+    server: Option<Server>,
+}
+
+impl Proxy {
+    /// Without limits.
+    pub fn plain(upstream: SocketAddr) -> Self {
+        Setup::default().start(upstream)
+    }
+
+    /// The server, to be drained or closed by the test.
+    pub fn take(&mut self) -> Server {
+        self.server.take().unwrap()
+    }
+
+    /// Drains it.
+    pub async fn drain(&mut self, deadline: Duration) -> Drained {
+        self.take().drain(deadline).await.unwrap()
+    }
+}
