@@ -233,10 +233,13 @@ async fn response_trailers_pass_to_who_asks_for_them() {
     .await;
     let proxy = Proxy::plain(origin.address);
     let mut client = Client::connect(proxy.address).await;
+    client.send("GET / HTTP/1.1\r\nhost: test\r\nte: trailers\r\nconnection: te\r\n\r\n").await;
+    assert_eq!(client.response().await.text(), "ok");
+    assert_eq!(origin.only().field("te"), Some("trailers"));
     client.send("GET / HTTP/1.1\r\nhost: test\r\nte: trailers\r\nconnection: te, close\r\n\r\n").await;
     let all = String::from_utf8(client.rest().await).unwrap();
     assert!(all.ends_with("2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n"), "{all}");
-    assert_eq!(origin.only().field("te"), Some("trailers"));
+    assert_eq!(origin.record().accepted, 1, "trailers leave the connection usable");
 }
 
 #[tokio::test]

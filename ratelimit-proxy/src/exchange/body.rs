@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -173,20 +173,16 @@ impl Body {
         client: &Client,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        // Only the link fills this body, and it is polled right here, so the body need not wake anybody.
-        let mut unheard = Context::from_waker(Waker::noop());
+        let Some(link) = link else { return Poll::Ready(None) };
         for first in [true, false] {
-            match Pin::new(&mut *body).poll_frame(&mut unheard) {
+            match link.poll_body(body) {
                 Poll::Ready(Some(Ok(frame))) => {
                     client.deadlines.disarm(Wait::Upstream);
                     return Poll::Ready(Some(Ok(clean(frame))));
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(Broken(Fault::BadAnswer)))),
                 Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending if first => match link {
-                    Some(link) => link.poll(cx),
-                    None => return Poll::Ready(Some(Err(Broken(Fault::BadAnswer)))),
-                },
+                Poll::Pending if first => link.poll(cx),
                 Poll::Pending => {}
             }
         }
@@ -238,7 +234,10 @@ impl http_body::Body for Body {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Poll::Ready(Some(Ok(_))) if this.is_end_stream() => this.complete(),
+            // Behind trailers nothing comes, and hyper does not ask.
+            Poll::Ready(Some(Ok(ref frame))) if frame.is_trailers() || this.is_end_stream() => {
+                this.complete()
+            }
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         polled

@@ -41,10 +41,8 @@ pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) ->
             client.worker.shared.answers.fault(fault)
         }
     };
-    if let Some(unread) = body {
-        if client.set_aside(unread, expects_continue) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+    if body.is_some_and(|unread| client.set_aside(unread, expects_continue)) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     tail.answered(response.status());
     response.map(|body| body.with_tail(tail))

@@ -60,10 +60,10 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
         .await
     };
     client.leftover.take();
-    if broken || client.has_unread() {
-        if let Some(socket) = Rc::into_inner(socket) {
-            linger(socket.into_inner().into_inner()).await;
-        }
+    if (broken || client.has_unread())
+        && let Some(socket) = Rc::into_inner(socket)
+    {
+        linger(socket.into_inner().into_inner()).await;
     }
 }
 

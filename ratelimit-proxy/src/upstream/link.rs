@@ -2,12 +2,22 @@
 //!
 //! hyper would have the connection spawned as a task of its own. Then every request costs two hops between
 //! tasks; here the request's own future polls the connection, and while it is idle nobody does.
+//!
+//! Two halves of one task need not wake each other: what the connection brings is looked for right after it was
+//! polled, and it is polled again whenever more is wanted. So who waits for the connection passes a waker that
+//! does nothing, and [`Bell`] mutes the wake-up with which hyper tells the connection that a piece of the body
+//! was taken. Each would have cost a poll of the whole task that finds nothing to do.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -25,6 +35,9 @@ pub(crate) struct Link {
     /// `None` once it has ended. It must be dropped then, not just left: only that tells a request which was
     /// handed over too late that nobody will send it.
     connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
+    bell: Arc<Bell>,
+    /// Wakes through the bell.
+    waker: Waker,
     /// Whether it has served a request before.
     pub(crate) reused: bool,
     /// Since when nobody has used it.
@@ -36,15 +49,35 @@ impl Link {
     pub(crate) async fn new(socket: TcpStream, now: Instant) -> hyper::Result<Box<Self>> {
         let (sender, connection) =
             http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(socket)).await?;
-        Ok(Box::new(Self { sender, connection: Some(connection), reused: false, idle_since: now }))
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        Ok(Box::new(Self {
+            sender,
+            connection: Some(connection),
+            bell,
+            waker,
+            reused: false,
+            idle_since: now,
+        }))
     }
 
     /// Lets the connection do what it can.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
+        let Some(connection) = &mut self.connection else { return };
+        self.bell.task.register(cx.waker());
         // How it ended is told to whoever waits for a response or a body.
-        if self.connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
+        if Pin::new(connection).poll(&mut Context::from_waker(&self.waker)).is_ready() {
             self.connection = None;
         }
+    }
+
+    /// Takes what the connection has brought of a body. When nothing is there, [`Link::poll`] must be called
+    /// before the task sleeps: it is not woken for the sake of the body alone.
+    pub(crate) fn poll_body(&self, body: &mut Incoming) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        self.bell.muted.store(true, Ordering::Relaxed);
+        let polled = Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        self.bell.muted.store(false, Ordering::Relaxed);
+        polled
     }
 
     /// Hands a request over; [`Link::poll`] sends it and brings the response.
@@ -65,6 +98,26 @@ impl Link {
     /// Whether it can be kept, as far as is known without asking the socket again.
     pub(crate) fn can_be_kept(&self) -> bool {
         self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+/// Wakes the task that uses a link at the moment.
+#[derive(Default)]
+struct Bell {
+    task: AtomicWaker,
+    /// Only ever set while its thread is in [`Link::poll_body`], where nothing else can ring.
+    muted: AtomicBool,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.muted.load(Ordering::Relaxed) {
+            self.task.wake();
+        }
     }
 }
 

@@ -54,6 +54,9 @@ pub fn fields<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
         .collect()
 }
 
+/// Something done with a connection.
+type Act = Box<dyn FnOnce(TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
 /// What the upstream does with a request.
 pub enum Reply {
     /// Sends these bytes and waits for the next request.
@@ -63,9 +66,7 @@ pub enum Reply {
     /// Sends these bytes and then nothing more, keeping the connection.
     SendAndHang(Vec<u8>),
     /// Does what it likes with the connection, then closes it.
-    Take(Box<dyn FnOnce(TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>),
-    /// Answers before the body has been read: for `Origin::answering_heads` only.
-    Nothing,
+    Take(Act),
 }
 
 impl Reply {
@@ -199,7 +200,6 @@ async fn serve(mut socket: TcpStream, connection: usize, record: &watch::Sender<
                 return;
             }
             Reply::Take(act) => return act(socket).await,
-            Reply::Nothing => {}
         }
     }
 }
