@@ -99,7 +99,10 @@ impl fmt::Display for CheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CostExceedsLimit { limit, cost, capacity } => {
-                write!(f, "a cost of {cost} can never be admitted: the limit {limit:?} holds {capacity} at most")
+                write!(
+                    f,
+                    "a cost of {cost} can never be admitted: the limit {limit:?} holds {capacity} at most"
+                )
             }
             Self::Store(error) => error.fmt(f),
         }

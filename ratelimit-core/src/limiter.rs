@@ -202,7 +202,11 @@ impl<S: LocalStore> Limiter<S> {
     ///
     /// # Errors
     /// When the cost is more than one of the limits can ever hold.
-    pub fn try_check_all<'l, K: AsKey>(&self, of: &[(&'l Limit, K)], cost: u32) -> Result<Decision<'l>, CheckError> {
+    pub fn try_check_all<'l, K: AsKey>(
+        &self,
+        of: &[(&'l Limit, K)],
+        cost: u32,
+    ) -> Result<Decision<'l>, CheckError> {
         let together = Together::new(of);
         let charges = together.charges(cost);
         let verdict = self.store.decide_now(&charges);

@@ -191,7 +191,13 @@ fn nearest_unit(written: &str) -> &'static str {
         _ => {}
     }
     let shared = |name: &str| name.bytes().zip(written.bytes()).take_while(|(a, b)| a == b).count();
-    UNITS.iter().rev().map(|(name, _)| *name).max_by_key(|name| shared(name)).filter(|n| shared(n) > 0).unwrap_or("s")
+    UNITS
+        .iter()
+        .rev()
+        .map(|(name, _)| *name)
+        .max_by_key(|name| shared(name))
+        .filter(|n| shared(n) > 0)
+        .unwrap_or("s")
 }
 
 impl fmt::Display for Rate {
@@ -200,8 +206,12 @@ impl fmt::Display for Rate {
             Period::Month => return write!(f, "{}/month", self.count),
             Period::Seconds(seconds) => seconds,
         };
-        let (unit, length) =
-            UNITS.iter().rev().find(|(_, length)| seconds.is_multiple_of(*length)).copied().unwrap_or(("s", 1));
+        let (unit, length) = UNITS
+            .iter()
+            .rev()
+            .find(|(_, length)| seconds.is_multiple_of(*length))
+            .copied()
+            .unwrap_or(("s", 1));
         match seconds / length {
             1 => write!(f, "{}/{unit}", self.count),
             many => write!(f, "{}/{many}{unit}", self.count),
@@ -212,13 +222,24 @@ impl fmt::Display for Rate {
 impl fmt::Display for RateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shape(text) => write!(f, "{text:?} is not a rate: write COUNT/UNIT, such as 100/s or 5/15min"),
-            Self::Count(text) => write!(f, "{text:?} is not a count: a whole number from 1 to 4294967295"),
-            Self::Multiple(text) => write!(f, "{text:?} is not a number of units: a whole number of at least 1 (a month takes none)"),
-            Self::Unit(unit, nearest) => {
-                write!(f, "there is no unit {unit:?}; did you mean {nearest:?}? The units are s, min, h, day, week and month")
+            Self::Shape(text) => {
+                write!(f, "{text:?} is not a rate: write COUNT/UNIT, such as 100/s or 5/15min")
             }
-            Self::Period => write!(f, "the period of a rate is a whole number of seconds, at least 1 s and at most ten years"),
+            Self::Count(text) => write!(f, "{text:?} is not a count: a whole number from 1 to 4294967295"),
+            Self::Multiple(text) => write!(
+                f,
+                "{text:?} is not a number of units: a whole number of at least 1 (a month takes none)"
+            ),
+            Self::Unit(unit, nearest) => {
+                write!(
+                    f,
+                    "there is no unit {unit:?}; did you mean {nearest:?}? The units are s, min, h, day, week and month"
+                )
+            }
+            Self::Period => write!(
+                f,
+                "the period of a rate is a whole number of seconds, at least 1 s and at most ten years"
+            ),
             Self::TooFast => write!(f, "a rate is at most 10000000/s"),
         }
     }

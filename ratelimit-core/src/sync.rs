@@ -43,7 +43,13 @@ mod modelled {
             *self.value() = value;
         }
 
-        pub(crate) fn compare_exchange(&self, old: u128, new: u128, _: Ordering, _: Ordering) -> Result<u128, u128> {
+        pub(crate) fn compare_exchange(
+            &self,
+            old: u128,
+            new: u128,
+            _: Ordering,
+            _: Ordering,
+        ) -> Result<u128, u128> {
             let mut value = self.value();
             if *value != old {
                 return Err(*value);

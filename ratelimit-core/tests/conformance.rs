@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ratelimit_core::algorithm::{Op, Outcome, Program};
 use ratelimit_core::store::{Charge, LocalStore, Origin, Outcomes, Verdict};
 use ratelimit_core::testing::{self, Subject};
-use ratelimit_core::{KeyBuf, Limit, LimitSpec, ManualClock, MemoryStore, Nanos, Store, StoreError};
+use ratelimit_core::{Key, KeyBuf, Limit, LimitSpec, ManualClock, MemoryStore, Nanos, Store, StoreError};
 
 type Memory = MemoryStore<ManualClock>;
 
@@ -202,13 +202,12 @@ impl Broken {
                 ask(&charges)
             }
             Fault::ShortKeys => {
-                let charges: Vec<_> = charges
+                let mut keys: Vec<_> = charges.iter().map(|charge| charge.key.to_vec()).collect();
+                keys.iter_mut().for_each(|key| key.truncate(100));
+                let charges: Vec<_> = keys
                     .iter()
-                    .map(|charge| {
-                        let bytes = charge.key.as_bytes();
-                        let key = ratelimit_core::Key::from_canonical(&bytes[..bytes.len().min(100)]);
-                        Charge { key, ..*charge }
-                    })
+                    .zip(charges)
+                    .map(|(key, charge)| Charge { key: Key::from_canonical(key), ..*charge })
                     .collect();
                 ask(&charges)
             }
@@ -217,7 +216,7 @@ impl Broken {
                     .iter()
                     .map(|charge| {
                         let mut key = KeyBuf::new();
-                        key.push_bytes(charge.key.as_bytes());
+                        key.push_bytes(&charge.key.to_vec());
                         key.push_u64(charge.limit.capacity().into());
                         key
                     })

@@ -51,7 +51,10 @@ fn churn() {
     let each = began.elapsed().as_nanos() as f64 / count as f64;
     let (alive, bytes) = (limiter.store().keys(&limit), limiter.store().bytes(&limit));
     println!("\nchurn: {count} keys, each used once and recovered a second later: {each:.0} ns each;");
-    println!("{alive} alive at the end, {bytes} bytes held, {} decisions on a full table", limiter.store().overflowed(&limit));
+    println!(
+        "{alive} alive at the end, {bytes} bytes held, {} decisions on a full table",
+        limiter.store().overflowed(&limit)
+    );
 }
 
 fn cpu_time() -> Duration {

@@ -78,7 +78,11 @@ impl<S: Store> Limiter<S> {
     ///
     /// # Errors
     /// When the store can't answer.
-    pub async fn until_ready<'l, K: AsKey>(&self, limit: &'l Limit, key: K) -> Result<Decision<'l>, CheckError> {
+    pub async fn until_ready<'l, K: AsKey>(
+        &self,
+        limit: &'l Limit,
+        key: K,
+    ) -> Result<Decision<'l>, CheckError> {
         self.until_ready_n(limit, key, 1).await
     }
 

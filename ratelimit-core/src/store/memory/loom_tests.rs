@@ -178,7 +178,8 @@ fn loom_a_window_with_its_record_moves_whole() {
 
 /// Charges two limits together, in that order.
 fn take_two(tables: &[Table; 2], limits: &[Limit; 2], order: [usize; 2]) -> bool {
-    let charges = limits.each_ref().map(|limit| Charge { limit, key: Key::from_canonical(b"k"), op: Op::Take(1) });
+    let charges =
+        limits.each_ref().map(|limit| Charge { limit, key: Key::from_canonical(b"k"), op: Op::Take(1) });
     let parts: SmallVec<[Part<'_>; 4]> = order
         .into_iter()
         .map(|index| Part { charge: &charges[index], table: &tables[index], tag: tag(0, 0, 0, 1) })

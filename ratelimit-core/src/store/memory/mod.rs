@@ -215,6 +215,9 @@ impl<C: Clock> Store for MemoryStore<C> {
 
 impl<C> fmt::Debug for MemoryStore<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("max_keys", &self.max_keys).field("overflow", &self.overflow).finish()
+        f.debug_struct("MemoryStore")
+            .field("max_keys", &self.max_keys)
+            .field("overflow", &self.overflow)
+            .finish()
     }
 }

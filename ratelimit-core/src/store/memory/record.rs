@@ -15,7 +15,11 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn empty() -> Self {
-        Self { cells: std::array::from_fn(|_| AtomicU32::new(0)), index: AtomicU64::new(0), cell: AtomicU64::new(0) }
+        Self {
+            cells: std::array::from_fn(|_| AtomicU32::new(0)),
+            index: AtomicU64::new(0),
+            cell: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn load(&self) -> Ring {

@@ -39,7 +39,8 @@ impl Registry {
     #[inline(always)]
     pub(super) fn table(&self, limit: &Limit, make: impl Fn(Kind) -> Table) -> Option<&Table> {
         let (id, kind) = (limit.id(), Kind::of(limit.program()));
-        let likely = usize::try_from(id.get() & (FIRST_LEVEL - 1)).ok().and_then(|index| self.first.get(index)?.get());
+        let likely =
+            usize::try_from(id.get() & (FIRST_LEVEL - 1)).ok().and_then(|index| self.first.get(index)?.get());
         match likely {
             Some(home) if home.holds(id, kind) => Some(&home.table),
             _ => self.search(id, kind, make),
@@ -47,7 +48,11 @@ impl Registry {
     }
 
     fn search(&self, id: LimitId, kind: Kind, make: impl Fn(Kind) -> Table) -> Option<&Table> {
-        let more = self.more.iter().enumerate().map(|(number, more)| more.get_or_init(|| level(FIRST_LEVEL << number)));
+        let more = self
+            .more
+            .iter()
+            .enumerate()
+            .map(|(number, more)| more.get_or_init(|| level(FIRST_LEVEL << number)));
         for places in std::iter::once(&self.first).chain(more) {
             for probe in 0..PROBES {
                 let index = id.get().wrapping_add(probe) & (places.len() as u64 - 1);

@@ -265,7 +265,13 @@ impl Segment {
     }
 
     /// Locks an entry that has to move; empties a slot whose entry has recovered.
-    fn take_for_move(&self, slot: &Slot, kind: Kind, at: &Moment, moves: impl Fn(Tag) -> bool) -> Option<Word> {
+    fn take_for_move(
+        &self,
+        slot: &Slot,
+        kind: Kind,
+        at: &Moment,
+        moves: impl Fn(Tag) -> bool,
+    ) -> Option<Word> {
         loop {
             let word = slot.load();
             if word == Word::EMPTY || !moves(word.tag()) {
@@ -284,7 +290,10 @@ impl Segment {
     /// Takes an entry over into a segment that nobody else has seen.
     fn adopt(&self, from: &Found<'_>, same_position: bool, kind: Kind, at: &Moment) -> bool {
         let place = if same_position {
-            let slot = self.pairs.get(from.position / SLOTS).and_then(|Pair(slots)| slots.get(from.position % SLOTS));
+            let slot = self
+                .pairs
+                .get(from.position / SLOTS)
+                .and_then(|Pair(slots)| slots.get(from.position % SLOTS));
             slot.map(|slot| Found { segment: self, position: from.position, slot, word: Word::EMPTY })
         } else {
             let (first, second) = self.places(from.tag());

@@ -112,7 +112,10 @@ impl Table {
     /// Entries that have not recovered. Walks the whole table: for gauges, not for requests.
     pub(super) fn live(&self, at: &Moment) -> usize {
         let segments = self.growth().segments;
-        (1..=segments).filter_map(|number| self.segments.get(number)).map(|segment| segment.live(self.kind, at)).sum()
+        (1..=segments)
+            .filter_map(|number| self.segments.get(number))
+            .map(|segment| segment.live(self.kind, at))
+            .sum()
     }
 
     #[inline(always)]
@@ -155,7 +158,8 @@ impl Table {
             return Inserted::Again;
         }
         let at = clock();
-        let permits_shared = self.kind == Kind::Permits && !self.kind.is_recovered(segment.overflow().word, &at);
+        let permits_shared =
+            self.kind == Kind::Permits && !self.kind.is_recovered(segment.overflow().word, &at);
         // A permit taken from the overflow entry returns to it, so no entry can begin with a copy of it.
         if !permits_shared {
             if let Some(found) = segment.insert(tag, self.kind, &at) {
@@ -187,8 +191,11 @@ impl Table {
     /// Replaces a full segment by a larger one, or splits it. False at the capacity.
     fn grow(&self, number: u32, old: &Segment, depth: &mut u32, tag: Tag, at: &Moment) -> bool {
         let enlarge = old.pairs() < self.geometry.first_pairs * self.geometry.enlargement;
-        let (pairs, new_depth) =
-            if enlarge { (old.pairs() * self.geometry.enlargement, *depth) } else { (old.pairs(), *depth + 1) };
+        let (pairs, new_depth) = if enlarge {
+            (old.pairs() * self.geometry.enlargement, *depth)
+        } else {
+            (old.pairs(), *depth + 1)
+        };
         if new_depth > self.geometry.directory_bits {
             return false;
         }

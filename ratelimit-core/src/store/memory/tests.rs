@@ -20,7 +20,8 @@ struct Reference(HashMap<(String, Vec<u8>), State>);
 
 impl Reference {
     fn step(state: State, at: Moment, limit: &Limit, op: Op) -> (State, Outcome) {
-        let word = |(next, outcome): (Option<u128>, Outcome)| (State(next.unwrap_or(state.0), state.1), outcome);
+        let word =
+            |(next, outcome): (Option<u128>, Outcome)| (State(next.unwrap_or(state.0), state.1), outcome);
         match limit.program() {
             Program::TokenBucket(program) => word(program.step(state.0, at.now, op)),
             Program::FixedWindow(program) => word(program.step(state.0, at.utc, op)),
@@ -70,7 +71,8 @@ struct Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let of = prop::collection::btree_map(0..5_usize, 0..3_u8, 1..4).prop_map(|of| of.into_iter().collect());
-    let step = (0..900_u64, 0..8_u8, 0..4_u32, of).prop_map(|(wait, op, units, of)| Step { wait, op, units, of });
+    let step =
+        (0..900_u64, 0..8_u8, 0..4_u32, of).prop_map(|(wait, op, units, of)| Step { wait, op, units, of });
     prop::collection::vec(step, 1..120)
 }
 
@@ -280,7 +282,8 @@ fn clones_of_a_limit_and_overrides_share_counters_and_other_names_do_not() {
 #[test]
 fn many_limits_each_have_their_table() {
     let store = MemoryStore::with_clock(ManualClock::default());
-    let limits: Vec<_> = (0..3_000).map(|n| Limit::new(format!("limit-{n}"), "1/day".parse().unwrap())).collect();
+    let limits: Vec<_> =
+        (0..3_000).map(|n| Limit::new(format!("limit-{n}"), "1/day".parse().unwrap())).collect();
     assert!(limits.iter().all(|limit| take(&store, limit, ()).admitted));
     assert!(limits.iter().all(|limit| !take(&store, limit, ()).admitted));
 }

@@ -54,7 +54,8 @@ pub(super) fn decide_together(
             let member = entry_of(part, &mut at, &clock);
             of_part.push(member.map(|found| join(&mut members, part, found)));
         }
-        let enough_room = of_part.iter().zip(parts).all(|(of, part)| of.is_some() || part.charge.limit.is_shadow());
+        let enough_room =
+            of_part.iter().zip(parts).all(|(of, part)| of.is_some() || part.charge.limit.is_shadow());
         sort(&mut members, &mut of_part);
         let judged = if enough_room { all_or_nothing(&mut members, &at) } else { Some(false) };
         let Some(admitted) = judged else { continue };
@@ -94,7 +95,8 @@ fn entry_of<'a>(part: &Part<'a>, at: &mut Moment, clock: &impl Fn() -> Moment) -
 
 /// Adds a part to the members; parts that share an entry are charged in sum.
 fn join<'a>(members: &mut Members<'a>, part: &'a Part<'a>, found: Found<'a>) -> usize {
-    let shared = members.iter_mut().enumerate().find(|(_, member)| std::ptr::eq(member.found.slot, found.slot));
+    let shared =
+        members.iter_mut().enumerate().find(|(_, member)| std::ptr::eq(member.found.slot, found.slot));
     if let Some((index, member)) = shared {
         member.op = match (member.op, part.charge.op) {
             (Op::Take(one), Op::Take(other)) => Op::Take(one.saturating_add(other)),
@@ -190,7 +192,8 @@ impl Member<'_> {
     /// Locks the entry and works out what becomes of it; `None`, and not locked: the entry has moved.
     fn lock_and_judge(&mut self, at: &Moment) -> Option<bool> {
         self.word = self.found.slot.lock(self.found.tag())?;
-        (self.next, self.outcome) = step(self.part.charge.limit.program(), &self.found, self.word, at, self.op);
+        (self.next, self.outcome) =
+            step(self.part.charge.limit.program(), &self.found, self.word, at, self.op);
         Some(self.passes())
     }
 
@@ -198,7 +201,11 @@ impl Member<'_> {
     fn judge_and_swap(&mut self, at: &Moment) -> Option<bool> {
         if self.found.record().is_some() {
             let passes = self.lock_and_judge(at)?;
-            if passes { self.commit() } else { self.unlock() }
+            if passes {
+                self.commit()
+            } else {
+                self.unlock()
+            }
             return Some(passes);
         }
         self.outcome = attempt(self.part.charge.limit.program(), &self.found, at, self.op)?;
