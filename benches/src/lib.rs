@@ -2,6 +2,8 @@
 //!
 //! Keys are strings of 27 bytes, made on the fly from a number. Each limiter reads its own default clock.
 
+#![allow(clippy::ptr_arg, reason = "governor looks keys up by a reference to their own type")]
+
 use std::num::NonZeroU32;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};

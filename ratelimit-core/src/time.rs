@@ -191,7 +191,6 @@ pub struct TokioClock {
 #[cfg(feature = "tokio")]
 impl Default for TokioClock {
     /// Takes this moment as the origin.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
     fn default() -> Self {
         Self { origin: tokio::time::Instant::now(), utc: SystemClock::default().utc() }
     }
@@ -200,7 +199,6 @@ impl Default for TokioClock {
 #[cfg(feature = "tokio")]
 impl Clock for TokioClock {
     fn now(&self) -> Nanos {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
         Nanos::from(tokio::time::Instant::now() - self.origin)
     }
 

@@ -21,6 +21,7 @@ mod transaction;
 #[cfg(all(test, ratelimit_loom))]
 mod loom_tests;
 #[cfg(all(test, not(ratelimit_loom)))]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests;
 
 use std::fmt;
