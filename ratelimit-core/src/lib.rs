@@ -62,7 +62,7 @@
 //!
 //! # What holds
 //!
-//! Each [algorithm](algorithm) states a bound on what it admits, with its proof; over the memory store it holds
+//! Each [`algorithm`] states a bound on what it admits, with its proof; over the memory store it holds
 //! exactly, whatever the number of threads. Arithmetic is in integers, and no limit that can be built overflows
 //! it. A denied request costs nothing. Memory is bounded by [`MemoryStore::max_keys`], not by the number of
 //! keys clients invent, and no key that is still counted is ever dropped to make room. No background task is

@@ -257,6 +257,7 @@ impl Broken {
     }
 
     /// The outcome as this store tells it.
+    #[allow(clippy::collapsible_match, reason = "the guard would hide that it counts")]
     fn bend(&self, outcome: &mut Outcome, charge: &Charge<'_>) {
         match self.fault {
             Fault::Leaky if !outcome.admitted => {
