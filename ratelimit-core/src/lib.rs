@@ -52,7 +52,7 @@
 //! let limiter = Limiter::new(MemoryStore::default());
 //! let per_key = Limit::new("per-key", "100/min".parse()?);
 //! let app = ServiceBuilder::new()
-//!     .layer(RateLimitLayer::new(limiter, per_key).key(|request: &Request<_>| api_key(request)))
+//!     .layer(RateLimitLayer::new(limiter, per_key).key(|request: &Request<String>| api_key(request)))
 //!     .service(service);
 //! # let _ = app;
 //! # Ok(())
