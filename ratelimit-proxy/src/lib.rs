@@ -8,6 +8,7 @@ mod fault;
 mod state;
 mod upstream;
 
+pub mod config;
 pub mod facts;
 pub mod path;
 pub mod policy;

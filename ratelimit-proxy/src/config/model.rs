@@ -1,0 +1,272 @@
+//! [`Config`]: what a configuration says, built and checked. Plain data: nothing here reads files, and a value
+//! of these types can't be wrong. The language it is written in, and every refusal, is in the files beside.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+use ratelimit_core::{Limit, Overflow};
+
+use super::words::{Glob, KeyPart, PathPattern, Source};
+use crate::answer::Answers;
+use crate::state::Timeouts;
+use crate::upstream::Target;
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<SocketAddr>,
+    /// Where operators connect; `None` if it is off.
+    pub admin: Option<SocketAddr>,
+    /// Where requests go.
+    pub upstream: Target,
+    /// Who the client is.
+    pub client_ip: ClientIp,
+    /// Requests that are never limited and never counted.
+    pub exempt: Vec<Match>,
+    /// The limits, in the order of the file, switched-off ones included.
+    pub limits: Vec<LimitConfig>,
+    /// What clients are told.
+    pub answers: Answers,
+    /// What is logged about requests.
+    pub log: LogConfig,
+    /// Room for counters.
+    pub store: MemoryConfig,
+    /// Threads, connections, time limits.
+    pub server: ServerConfig,
+}
+
+/// How the client's address is found.
+#[derive(Clone, Debug)]
+pub struct ClientIp {
+    /// Whose word about the client's address is taken.
+    pub trust: Trust,
+    /// The field that carries it.
+    pub header: HeaderName,
+    /// An IPv6 client is its network of that many bits, 48 to 128.
+    pub ipv6_prefix: u8,
+}
+
+/// Whose word about the client's address is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Nobody's: the peer is the client.
+    Nobody,
+    /// Proxies in these networks.
+    Proxies(Vec<IpNet>),
+    /// So many proxies in front of us, whatever their addresses; at least 1.
+    Hops(u8),
+}
+
+/// Which requests: those for which everything that is given here holds.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    /// The path is one of this pattern's.
+    pub path: Option<PathPattern>,
+    /// The method is one of these; any if empty.
+    pub methods: Vec<Method>,
+    /// The host is one of this pattern's, in lower case, without port.
+    pub host: Option<Glob>,
+    /// Each of these fields is there with a value of that pattern.
+    pub headers: Vec<(HeaderName, Glob)>,
+    /// Each of these query parameters is there with a value of that pattern.
+    pub query: Vec<(String, Glob)>,
+    /// The client's address lies in one of these networks; any if empty.
+    pub client_ip: Vec<IpNet>,
+    /// This does not hold.
+    pub not: Option<Box<Match>>,
+}
+
+/// One limit and what it applies to.
+#[derive(Clone, Debug)]
+pub struct LimitConfig {
+    /// Name, quota and mode.
+    pub limit: Limit,
+    /// `mode: off`: kept in the file, and nothing else.
+    pub off: bool,
+    /// Which requests.
+    pub matches: Match,
+    /// What it counts by; empty: one bucket for all.
+    pub key: Vec<KeyPart>,
+    /// What becomes of a request without a value for some part of the key.
+    pub missing: Missing,
+    /// What a request costs.
+    pub cost: Cost,
+    /// Other quotas for some keys; the first that fits wins.
+    pub overrides: Vec<Override>,
+}
+
+/// What becomes of a request that lacks a value of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// All such requests share one bucket.
+    #[default]
+    Share,
+    /// The limit does not apply to it.
+    Skip,
+    /// It is denied.
+    Deny,
+}
+
+/// What a request costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// Always so much; 0 asks without charging.
+    Fixed(u32),
+    /// What some value of the request says, in decimal.
+    Value {
+        /// Where it stands: a header or a query parameter.
+        source: Source,
+        /// The cost where it is missing.
+        default: u32,
+    },
+}
+
+/// Another quota for some keys.
+#[derive(Clone, Debug)]
+pub struct Override {
+    /// One pattern for each part of the key.
+    pub key: Vec<Glob>,
+    /// What they get.
+    pub quota: Quota,
+}
+
+/// What an override gives.
+#[derive(Clone, Debug)]
+pub enum Quota {
+    /// The limit with another quota.
+    Limit(Limit),
+    /// Anything.
+    Unlimited,
+    /// Nothing.
+    Deny,
+}
+
+/// What is logged about requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Which requests.
+    pub requests: LogRequests,
+    /// Most lines in a second; `None`: no bound.
+    pub sample: Option<u32>,
+    /// How keys are shown.
+    pub keys: LogKeys,
+}
+
+/// Which requests are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogRequests {
+    /// None.
+    Off,
+    /// Those that a limit said no to.
+    #[default]
+    Denied,
+    /// All.
+    All,
+}
+
+/// How keys are shown in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogKeys {
+    /// As a hash that is the same within one run.
+    #[default]
+    Hash,
+    /// As they are, escaped.
+    Plain,
+    /// Not at all.
+    Off,
+}
+
+/// Room for the counters in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Keys a limit, at least.
+    pub max_keys: usize,
+    /// What happens to keys beyond that.
+    pub overflow: Overflow,
+}
+
+/// Threads, connections, time limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Worker threads; as many as there are processors if `None`.
+    pub threads: Option<usize>,
+    /// Most connections at a time.
+    pub max_connections: usize,
+    /// How long requests under way may take to finish when the process is told to stop.
+    pub drain: Duration,
+    /// How long to wait for whom.
+    pub timeouts: Timeouts,
+}
+
+impl Default for ClientIp {
+    fn default() -> Self {
+        Self { trust: Trust::Nobody, header: HeaderName::from_static("x-forwarded-for"), ipv6_prefix: 64 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { requests: LogRequests::Denied, sample: Some(20), keys: LogKeys::Hash }
+    }
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { max_keys: 1_000_000, overflow: Overflow::Share }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            max_connections: 10_000,
+            drain: Duration::from_secs(30),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The defaults around an upstream: no limits yet.
+    #[must_use]
+    pub fn new(upstream: Target) -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
+            upstream,
+            client_ip: ClientIp::default(),
+            exempt: Vec::new(),
+            limits: Vec::new(),
+            answers: Answers::default(),
+            log: LogConfig::default(),
+            store: MemoryConfig::default(),
+            server: ServerConfig::default(),
+        }
+    }
+}
+
+impl LimitConfig {
+    /// A limit on all requests together.
+    #[must_use]
+    pub fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            off: false,
+            matches: Match::default(),
+            key: Vec::new(),
+            missing: Missing::Share,
+            cost: Cost::Fixed(1),
+            overrides: Vec::new(),
+        }
+    }
+
+    /// A limit on each client address.
+    #[must_use]
+    pub fn by_client(limit: Limit) -> Self {
+        Self { key: vec![KeyPart::One(Source::ClientIp)], ..Self::new(limit) }
+    }
+}
