@@ -37,14 +37,14 @@ impl<'n> Here<'n> {
     }
 
     /// The elements, if it is a list.
-    pub(super) fn items(&self) -> Option<impl Iterator<Item = Here<'n>>> {
+    pub(super) fn items(&self) -> Option<impl Iterator<Item = Self>> {
         let Kind::List(items) = &self.node.kind else { return None };
         Some(items.iter().enumerate().map(|(index, node)| self.within(node, &self.place.index(index))))
     }
 
     /// The fields, if it is a section: name, place of the name, value. A name that stands there a second time
     /// is refused.
-    pub(super) fn fields(&self, faults: &mut Faults) -> Option<Vec<(&'n str, Place, Here<'n>)>> {
+    pub(super) fn fields(&self, faults: &mut Faults) -> Option<Vec<(&'n str, Place, Self)>> {
         let Kind::Map(entries) = &self.node.kind else { return None };
         for (key, _) in entries {
             if let Some(line) = key.again {
@@ -71,8 +71,15 @@ impl<'n> Here<'n> {
     /// Refuses what is here because it is none of what it could be.
     pub(super) fn wrong(&self, wanted: &str, faults: &mut Faults) {
         let found = match &self.node.kind {
-            Kind::Broken => return,
-            Kind::Null => return faults.refuse_with(&self.place, "has no value", "give it one, or leave it out"),
+            Kind::Unfilled(error) => {
+                return match error.hint() {
+                    Some(hint) => faults.refuse_with(&self.place, error.to_string(), hint),
+                    None => faults.refuse(&self.place, error.to_string()),
+                };
+            }
+            Kind::Null => {
+                return faults.refuse_with(&self.place, "has no value", "give it one, or leave it out");
+            }
             Kind::Scalar(scalar) => super::fault::shown(&scalar.text),
             Kind::List(_) => "a list".to_owned(),
             Kind::Map(_) => "a section".to_owned(),
@@ -183,8 +190,8 @@ macro_rules! section {
     ) => {
         $(#[doc = $about])+
         #[derive(Debug, Default)]
-        pub(super) struct $name {
-            $( $(#[doc = $doc])+ pub(super) $field: $crate::config::decode::Field<$type>, )+
+        pub(in crate::config) struct $name {
+            $( $(#[doc = $doc])+ pub(in crate::config) $field: $crate::config::decode::Field<$type>, )+
         }
 
         impl $name {
@@ -249,7 +256,7 @@ macro_rules! choice {
     ) => {
         $(#[doc = $about])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum $name { $( $(#[doc = $doc])+ $variant, )+ }
+        pub(in crate::config) enum $name { $( $(#[doc = $doc])+ $variant, )+ }
 
         impl $crate::config::decode::Decode for $name {
             fn decode(

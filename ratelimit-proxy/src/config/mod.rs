@@ -58,7 +58,8 @@ pub fn load_file(path: impl AsRef<Path>) -> Result<Loaded, Vec<ConfigFault>> {
         faults.refuse(&place, message);
         faults.into_result().err().unwrap_or_default()
     };
-    let bytes = source::read(path).map_err(|error| refuse(Place::default(), format!("can't read it: {error}")))?;
+    let bytes =
+        source::read(path).map_err(|error| refuse(Place::default(), format!("can't read it: {error}")))?;
     let text = str::from_utf8(&bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         let (line, column) = tree::position(&String::from_utf8_lossy(before));

@@ -66,7 +66,8 @@ impl Shapes {
                 }
                 properties.insert(field.name.to_owned(), shape);
             }
-            let required: Vec<&str> = fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+            let required: Vec<&str> =
+                fields.iter().filter(|field| field.required).map(|field| field.name).collect();
             json!({
                 "description": prose(comment),
                 "type": "object",

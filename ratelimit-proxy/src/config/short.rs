@@ -242,7 +242,8 @@ impl<'t> Reader<'_, 't> {
         let known = CLAUSES.into_iter().chain(ALGORITHMS.iter().map(|(name, _)| *name));
         let hint = match nearest(word.text, known) {
             Some(near) => format!("did you mean {near}?"),
-            None if Method::try_from(word.text).is_ok_and(|m| m.as_str().chars().all(|c| c.is_ascii_uppercase()))
+            None if Method::try_from(word.text)
+                .is_ok_and(|m| m.as_str().chars().all(|c| c.is_ascii_uppercase()))
                 || word.text.starts_with('/') =>
             {
                 "write on before methods and a path".to_owned()
@@ -276,8 +277,6 @@ impl<'t> Reader<'_, 't> {
                 if word.text.bytes().all(|b| b.is_ascii_digit()) {
                     let hint = format!("write {0}/s, or {0} at once", word.text);
                     self.faults.refuse_with(&place, format!("{} is not a rate", shown(word.text)), hint);
-                } else if matches!(error, ratelimit_core::RateError::Count(ref count) if count.is_empty()) {
-                    self.faults.refuse(&place, format!("{} is not a rate of at least 1", shown(word.text)));
                 } else {
                     self.faults.refuse(&place, error.to_string());
                 }
@@ -413,13 +412,17 @@ mod tests {
         let limit = read("100/s");
         assert!(limit.key.is_empty());
 
-        let limit = read("100/10s burst 7 by header.x-api-key, path.resource on PUT,POST /v1/{resource}/a,b as plan");
+        let limit =
+            read("100/10s burst 7 by header.x-api-key, path.resource on PUT,POST /v1/{resource}/a,b as plan");
         assert_eq!((limit.limit.name(), limit.limit.capacity()), ("plan", 7));
         assert_eq!(key(&limit), "header.x-api-key + path.resource");
         assert_eq!(limit.matches.methods, [Method::PUT, Method::POST]);
         assert_eq!(limit.matches.path.unwrap().to_string(), "/v1/{resource}/a,b");
 
-        assert_eq!(key(&read("1/h by header.a or client.ip , method")), "first of header.a, client.ip + method");
+        assert_eq!(
+            key(&read("1/h by header.a or client.ip , method")),
+            "first of header.a, client.ip + method"
+        );
         assert_eq!(read("1/month fixed_window by host").limit.spec().algorithm, Algorithm::FixedWindow);
         assert_eq!(read("1/s on GET , HEAD").matches.methods.len(), 2);
         assert_eq!(read("1/s on GET by host").matches.methods.len(), 1);
@@ -453,14 +456,23 @@ mod tests {
             ("5/min on post /a", r#"column 10: "post" is neither a method nor a path (did you mean POST?)"#),
             ("5/min on", "column 7: on needs methods or a path, such as on POST /login"),
             ("5/min by host by path", r#"column 15: "by" stands here a second time"#),
-            ("5/min on /a/**/b", "column 10: \"/a/**/b\": ** stands for the rest of a path: nothing can follow it"),
-            ("5/min as a/b", r#"column 10: "a/b" is not a name of a limit: write 1 to 64 of A-Z a-z 0-9 _ . -"#),
+            (
+                "5/min on /a/**/b",
+                "column 10: \"/a/**/b\": ** stands for the rest of a path: nothing can follow it",
+            ),
+            (
+                "5/min as a/b",
+                r#"column 10: "a/b" is not a name of a limit: write 1 to 64 of A-Z a-z 0-9 _ . -"#,
+            ),
             ("5/min by jwt.sub", "column 10: jwt is not available yet"),
             ("5/min burst x", r#"column 13: "x" is not a whole number of at least 1"#),
-            ("5 at once burst 3", "column 11: concurrency has no burst"),
+            ("5 at once burst 3", "column 17: concurrency has no burst (only token_bucket has one)"),
             ("é 5/min", "column 1: \"é\" is not a rate: write COUNT/UNIT, such as 100/s or 5/15min"),
-            ("1/s by é", "column 8: \"é\" is not a value of a request: write client.ip, header.NAME, query.NAME, \
-                 cookie.NAME, path.NAME, method, host or path"),
+            (
+                "1/s by é",
+                "column 8: \"é\" is not a value of a request: write client.ip, header.NAME, query.NAME, \
+                 cookie.NAME, path.NAME, method, host or path",
+            ),
         ] {
             assert_eq!(limit_from_short(text, 1).unwrap_err().to_string(), shown, "{text}");
         }

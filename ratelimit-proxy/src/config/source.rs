@@ -2,9 +2,12 @@
 //! reads has bounds, and `${NAME}` is filled in after the text was parsed, so that no value can become more than
 //! a value.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
+
+use super::fault::shown;
 
 /// Most bytes of a configuration, of what the environment adds to it, and of a body that it names.
 pub(super) const MOST_BYTES: usize = 1 << 20;
@@ -58,6 +61,34 @@ pub(super) enum FillError {
     Unset(String),
     /// A default holds another `${`.
     Nested,
+    /// The environment would add more than [`MOST_BYTES`].
+    TooMuch,
+}
+
+impl FillError {
+    /// What to do about it.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Open => Some("write $${ where ${ is meant as it stands"),
+            Self::Name(_) => {
+                Some("write ${NAME} or ${NAME:-default}, and $${ where ${ is meant as it stands")
+            }
+            Self::Unset(_) => Some("set it, or write ${NAME:-default}"),
+            Self::Nested | Self::TooMuch => None,
+        }
+    }
+}
+
+impl fmt::Display for FillError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("${ without }"),
+            Self::Name(name) => write!(f, "{} is no name of a variable", shown(name)),
+            Self::Unset(name) => write!(f, "the variable {} of the environment is not set", shown(name)),
+            Self::Nested => f.write_str("a default can't hold another ${"),
+            Self::TooMuch => f.write_str("the environment adds more than 1 MiB to the configuration"),
+        }
+    }
 }
 
 /// Fills in `${NAME}` and `${NAME:-default}`; `$${` stands for `${`. A default also replaces an empty value.

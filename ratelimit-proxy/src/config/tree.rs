@@ -32,8 +32,8 @@ pub(super) struct Node {
 pub(super) enum Kind {
     /// Nothing, `~` or `null`.
     Null,
-    /// Something that was refused already.
-    Broken,
+    /// What could not be filled in from the environment, and why. Told by who reads it and knows its path.
+    Unfilled(FillError),
     Scalar(Scalar),
     List(Vec<Rc<Node>>),
     Map(Vec<(Key, Rc<Node>)>),
@@ -60,7 +60,11 @@ pub(super) struct Key {
 }
 
 /// Reads a text. `None` if that went wrong; what is said in `faults`.
-pub(super) fn read(text: &str, env: &dyn Fn(&str) -> Option<String>, faults: &mut Faults) -> Option<Rc<Node>> {
+pub(super) fn read(
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    faults: &mut Faults,
+) -> Option<Rc<Node>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > source::MOST_BYTES {
         faults.refuse(&Place::default(), "larger than 1 MiB");
@@ -71,7 +75,8 @@ pub(super) fn read(text: &str, env: &dyn Fn(&str) -> Option<String>, faults: &mu
         faults.refuse(&Place::top(line, column), "a zero byte: this is no text");
         return None;
     }
-    let mut builder = Builder { env, faults, open: Vec::new(), anchors: HashMap::new(), aliased: 0, added: 0 };
+    let mut builder =
+        Builder { env, faults, open: Vec::new(), anchors: HashMap::new(), aliased: 0, added: 0 };
     let mut root = None;
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -208,43 +213,22 @@ impl Builder<'_> {
         };
         let mut filled = None;
         let kind = match source::fill(&text, self.env) {
-            Ok(Filled::Same) if bare && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") => Kind::Null,
+            Ok(Filled::Same) if bare && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") => {
+                Kind::Null
+            }
             Ok(Filled::Same) => Kind::Scalar(Scalar { text, plain: bare, inset }),
             Ok(Filled::With(text, variables)) => {
                 filled = Some(variables.into());
                 self.added = self.added.saturating_add(text.len());
                 if self.added > source::MOST_BYTES {
-                    self.faults.refuse(at, "the environment adds more than 1 MiB to the configuration");
-                    Kind::Broken
+                    Kind::Unfilled(FillError::TooMuch)
                 } else {
                     Kind::Scalar(Scalar { text, plain: true, inset: None })
                 }
             }
-            Err(error) => {
-                self.fill_error(error, at);
-                Kind::Broken
-            }
+            Err(error) => Kind::Unfilled(error),
         };
         Node { line: at.line, column: at.column, kind, filled, size: 1, depth: 1 }
-    }
-
-    fn fill_error(&mut self, error: FillError, at: &Place) {
-        match error {
-            FillError::Open => {
-                self.faults.refuse_with(at, "${ without }", "write $${ where ${ is meant as it stands");
-            }
-            FillError::Name(name) => self.faults.refuse_with(
-                at,
-                format!("{} is no name of a variable", shown(&name)),
-                "write ${NAME} or ${NAME:-default}, and $${ where ${ is meant as it stands",
-            ),
-            FillError::Unset(name) => self.faults.refuse_with(
-                at,
-                format!("the variable {} of the environment is not set", shown(&name)),
-                "set it, or write ${NAME:-default}",
-            ),
-            FillError::Nested => self.faults.refuse(at, "a default can't hold another ${"),
-        }
     }
 
     fn start(&mut self, anchor: usize, place: Place, content: Content) -> Result<(), Stop> {
@@ -253,7 +237,8 @@ impl Builder<'_> {
             return Err(Stop);
         }
         if self.open.len() >= MOST_DEPTH {
-            self.faults.refuse(&place, format!("more than {MOST_DEPTH} lists and sections within each other"));
+            self.faults
+                .refuse(&place, format!("more than {MOST_DEPTH} lists and sections within each other"));
             return Err(Stop);
         }
         self.open.push(Open { anchor, place, size: 1, depth: 1, content });

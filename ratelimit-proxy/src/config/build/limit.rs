@@ -210,10 +210,8 @@ fn cost(raw: &raw::Limit, faults: &mut Faults) -> Cost {
 fn check_cost(cost: u32, limit: &Limit, place: &Place, whose: &str, faults: &mut Faults) {
     let most = limit.capacity();
     if cost > most {
-        faults.refuse(
-            place,
-            format!("a cost of {cost} could never be admitted: {whose} holds {most} at most"),
-        );
+        faults
+            .refuse(place, format!("a cost of {cost} could never be admitted: {whose} holds {most} at most"));
     }
 }
 
@@ -226,7 +224,11 @@ fn overrides(
     let mut built: Vec<Override> = Vec::new();
     let Some(given) = raw.overrides.get() else { return built };
     if parts == Some(0) {
-        faults.refuse_with(&given.place, "the limit has no key", "overrides choose by it: give the limit one");
+        faults.refuse_with(
+            &given.place,
+            "the limit has no key",
+            "overrides choose by it: give the limit one",
+        );
     }
     // A cost of 1 fits everywhere.
     let cost = match raw.cost.get().map(|cost| &cost.value) {
@@ -244,9 +246,11 @@ fn overrides(
             check_cost(cost, limit, &entry.place, "the override", faults);
         }
         let key: Vec<_> = key.0.iter().map(|glob| glob.value.clone()).collect();
-        if let Some(all) = built.iter().find(|before| before.key == key || before.key.iter().all(|glob| glob.is_any()))
+        if let Some(all) =
+            built.iter().find(|before| before.key == key || before.key.iter().all(|glob| glob.is_any()))
         {
-            let before = if all.key == key { "the same key stands before" } else { "one before fits every key" };
+            let before =
+                if all.key == key { "the same key stands before" } else { "one before fits every key" };
             faults.warn(&entry.place, format!("is never used: {before}"));
         }
         built.extend(quota.map(|quota| Override { key, quota }));

@@ -42,6 +42,12 @@ pub(super) fn config(root: &Root, top: &Place, base: &Path, faults: &mut Faults)
         config.listen = listen;
     }
     config.admin = admin.unwrap_or(config.admin);
+    if let (Field::Absent, Some(listen), Some(admin)) = (&root.admin, root.listen.get(), config.admin)
+        && config.listen.contains(&admin)
+    {
+        let message = format!("{admin} is where operators connect unless admin says otherwise");
+        faults.refuse_with(&listen.place, message, "write another address for admin, or off");
+    }
     config.client_ip = client_ip;
     config.exempt = exempt;
     config.limits = limits;
@@ -90,7 +96,12 @@ fn addresses(root: &Root, faults: &mut Faults) -> (Vec<SocketAddr>, Option<Optio
 }
 
 /// Where requests go, and how long to wait there.
-fn upstream(root: &Root, top: &Place, mut timeouts: Timeouts, faults: &mut Faults) -> (Option<Target>, Timeouts) {
+fn upstream(
+    root: &Root,
+    top: &Place,
+    mut timeouts: Timeouts,
+    faults: &mut Faults,
+) -> (Option<Target>, Timeouts) {
     let entries = match (&root.upstream, &root.upstreams) {
         (Field::Absent, Field::Absent) => {
             let hint = "write where requests go, such as upstream: http://127.0.0.1:9000";

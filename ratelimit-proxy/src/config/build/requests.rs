@@ -37,7 +37,7 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
     }
     if let Some(not) = raw.not.get() {
         if is_empty(&not.value) {
-            faults.refuse(&not.place, "not {} holds for no request: say which requests are not meant");
+            faults.refuse(&not.place, "an empty section: it leaves no request to be meant");
         }
         built.not = Some(Box::new(matches(&not.value, faults)));
     }
