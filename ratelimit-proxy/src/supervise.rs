@@ -35,19 +35,23 @@ pub(crate) fn thread(
 }
 
 /// Runs what `work` makes until it is done; makes it anew when it panics.
-pub(crate) async fn task<F: Future>(
+pub(crate) fn keep<F: Future, W: Fn() -> F>(
     name: &'static str,
-    metrics: &Metrics,
-    work: impl Fn() -> F,
-) -> F::Output {
-    let mut pause = PAUSE.0;
-    loop {
-        if let Ok(done) = AssertUnwindSafe(work()).catch_unwind().await {
-            return done;
+    metrics: &Arc<Metrics>,
+    work: W,
+) -> impl Future<Output = F::Output> + use<F, W> {
+    let metrics = Arc::clone(metrics);
+    async move {
+        let mut pause = PAUSE.0;
+        loop {
+            // The making, too, may panic.
+            if let Ok(done) = AssertUnwindSafe(async { work().await }).catch_unwind().await {
+                return done;
+            }
+            died(name, &metrics);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
         }
-        died(name, metrics);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
     }
 }
 
@@ -78,7 +82,7 @@ mod tests {
         let metrics = Metrics::new(&[]);
         let runs = AtomicU32::new(0);
         let work = || async { assert!(runs.fetch_add(1, Ordering::Relaxed) >= 2, "it dies twice") };
-        task("test", &metrics, work).await;
+        keep("test", &metrics, work).await;
         assert_eq!(runs.load(Ordering::Relaxed), 3);
         assert_eq!(metrics.totals().restarts, 2);
     }

@@ -51,7 +51,7 @@ struct MatchView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     client_ip: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    not: Option<Box<MatchView>>,
+    not: Option<Box<Self>>,
 }
 
 impl Limits {

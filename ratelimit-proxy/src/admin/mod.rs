@@ -24,7 +24,7 @@ use crate::supervise;
 /// Connections at a time; others wait in the kernel's queue.
 const CONNECTIONS: usize = 128;
 /// How long a client may take for the head of a request.
-const HEAD: Duration = Duration::from_secs(5);
+const HEAD: Duration = Duration::from_secs(2);
 /// How long a connection is kept, and how long a response that is being read then may still take. Whoever reads
 /// slowly, or not at all, has lost its place after that.
 const AGE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));

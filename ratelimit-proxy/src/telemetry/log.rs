@@ -60,6 +60,12 @@ pub(crate) fn start(style: Style, least: LevelFilter) -> Option<WorkerGuard> {
         }
         Style::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
     };
+    // The default hook would wait for stderr.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let cause = panic.payload_as_str().unwrap_or_default();
+        tracing::error!(place, cause = %Shown(cause.as_bytes()), "panic: a bug, please report it");
+    }));
     // A second log in one process is a test's; the first one goes on.
     started.is_ok().then_some(guard)
 }

@@ -42,9 +42,9 @@ async fn show(length: Option<Duration>) -> Result<Exit, Failure> {
         return Err(Failure::Failed("the proxy listens nowhere".to_owned()));
     };
     let screen = RefCell::new(Screen::new());
-    let opened = screen.borrow_mut().open(proxy, app.admin(), upstream.address(), app.view().limits());
+    screen.borrow_mut().open(proxy, app.admin(), upstream.address(), app.view().limits())?;
 
-    let (stop, stopped) = watch::channel(opened.is_err());
+    let (stop, stopped) = watch::channel(false);
     let over = async {
         tokio::select! {
             _ = signals.next() => {}
@@ -55,7 +55,6 @@ async fn show(length: Option<Duration>) -> Result<Exit, Failure> {
     };
     let playing = CLIENTS.iter().map(|client| client.play(proxy, stopped.clone(), &screen));
     tokio::join!(futures_util::future::join_all(playing), over);
-    opened?;
     let closed = screen.borrow_mut().close(upstream.served());
     // Nobody waits for connections of a show that is over.
     app.stop(std::future::ready(())).await?;

@@ -70,21 +70,20 @@ impl Screen {
             put("open", &format_args!("http://{admin}/   (also /metrics, /api/limits)"));
         }
         put("upstream", &format_args!("http://{upstream}   (the same without limits)"));
-        put("stop", &"Ctrl-C");
-        put("", &"");
+        put("stop", &"Ctrl-C\n");
         for (number, limit) in limits.iter().enumerate() {
-            put(if number == 0 { "limits" } else { "" }, &describe(limit));
+            let end = if number + 1 == limits.len() { "\n" } else { "" };
+            put(if number == 0 { "limits" } else { "" }, &(describe(limit) + end));
         }
-        put("", &"");
         for (number, client) in CLIENTS.iter().enumerate() {
             let name = if number == 0 { "clients" } else { "" };
             put(name, &format_args!("{BOLD}{:<12}{BOLD:#}{}", client.name, client.about));
         }
-        let _ = write!(
-            text,
-            "\n  {DIM}{:>8}  {:<8} {:<12}  {:<6}  {:<11} {}{DIM:#}",
-            "time", "client", "request", "status", "limit", "left"
+        let columns = format!(
+            "{:>8}  {:<8} {:<12}  {:<6}  {:<11} left",
+            "time", "client", "request", "status", "limit"
         );
+        let _ = write!(text, "\n  {DIM}{columns}{DIM:#}");
         self.started = Instant::now();
         print(text)
     }
