@@ -19,12 +19,12 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// A request that may be asked about.
 #[derive(Debug)]
-pub(super) struct Inbound<'r> {
+pub(crate) struct Inbound<'r> {
     /// In lower case, without port; empty if an HTTP/1.0 client names none.
-    pub(super) host: Cow<'r, str>,
+    pub(crate) host: Cow<'r, str>,
     /// What limits match.
-    pub(super) path: Path<'r>,
-    pub(super) query: &'r str,
+    pub(crate) path: Path<'r>,
+    pub(crate) query: &'r str,
     /// What `Host` has to say, where it must be said differently from how it came.
     authority: Option<&'r str>,
     absolute: bool,
@@ -32,7 +32,7 @@ pub(super) struct Inbound<'r> {
 
 /// The path as limits see it.
 #[derive(Debug)]
-pub(super) enum Path<'r> {
+pub(crate) enum Path<'r> {
     /// As it came, because no limit looks at it, or because it is the `*` of OPTIONS.
     Raw(&'r str),
     /// Its one canonical form.
@@ -49,7 +49,7 @@ pub(super) struct Outbound {
 }
 
 impl Path<'_> {
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             Path::Raw(path) => path,
             Path::Normal(path) => path.as_str(),
@@ -58,7 +58,7 @@ impl Path<'_> {
 }
 
 /// Takes a request in. `path_scoped`: some limit looks at the path, so it must be readable in one way only.
-pub(super) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Fault> {
+pub(crate) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Fault> {
     method(&head.method)?;
     size(&head.headers)?;
     transfer_coding(&head.headers)?;

@@ -17,6 +17,7 @@ use ratelimit_core::store::{Origin, Verdict};
 use ratelimit_core::{Decision, Nanos};
 
 pub(crate) use body::{Body, RequestBody};
+pub(crate) use inbound::admit;
 
 use self::forward::Answer;
 use self::tail::Tail;
@@ -25,6 +26,7 @@ use crate::facts::Facts;
 use crate::fault::{Fault, Side};
 use crate::policy::Refusal;
 use crate::state::Client;
+use crate::telemetry::log;
 use crate::telemetry::metrics::ProtocolError;
 
 /// Answers one request: from the upstream if the limits allow it, ourselves if not.
@@ -33,6 +35,7 @@ pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) ->
     let (head, body) = request.into_parts();
     let expects_continue = head.headers.contains_key(header::EXPECT);
     let mut body = Some(body);
+    let noted = client.worker.shared.log.note(&head, client.peer);
     let answered = attempt(client, head, &mut body, &mut tail).await;
     let mut response = match answered {
         Ok(response) => response,
@@ -44,6 +47,7 @@ pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) ->
     if body.is_some_and(|unread| client.set_aside(unread, expects_continue)) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    noted.inspect(|entry| client.worker.shared.log.answered(entry, response.status()));
     tail.answered(response.status());
     response.map(|body| body.with_tail(tail))
 }
@@ -69,10 +73,11 @@ async fn attempt(
         };
         (shared.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
-    let ruling = match selected {
-        Ok(selection) => decide(&shared.store, &selection, &keys, &client.worker.metrics).await,
+    let ruling = match &selected {
+        Ok(selection) => decide(&shared.store, selection, &keys, &client.worker.metrics).await,
         Err(refusal) => refuse(refusal)?,
     };
+    log::ruled(&ruling, shared, &head, client.peer, selected.as_ref().ok(), &keys);
     client.keys.set(keys);
     let Admission { decision, permits } = match ruling {
         Ruling::Admit(admission) => admission,
@@ -106,8 +111,8 @@ fn note(client: &Client, fault: Fault) {
 }
 
 /// A limit that said no without its store: as if the store had.
-fn refuse(refusal: Refusal<'_>) -> Result<Ruling<'_>, Fault> {
-    match refusal {
+fn refuse<'p>(refusal: &Refusal<'p>) -> Result<Ruling<'p>, Fault> {
+    match *refusal {
         Refusal::Denied { limit, .. } => {
             // Nothing frees such a key in time; a client that asks again once a window loses little.
             let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);

@@ -21,6 +21,7 @@ pub use self::drain::Drained;
 use self::drain::Stage;
 use self::worker::{Setup, run, runtime};
 use crate::state::Shared;
+use crate::supervise::keep;
 
 /// Connections the kernel holds for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -104,7 +105,8 @@ impl Server {
             let main = move || match runtime() {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    let result = runtime.block_on(run(setup));
+                    let metrics = Arc::clone(&setup.shared.metrics);
+                    let result = runtime.block_on(keep("worker", &metrics, || run(&setup)));
                     // What is left of connections ends here, before anybody hears that it did.
                     drop(runtime);
                     let _ = ended.send(result);
