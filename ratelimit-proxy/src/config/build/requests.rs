@@ -29,7 +29,6 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
     }
     built.headers = headers(&raw.headers, faults);
     if let Some(query) = raw.query.get() {
-        some(&raw.query, faults);
         built.query = query.0.iter().map(|(name, glob)| (name.value.clone(), glob.value.clone())).collect();
     }
     if let Some(nets) = raw.client_ip.get() {
@@ -45,7 +44,6 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
 }
 
 fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(http::HeaderName, Glob)> {
-    some(field, faults);
     let mut built: Vec<(http::HeaderName, Glob)> = Vec::new();
     for (name, glob) in field.get().into_iter().flat_map(|entries| &entries.0) {
         let Some(header) = header_name(&name.value, &name.place, faults) else { continue };
@@ -55,13 +53,6 @@ fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(http::Head
         built.push((header, glob.value.clone()));
     }
     built
-}
-
-/// Refuses an empty section: it reads as if it said something.
-fn some(field: &Field<Entries<Glob>>, faults: &mut Faults) {
-    if let Some(entries) = field.get().filter(|entries| entries.0.is_empty()) {
-        faults.refuse_with(&entries.place, "an empty section", "leave the field out");
-    }
 }
 
 /// Whether nothing at all is said.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::decode::{Decode, Here};
 use super::fault::{Faults, shown};
-use super::schema::{Shapes, or_variable};
+use super::schema::{self, Shapes, or_variable};
 
 pub(super) use self::net::Net;
 pub(super) use self::request::{header_name, method, source};
@@ -65,7 +65,7 @@ impl Decode for Text {
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        json!({"type": "string", "minLength": 1})
+        schema::text(json!({"minLength": 1}))
     }
 }
 

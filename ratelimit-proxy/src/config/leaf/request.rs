@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{parsed, text};
 use crate::config::decode::{Decode, Here};
 use crate::config::fault::{Faults, Place, shown};
-use crate::config::schema::{Shapes, or_variable};
+use crate::config::schema::{self, Shapes, or_variable};
 use crate::config::words::{Glob, PathPattern, Source, SourceError};
 
 impl Decode for HeaderName {
@@ -16,7 +16,7 @@ impl Decode for HeaderName {
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        or_variable(json!({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"}))
+        or_variable(schema::text(json!({"pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"})))
     }
 }
 
@@ -38,7 +38,7 @@ impl Decode for Method {
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        or_variable(json!({"type": "string", "pattern": "^[A-Z0-9!#$%&'*+.^_`|~-]+$", "examples": METHODS}))
+        or_variable(schema::text(json!({"pattern": "^[A-Z0-9!#$%&'*+.^_`|~-]+$", "examples": METHODS})))
     }
 }
 
@@ -69,7 +69,7 @@ impl Decode for Glob {
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        json!({"type": ["string", "number", "boolean"]})
+        schema::text(json!({}))
     }
 }
 
