@@ -45,12 +45,17 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
 
 fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(http::HeaderName, Glob)> {
     let mut built: Vec<(http::HeaderName, Glob)> = Vec::new();
+    let mut written: Vec<&str> = Vec::new();
     for (name, glob) in field.get().into_iter().flat_map(|entries| &entries.0) {
         let Some(header) = header_name(&name.value, &name.place, faults) else { continue };
-        if name.value != header.as_str() && built.iter().any(|(known, _)| *known == header) {
+        // The very same name is refused where the section is read.
+        let again =
+            built.iter().zip(&written).any(|((known, _), text)| *known == header && *text != name.value);
+        if again {
             faults.refuse(&name.place, "stands here a second time: names of fields have no case");
         }
         built.push((header, glob.value.clone()));
+        written.push(&name.value);
     }
     built
 }
