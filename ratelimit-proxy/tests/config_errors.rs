@@ -1,6 +1,14 @@
 //! The configuration language: what loads and what it comes to, and for everything that does not, what is said
 //! and where.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that can't go on fails"
+)]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -675,6 +683,28 @@ fn a_file_that_would_burst_is_refused_while_it_is_small() {
 }
 
 #[test]
+fn what_matching_would_pay_for_has_bounds() {
+    let parts: Vec<_> = (0..17).map(|number| format!("query.q{number}")).collect();
+    let parts = parts.join(", ");
+    assert_faults(
+        &of_limits(&format!("  - {{name: a, rate: 1/s, key: [{parts}]}}\n")),
+        &["3:198: limits[0].key[16]: a key has at most 16 parts"],
+    );
+    assert_faults(
+        &of_limits(&format!("  - {{name: a, rate: 1/s, key: {{first: [{parts}]}}}}\n")),
+        &["3:206: limits[0].key.first[16]: at most 16 values to choose from"],
+    );
+    let long = "a".repeat(1025);
+    assert_faults(
+        &of_limits(&format!("  - {{name: a, rate: 1/s, match: {{path: /{long}, host: {long}}}}}\n")),
+        &[
+            "3:40: limits[0].match.path: a pattern has at most 1024 bytes",
+            "3:1074: limits[0].match.host: a pattern has at most 1024 bytes",
+        ],
+    );
+}
+
+#[test]
 fn a_fault_is_one_line_whatever_the_file_holds() {
     let text = "\"a\\nb\\e[31m\\u202e\": 1\nupstream: http://a\nlimits: [\"1/s by a\\nb\\e\"]\n";
     for line in faults(text) {
@@ -791,7 +821,10 @@ proptest! {
 
     #[test]
     fn any_line_is_a_limit_or_refused(text in "\\PC{0,40}", number in 1usize..100) {
-        let _ = config::limit_from_short(&text, number);
-        let _ = config::limit_from_short(&format!("5/min by {text} on {text} as {text}"), number);
+        for text in [text.clone(), format!("5/min by {text} on {text} as {text}")] {
+            if let Err(error) = config::limit_from_short(&text, number) {
+                prop_assert!((1..=text.chars().count() + 1).contains(&(error.column as usize)), "{error:?} of {text:?}");
+            }
+        }
     }
 }

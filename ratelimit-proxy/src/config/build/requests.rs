@@ -1,5 +1,9 @@
 //! Which requests: matches and what is exempt.
 
+use std::collections::HashMap;
+
+use http::HeaderName;
+
 use crate::config::decode::{At, Entries, Field, Items};
 use crate::config::fault::Faults;
 use crate::config::leaf::header_name;
@@ -43,19 +47,16 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
     built
 }
 
-fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(http::HeaderName, Glob)> {
-    let mut built: Vec<(http::HeaderName, Glob)> = Vec::new();
-    let mut written: Vec<&str> = Vec::new();
+fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(HeaderName, Glob)> {
+    let mut built = Vec::new();
+    let mut written: HashMap<HeaderName, &str> = HashMap::new();
     for (name, glob) in field.get().into_iter().flat_map(|entries| &entries.0) {
         let Some(header) = header_name(&name.value, &name.place, faults) else { continue };
         // The very same name is refused where the section is read.
-        let again =
-            built.iter().zip(&written).any(|((known, _), text)| *known == header && *text != name.value);
-        if again {
+        if written.insert(header.clone(), &name.value).is_some_and(|before| before != name.value) {
             faults.refuse(&name.place, "stands here a second time: names of fields have no case");
         }
         built.push((header, glob.value.clone()));
-        written.push(&name.value);
     }
     built
 }

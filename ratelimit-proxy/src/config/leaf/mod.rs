@@ -4,8 +4,6 @@
 mod net;
 mod request;
 
-use std::fmt::Display;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -40,14 +38,6 @@ fn plain<'n>(here: &Here<'n>, wanted: &str, faults: &mut Faults) -> Option<&'n s
         return None;
     }
     Some(text)
-}
-
-fn parsed<T: FromStr>(here: &Here<'_>, wanted: &str, faults: &mut Faults) -> Option<T>
-where
-    T::Err: Display,
-{
-    let text = text(here, wanted, faults)?;
-    text.parse().map_err(|error| faults.refuse(&here.place, format!("{}: {error}", shown(text)))).ok()
 }
 
 /// Any text but an empty one.
