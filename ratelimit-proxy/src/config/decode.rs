@@ -360,7 +360,7 @@ impl<W: Decode, S: Decode> Decode for Either<W, S> {
     }
 }
 
-/// Fields whose names are not ours.
+/// Fields whose names are not ours, at least one.
 #[derive(Debug)]
 pub(super) struct Entries<T>(pub(super) Vec<(At<String>, At<T>)>);
 
@@ -370,6 +370,11 @@ impl<T: Decode> Decode for Entries<T> {
             here.wrong("a section", faults);
             return None;
         };
+        if fields.is_empty() {
+            // It reads as if it said something.
+            faults.refuse_with(&here.place, "an empty section", "leave the field out");
+            return None;
+        }
         let entries: Vec<_> = fields
             .into_iter()
             .map(|(name, place, value)| {

@@ -1,5 +1,7 @@
 //! Limits: their numbers, keys, costs and overrides, and how these go together.
 
+use std::collections::HashSet;
+
 use ratelimit_core::{Algorithm, Limit, LimitError, LimitSpec, Mode, Period};
 
 use super::requests;
@@ -7,7 +9,10 @@ use crate::config::decode::{At, Either, Field, Many};
 use crate::config::fault::{Faults, Place, nearest, shown};
 use crate::config::model::{Cost, LimitConfig, Match, Missing, Override, Quota};
 use crate::config::raw::{self, AlgorithmWord, CostWord, KeyPart as RawPart, MissingWord, ModeWord};
-use crate::config::words::{KeyPart, Source};
+use crate::config::words::{Glob, KeyPart, Source};
+
+/// Most parts of a key, and most values of which one part is the first.
+const MOST_PARTS: usize = 16;
 
 /// The name of a limit that was given none.
 pub(super) fn generated(number: usize) -> String {
@@ -168,7 +173,10 @@ fn key(
         }
     };
     let mut built = Vec::new();
-    for part in &parts.0 {
+    if let Some(surplus) = parts.0.get(MOST_PARTS) {
+        faults.refuse(&surplus.place, format!("a key has at most {MOST_PARTS} parts"));
+    }
+    for part in parts.0.iter().take(MOST_PARTS) {
         let part = match &part.value {
             Either::Word(source) => {
                 check(source, &part.place, faults);
@@ -176,6 +184,9 @@ fn key(
             }
             Either::Section(first) => {
                 let sources: &[At<Source>] = first.first.get().map_or(&[], |sources| &sources.0);
+                if let Some(surplus) = sources.get(MOST_PARTS) {
+                    faults.refuse(&surplus.place, format!("at most {MOST_PARTS} values to choose from"));
+                }
                 for source in sources {
                     check(source, &source.place, faults);
                 }
@@ -221,7 +232,7 @@ fn overrides(
     limit: Option<&Limit>,
     faults: &mut Faults,
 ) -> Vec<Override> {
-    let mut built: Vec<Override> = Vec::new();
+    let mut built = Vec::new();
     let Some(given) = raw.overrides.get() else { return built };
     if parts == Some(0) {
         faults.refuse_with(
@@ -230,6 +241,7 @@ fn overrides(
             "overrides choose by it: give the limit one",
         );
     }
+    let (mut seen, mut all) = (HashSet::new(), false);
     // A cost of 1 fits everywhere.
     let cost = match raw.cost.get().map(|cost| &cost.value) {
         Some(Either::Word(CostWord::Fixed(cost))) => *cost,
@@ -246,11 +258,10 @@ fn overrides(
             check_cost(cost, limit, &entry.place, "the override", faults);
         }
         let key: Vec<_> = key.0.iter().map(|glob| glob.value.clone()).collect();
-        if let Some(all) =
-            built.iter().find(|before| before.key == key || before.key.iter().all(|glob| glob.is_any()))
-        {
-            let before =
-                if all.key == key { "the same key stands before" } else { "one before fits every key" };
+        let before = if all { Some("one before fits every key") } else { None };
+        all |= key.iter().all(Glob::is_any);
+        let again = (!seen.insert(key.clone())).then_some("the same key stands before");
+        if let Some(before) = before.or(again) {
             faults.warn(&entry.place, format!("is never used: {before}"));
         }
         built.extend(quota.map(|quota| Override { key, quota }));

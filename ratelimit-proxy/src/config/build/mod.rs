@@ -37,6 +37,8 @@ pub(super) fn config(root: &Root, top: &Place, base: &Path, faults: &mut Faults)
     let client_ip = client_ip(&root.client_ip, faults);
     let exempt = requests::exempt(&root.exempt, faults);
     let answers = answers(&root.response, base, faults);
+    let log = log(&root.log, faults);
+    // Last, so that everything was looked at even where there is no upstream.
     let mut config = Config::new(upstream?);
     if !listen.is_empty() {
         config.listen = listen;
@@ -52,7 +54,7 @@ pub(super) fn config(root: &Root, top: &Place, base: &Path, faults: &mut Faults)
     config.exempt = exempt;
     config.limits = limits;
     config.answers = answers;
-    config.log = log(&root.log, faults);
+    config.log = log;
     config.store = store(&root.store);
     config.server = ServerConfig { timeouts, ..server };
     Some(config)

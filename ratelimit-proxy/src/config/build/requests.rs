@@ -1,5 +1,9 @@
 //! Which requests: matches and what is exempt.
 
+use std::collections::HashMap;
+
+use http::HeaderName;
+
 use crate::config::decode::{At, Entries, Field, Items};
 use crate::config::fault::Faults;
 use crate::config::leaf::header_name;
@@ -29,7 +33,6 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
     }
     built.headers = headers(&raw.headers, faults);
     if let Some(query) = raw.query.get() {
-        some(&raw.query, faults);
         built.query = query.0.iter().map(|(name, glob)| (name.value.clone(), glob.value.clone())).collect();
     }
     if let Some(nets) = raw.client_ip.get() {
@@ -44,24 +47,18 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
     built
 }
 
-fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(http::HeaderName, Glob)> {
-    some(field, faults);
-    let mut built: Vec<(http::HeaderName, Glob)> = Vec::new();
+fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(HeaderName, Glob)> {
+    let mut built = Vec::new();
+    let mut written: HashMap<HeaderName, &str> = HashMap::new();
     for (name, glob) in field.get().into_iter().flat_map(|entries| &entries.0) {
         let Some(header) = header_name(&name.value, &name.place, faults) else { continue };
-        if name.value != header.as_str() && built.iter().any(|(known, _)| *known == header) {
+        // The very same name is refused where the section is read.
+        if written.insert(header.clone(), &name.value).is_some_and(|before| before != name.value) {
             faults.refuse(&name.place, "stands here a second time: names of fields have no case");
         }
         built.push((header, glob.value.clone()));
     }
     built
-}
-
-/// Refuses an empty section: it reads as if it said something.
-fn some(field: &Field<Entries<Glob>>, faults: &mut Faults) {
-    if let Some(entries) = field.get().filter(|entries| entries.0.is_empty()) {
-        faults.refuse_with(&entries.place, "an empty section", "leave the field out");
-    }
 }
 
 /// Whether nothing at all is said.

@@ -4,15 +4,13 @@
 mod net;
 mod request;
 
-use std::fmt::Display;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::decode::{Decode, Here};
 use super::fault::{Faults, shown};
-use super::schema::{Shapes, or_variable};
+use super::schema::{self, Shapes, or_variable};
 
 pub(super) use self::net::Net;
 pub(super) use self::request::{header_name, method, source};
@@ -42,14 +40,6 @@ fn plain<'n>(here: &Here<'n>, wanted: &str, faults: &mut Faults) -> Option<&'n s
     Some(text)
 }
 
-fn parsed<T: FromStr>(here: &Here<'_>, wanted: &str, faults: &mut Faults) -> Option<T>
-where
-    T::Err: Display,
-{
-    let text = text(here, wanted, faults)?;
-    text.parse().map_err(|error| faults.refuse(&here.place, format!("{}: {error}", shown(text)))).ok()
-}
-
 /// Any text but an empty one.
 #[derive(Debug)]
 pub(super) struct Text(pub(super) String);
@@ -65,7 +55,7 @@ impl Decode for Text {
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        json!({"type": "string", "minLength": 1})
+        schema::text(json!({"minLength": 1}))
     }
 }
 

@@ -82,7 +82,7 @@ impl Decode for Target {
         }
         text.parse()
             .map_err(|error: TargetError| match error {
-                TargetError::NotAUrl | TargetError::Scheme | TargetError::NoHost => faults.refuse_with(
+                TargetError::Scheme | TargetError::NoHost => faults.refuse_with(
                     &here.place,
                     // Not the URL itself, which may hold a password.
                     error.to_string(),

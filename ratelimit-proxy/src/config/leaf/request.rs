@@ -4,11 +4,11 @@ use http::{HeaderName, Method};
 use ratelimit_core::{Rate, RateError};
 use serde_json::{Value, json};
 
-use super::{parsed, text};
+use super::text;
 use crate::config::decode::{Decode, Here};
 use crate::config::fault::{Faults, Place, shown};
-use crate::config::schema::{Shapes, or_variable};
-use crate::config::words::{Glob, PathPattern, Source, SourceError};
+use crate::config::schema::{self, Shapes, or_variable};
+use crate::config::words::{Glob, PathPattern, PatternError, Source, SourceError};
 
 impl Decode for HeaderName {
     fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
@@ -16,7 +16,7 @@ impl Decode for HeaderName {
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        or_variable(json!({"type": "string", "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"}))
+        or_variable(schema::text(json!({"pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"})))
     }
 }
 
@@ -38,7 +38,7 @@ impl Decode for Method {
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        or_variable(json!({"type": "string", "pattern": "^[A-Z0-9!#$%&'*+.^_`|~-]+$", "examples": METHODS}))
+        or_variable(schema::text(json!({"pattern": "^[A-Z0-9!#$%&'*+.^_`|~-]+$", "examples": METHODS})))
     }
 }
 
@@ -63,19 +63,35 @@ fn near_method(upper: &str) -> Option<&'static str> {
     METHODS.iter().copied().find(|known| strsim::damerau_levenshtein(upper, known) <= 1)
 }
 
+/// Most bytes of a pattern: what it costs to match grows with them.
+const MOST_PATTERN: usize = 1024;
+
+fn short<'t>(text: &'t str, place: &Place, faults: &mut Faults) -> Option<&'t str> {
+    if text.len() > MOST_PATTERN {
+        faults.refuse(place, format!("a pattern has at most {MOST_PATTERN} bytes"));
+        return None;
+    }
+    Some(text)
+}
+
 impl Decode for Glob {
     fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
-        text(here, "a pattern", faults).map(Self::new)
+        let text = text(here, "a pattern", faults)?;
+        short(text, &here.place, faults).map(Self::new)
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        json!({"type": ["string", "number", "boolean"]})
+        schema::text(json!({}))
     }
 }
 
 impl Decode for PathPattern {
     fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
-        parsed(here, "a pattern of paths", faults)
+        let text = text(here, "a pattern of paths", faults)?;
+        short(text, &here.place, faults)?
+            .parse()
+            .map_err(|error: PatternError| faults.refuse(&here.place, format!("{}: {error}", shown(text))))
+            .ok()
     }
 
     fn schema(_: &mut Shapes) -> Value {

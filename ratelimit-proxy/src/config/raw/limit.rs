@@ -11,7 +11,7 @@ use super::{Count, Positive};
 use crate::config::decode::{Decode, Either, Entries, Here, Items, Many, choice, section};
 use crate::config::fault::Faults;
 use crate::config::leaf::{Net, Text};
-use crate::config::schema::{Shapes, or_variable};
+use crate::config::schema::{self, Shapes, or_variable};
 use crate::config::words::{Glob, PathPattern, Source};
 
 section! {
@@ -169,7 +169,7 @@ impl Decode for LimitName {
     }
 
     fn schema(_: &mut Shapes) -> Value {
-        or_variable(json!({"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}))
+        or_variable(schema::text(json!({"pattern": "^[A-Za-z0-9_.-]{1,64}$"})))
     }
 }
 
