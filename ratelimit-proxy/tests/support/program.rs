@@ -22,6 +22,15 @@ pub async fn run(arguments: &[&str]) -> Output {
     soon("the program to end", command(arguments).output()).await.unwrap()
 }
 
+/// Runs it with an stdout that nobody reads.
+pub async fn run_unread(arguments: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    // Not `output`, which would read after all.
+    let child = command(arguments).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    soon("the program to end", child.wait_with_output()).await.unwrap()
+}
+
 /// Exit code, stdout and stderr of a program that ran to its end.
 pub fn parts(output: &Output) -> (i32, &str, &str) {
     let text = |bytes| std::str::from_utf8(bytes).unwrap();
