@@ -52,7 +52,7 @@ async fn bad_usage_is_two_and_a_line_for_each_fault() {
             &[up[0], up[1], "--redis", "redis://x", "--leased"],
             &["--redis is not available yet", "--leased is not available yet"],
         ),
-        (&[up[0], up[1], "--limit", "1/s", "--limit", "x by client.ip"], &["\"1/s\"", "\"x by client.ip\""]),
+        (&[up[0], up[1], "--limit", "1/x", "--limit", "x by client.ip"], &["\"1/x\"", "\"x by client.ip\""]),
         (&["--listen", "127.0.0.1:0", "demo"], &["behind the command"]),
         (&["demo", "--for", "soon"], &["10s"]),
         (&["--config", "/there/is/no/such/file.yaml"], &["/there/is/no/such/file.yaml"]),

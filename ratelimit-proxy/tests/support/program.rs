@@ -92,10 +92,15 @@ impl Program {
     /// With more arguments.
     pub async fn start_with(upstream: SocketAddr, limits: &[&str], more: &[&str]) -> Self {
         let upstream = format!("http://{upstream}");
-        let mut arguments =
-            vec!["--upstream", &upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut arguments = vec!["--upstream", &upstream];
         arguments.extend(limits.iter().flat_map(|limit| ["--limit", limit]));
         arguments.extend(more);
+        Self::run(&arguments).await
+    }
+
+    /// With these arguments, on free ports.
+    pub async fn run(arguments: &[&str]) -> Self {
+        let arguments = [arguments, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]].concat();
         let mut child = command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = Lines::of(child.stderr.take().unwrap());
         let proxy = address(&log.line(&["listening"]).await);
