@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{Admin, View};
-use crate::config::{Config, LimitConfig};
+use crate::config::{Config, LimitConfig, Match};
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
 
@@ -68,15 +68,16 @@ impl App {
         if self.view.limits().is_empty() {
             tracing::warn!("no limits: everything is forwarded");
         }
-        for LimitConfig { limit, key, off, .. } in self.view.limits() {
-            let key: Vec<_> = key.iter().map(ToString::to_string).collect();
+        for config in self.view.limits() {
+            let LimitConfig { limit, off, .. } = config;
             let spec = limit.spec();
             tracing::info!(
                 name = limit.name(),
                 algorithm = %spec.algorithm,
                 rate = spec.rate.map(tracing::field::display),
                 capacity = limit.capacity(),
-                key = if key.is_empty() { "none".to_owned() } else { key.join(", ") },
+                by = by(config),
+                on = on(config),
                 mode = View::mode(limit, *off),
                 "limit"
             );
@@ -128,6 +129,20 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+/// What a limit counts by, in words.
+pub(crate) fn by(config: &LimitConfig) -> String {
+    let key: Vec<_> = config.key.iter().map(ToString::to_string).collect();
+    if key.is_empty() { "all together".to_owned() } else { key.join(", ") }
+}
+
+/// Which methods and paths a limit applies to, in words; there may be more conditions.
+pub(crate) fn on(config: &LimitConfig) -> String {
+    let Match { path, methods, .. } = &config.matches;
+    let mut words: Vec<_> = methods.iter().map(ToString::to_string).collect();
+    words.extend(path.iter().map(ToString::to_string));
+    if words.is_empty() { "everything".to_owned() } else { words.join(" ") }
 }
 
 /// One listener, for a thread of its own.

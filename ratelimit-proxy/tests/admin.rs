@@ -1,6 +1,16 @@
 //! The administration: every path, the numbers, and that nothing which happens there or comes from clients makes
 //! it grow or touches traffic.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests"
+)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,13 +1,22 @@
 //! The program as a user runs it: what it says, with which code it ends, and that it serves, limits and stops in
 //! order.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests"
+)]
+
 mod support;
 
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use support::origin::{Origin, Reply};
-use support::program::{Program, address, ask, command, parts, run};
+use support::program::{Program, address, ask, command, parts, run, run_unread};
 use support::raw_client::Client;
 use support::soon;
 use tokio::sync::oneshot;
@@ -43,7 +52,7 @@ async fn bad_usage_is_two_and_a_line_for_each_fault() {
             &[up[0], up[1], "--redis", "redis://x", "--leased"],
             &["--redis is not available yet", "--leased is not available yet"],
         ),
-        (&[up[0], up[1], "--limit", "1/s", "--limit", "x by client.ip"], &["\"1/s\"", "\"x by client.ip\""]),
+        (&[up[0], up[1], "--limit", "1/x", "--limit", "x by client.ip"], &["\"1/x\"", "\"x by client.ip\""]),
         (&["--listen", "127.0.0.1:0", "demo"], &["behind the command"]),
         (&["demo", "--for", "soon"], &["10s"]),
         (&["--config", "/there/is/no/such/file.yaml"], &["/there/is/no/such/file.yaml"]),
@@ -62,10 +71,7 @@ async fn bad_usage_is_two_and_a_line_for_each_fault() {
 
 #[tokio::test]
 async fn output_that_nobody_reads_is_no_error() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let output =
-        soon("help", command(&["--help"]).stdout(writer).stderr(Stdio::piped()).output()).await.unwrap();
+    let output = run_unread(&["--help"]).await;
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
 

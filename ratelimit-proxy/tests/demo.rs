@@ -1,11 +1,21 @@
 //! The demo: it needs nothing, shows decisions of both kinds, and what it sums up is what it showed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
-use support::program::{Lines, address, ask, command, parts, run, signal};
+use support::program::{Lines, address, ask, command, parts, run, run_unread, signal};
 use support::soon;
 
 /// Requests by client: allowed and denied.
@@ -83,9 +93,6 @@ async fn its_addresses_are_real_and_an_interrupt_ends_it_with_the_summary() {
 
 #[tokio::test]
 async fn it_ends_quietly_when_nobody_reads() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let demo = command(&["demo"]).stdout(writer).stderr(Stdio::piped()).output();
-    let output = soon("the end", demo).await.unwrap();
+    let output = run_unread(&["demo"]).await;
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }

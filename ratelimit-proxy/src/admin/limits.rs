@@ -44,10 +44,11 @@ struct MatchView {
     methods: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    query: BTreeMap<String, String>,
+    /// Names only: the values may be secrets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    query: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     client_ip: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,13 +95,12 @@ impl LimitView {
 impl MatchView {
     fn new(matches: &Match) -> Self {
         let Match { path, methods, host, headers, query, client_ip, not } = matches;
-        let pairs = |(name, value): (&dyn ToString, &dyn ToString)| (name.to_string(), value.to_string());
         Self {
             path: path.as_ref().map(ToString::to_string),
             methods: methods.iter().map(ToString::to_string).collect(),
             host: host.as_ref().map(ToString::to_string),
-            headers: headers.iter().map(|(name, value)| pairs((name, value))).collect(),
-            query: query.iter().map(|(name, value)| pairs((name, value))).collect(),
+            headers: headers.iter().map(|(name, _)| name.to_string()).collect(),
+            query: query.iter().map(|(name, _)| name.clone()).collect(),
             client_ip: client_ip.iter().map(ToString::to_string).collect(),
             not: not.as_ref().map(|not| Box::new(Self::new(not))),
         }

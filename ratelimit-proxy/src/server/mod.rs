@@ -8,6 +8,7 @@ mod io;
 pub(crate) mod linger;
 mod worker;
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -96,7 +97,7 @@ impl Server {
         for (number, listeners) in listeners.threads.into_iter().enumerate() {
             let setup = Setup {
                 shared: Arc::clone(shared),
-                listeners,
+                listeners: RefCell::new(listeners),
                 max_connections: shared.max_connections.div_ceil(count),
                 stage: server.stage.subscribe(),
             };
@@ -107,6 +108,9 @@ impl Server {
                     let _ = started.send(Ok(()));
                     let metrics = Arc::clone(&setup.shared.metrics);
                     let result = runtime.block_on(keep("worker", &metrics, || run(&setup)));
+                    if let Err(error) = &result {
+                        tracing::error!(%error, "a thread that serves has ended");
+                    }
                     // What is left of connections ends here, before anybody hears that it did.
                     drop(runtime);
                     let _ = ended.send(result);

@@ -22,6 +22,15 @@ pub async fn run(arguments: &[&str]) -> Output {
     soon("the program to end", command(arguments).output()).await.unwrap()
 }
 
+/// Runs it with an stdout that nobody reads.
+pub async fn run_unread(arguments: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    // Not `output`, which would read after all.
+    let child = command(arguments).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    soon("the program to end", child.wait_with_output()).await.unwrap()
+}
+
 /// Exit code, stdout and stderr of a program that ran to its end.
 pub fn parts(output: &Output) -> (i32, &str, &str) {
     let text = |bytes| std::str::from_utf8(bytes).unwrap();
@@ -83,10 +92,15 @@ impl Program {
     /// With more arguments.
     pub async fn start_with(upstream: SocketAddr, limits: &[&str], more: &[&str]) -> Self {
         let upstream = format!("http://{upstream}");
-        let mut arguments =
-            vec!["--upstream", &upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut arguments = vec!["--upstream", &upstream];
         arguments.extend(limits.iter().flat_map(|limit| ["--limit", limit]));
         arguments.extend(more);
+        Self::run(&arguments).await
+    }
+
+    /// With these arguments, on free ports.
+    pub async fn run(arguments: &[&str]) -> Self {
+        let arguments = [arguments, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]].concat();
         let mut child = command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = Lines::of(child.stderr.take().unwrap());
         let proxy = address(&log.line(&["listening"]).await);

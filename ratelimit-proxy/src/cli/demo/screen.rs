@@ -9,6 +9,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::clients::{Answer, CLIENTS, Client};
+use crate::app;
 use crate::cli::{Failure, print};
 use crate::config::LimitConfig;
 
@@ -169,14 +170,12 @@ impl Screen {
 
 fn describe(config: &LimitConfig) -> String {
     let limit = &config.limit;
-    let key: Vec<_> = config.key.iter().map(ToString::to_string).collect();
-    let mut text = format!("{BOLD}{:<12}{BOLD:#}", limit.name());
-    if let Some(rate) = limit.spec().rate {
-        let _ = write!(text, "{rate}, at most {} at once, by {}", limit.capacity(), key.join(", "));
-    }
-    if let Some(path) = &config.matches.path {
-        let methods: Vec<_> = config.matches.methods.iter().map(ToString::to_string).collect();
-        let _ = write!(text, ", on {} {path}", methods.join(" "));
-    }
-    text
+    let rate = limit.spec().rate.map(|rate| format!("{rate}, ")).unwrap_or_default();
+    format!(
+        "{BOLD}{:<12}{BOLD:#}{rate}at most {} at once, by {}, on {}",
+        limit.name(),
+        limit.capacity(),
+        app::by(config),
+        app::on(config)
+    )
 }
