@@ -79,6 +79,7 @@ pub(crate) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Faul
     };
     let path = match uri.path() {
         "*" if head.method == Method::OPTIONS => Path::Raw("*"),
+        "*" => return Err(Fault::Malformed("the request target * is for OPTIONS only")),
         path if !path.starts_with('/') => {
             return Err(Fault::Malformed("the request target is neither a path nor a URL"));
         }
