@@ -14,6 +14,7 @@ mod upstream;
 pub mod cli;
 pub mod config;
 pub mod facts;
+pub mod identity;
 pub mod path;
 pub mod policy;
 pub mod server;

@@ -80,7 +80,7 @@ impl Shared {
     /// What a configuration comes to, with empty counters.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let policy = crate::cli::shim::policy(config);
+        let policy = Policy::of(config);
         let names: Vec<&str> = policy.rules().iter().map(|rule| rule.limit.name()).collect();
         Self {
             metrics: Metrics::new(&names),

@@ -4,12 +4,13 @@ use http::{Method, Request, Uri, Version, header};
 use ratelimit_core::KeyBuf;
 
 use super::arguments::Explain;
-use super::{Exit, Failure, print, run, shim};
+use super::{Exit, Failure, print, run};
 use crate::exchange::admit;
 use crate::facts::Facts;
+use crate::policy::Policy;
 
 pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
-    let policy = shim::policy(&run::load(&arguments.config)?);
+    let policy = Policy::of(&run::load(&arguments.config)?);
     let head = request(arguments).map_err(|fault| Failure::Usage(vec![fault]))?.into_parts().0;
     let refused = |fault: crate::Fault| {
         Failure::Usage(vec![format!("the proxy would answer {}: {}", fault.status(), fault.detail())])
@@ -24,7 +25,7 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
         headers: &head.headers,
         client: policy.client(peer, &head.headers),
     };
-    let explanation = shim::explain(&policy, &facts, &mut KeyBuf::new());
+    let explanation = policy.explain(&facts, &mut KeyBuf::new());
     if arguments.json {
         let json = serde_json::to_string_pretty(&explanation);
         print(json.map_err(|error| Failure::Failed(error.to_string()))?)?;

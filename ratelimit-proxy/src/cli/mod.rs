@@ -7,7 +7,6 @@ mod demo;
 mod explain;
 mod run;
 mod schema;
-pub(crate) mod shim;
 
 use std::ffi::OsString;
 use std::fmt::Display;

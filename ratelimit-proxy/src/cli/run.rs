@@ -6,9 +6,9 @@ use std::path::Path;
 use tracing::level_filters::LevelFilter;
 
 use super::arguments::{AdminAddress, Run};
-use super::{Exit, Failure, shim};
+use super::{Exit, Failure};
 use crate::app::{App, Signals};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::telemetry::log::{self, Style};
 
 pub(super) fn run(arguments: Run, style: Style) -> Result<Exit, Failure> {
@@ -20,7 +20,7 @@ pub(super) fn run(arguments: Run, style: Style) -> Result<Exit, Failure> {
 
 /// Reads a file, says what is doubtful about it, and refuses what is wrong.
 pub(super) fn load(path: &Path) -> Result<Config, Failure> {
-    let loaded = shim::load_file(path).map_err(|faults| {
+    let loaded = config::load_file(path).map_err(|faults| {
         let lines = faults.iter().map(ToString::to_string);
         Failure::Usage(lines.collect())
     })?;
@@ -49,8 +49,9 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
             None
         }
     };
+    let before = config.as_ref().map_or(0, |config| config.limits.len());
     for (number, text) in limit.iter().enumerate() {
-        match (shim::limit_from_short(text, number + 1), &mut config) {
+        match (config::limit_from_short(text, before + number + 1), &mut config) {
             (Ok(limit), Some(config)) => config.limits.push(limit),
             (Ok(_), None) => {}
             (Err(fault), _) => faults.push(format!("--limit {text:?}: {fault}")),
