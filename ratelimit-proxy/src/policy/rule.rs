@@ -10,8 +10,8 @@ use super::cost::{BadCost, CostReader};
 use super::key::{self, Found, KeyReader};
 use super::matcher::{Condition, Effect, Matcher};
 use super::overrides::Overrides;
-use crate::config::{LimitConfig, Missing, Quota};
 use crate::config::words::KeyPart;
+use crate::config::{LimitConfig, Missing, Quota};
 use crate::facts::Facts;
 
 /// One limit.
