@@ -14,20 +14,27 @@ use crate::telemetry::metrics::Metrics;
 /// The first and the longest pause before something is started again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// Runs `work` on a thread of that name until it returns; again when it panics.
+/// Runs `work` on a thread of that name until it is done; again when it panics or fails.
 ///
 /// # Errors
 /// When there is no thread to be had.
 pub(crate) fn thread(
     name: &'static str,
     metrics: &Arc<Metrics>,
-    work: impl Fn() + Send + 'static,
+    work: impl Fn() -> io::Result<()> + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let metrics = Arc::clone(metrics);
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         let mut pause = PAUSE.0;
-        while catch_unwind(AssertUnwindSafe(&work)).is_err() {
-            died(name, &metrics);
+        loop {
+            match catch_unwind(AssertUnwindSafe(&work)) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    metrics.restart();
+                    tracing::error!(task = name, %error, "a background thread failed and is started again");
+                }
+                Err(_) => died(name, &metrics),
+            }
             thread::sleep(pause);
             pause = (pause * 2).min(PAUSE.1);
         }
@@ -71,10 +78,14 @@ mod tests {
         let metrics = Metrics::new(&[]);
         let runs = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&runs);
-        let work = move || assert!(counted.fetch_add(1, Ordering::Relaxed) >= 2, "it dies twice");
+        let work = move || match counted.fetch_add(1, Ordering::Relaxed) {
+            0 => panic!("it dies once"),
+            1 => Err(io::Error::other("it fails once")),
+            _ => Ok(()),
+        };
         thread("test", &metrics, work).unwrap().join().unwrap();
         assert_eq!(runs.load(Ordering::Relaxed), 3);
-        assert_eq!((metrics.totals().restarts, metrics.totals().panics), (2, 2));
+        assert_eq!((metrics.totals().restarts, metrics.totals().panics), (2, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -251,3 +251,107 @@ async fn nobody_waits_for_the_log() {
     support::program::signal(&child, "TERM").await;
     assert_eq!(soon("the end", child.wait()).await.unwrap().code(), Some(0));
 }
+
+/// A file in a directory of its own, gone when dropped.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn new(text: &str) -> Self {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("ratelimit-cli-{}-{number}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("limits.yaml"), text).unwrap();
+        Self(directory)
+    }
+
+    fn path(&self) -> String {
+        self.0.join("limits.yaml").to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn check_and_run_tell_every_fault_and_where_it_is() {
+    let file = File::new(
+        "upstream: http://a\nlimits:\n  - {name: x, rate: 5/minn}\n  - {name: y, brust: 3, rate: 1/s}\n",
+    );
+    let path = file.path();
+    for arguments in [&["check", "--config", &path][..], &["--config", &path], &["run", "--config", &path]] {
+        let output = run(arguments).await;
+        let (code, out, err) = parts(&output);
+        assert_eq!((code, out), (2, ""), "{err}");
+        let lines: Vec<_> = err.lines().collect();
+        assert_eq!(lines.len(), 2, "{err}");
+        assert!(lines[0].contains(&format!("{path}:3:")) && lines[0].contains("minn"), "{err}");
+        assert!(lines[1].contains(&format!("{path}:4:")) && lines[1].contains("burst"), "{err}");
+    }
+    let file = File::new("{upstream: 'http://a', limits: [{name: x, rate: 5/min}]}");
+    let output = run(&["check", "--config", &file.path()]).await;
+    let (code, out, err) = parts(&output);
+    assert_eq!((code, err), (0, ""));
+    assert!(out.contains("1 limits in force"), "{out}");
+}
+
+#[tokio::test]
+async fn the_schema_is_json() {
+    let output = run(&["schema"]).await;
+    let (code, out, err) = parts(&output);
+    assert_eq!((code, err), (0, ""));
+    let schema: serde_json::Value = serde_json::from_str(out).unwrap();
+    assert!(schema["$defs"].is_object(), "{out}");
+}
+
+#[tokio::test]
+async fn a_file_runs_and_flags_say_where() {
+    let origin = Origin::hello().await;
+    let text = format!(
+        "upstream: http://{}\nlimits: [{{name: mine, key: client.ip, rate: 2/h}}]\nresponse: {{body: text}}\n\
+         log: {{requests: all}}\n",
+        origin.address
+    );
+    let file = File::new(&text);
+    let path = file.path();
+    let mut program = Program::run(&["--config", &path]).await;
+    for status in [200, 200, 429] {
+        let response = program.get("/all").await;
+        assert_eq!(response.status, status);
+        assert_eq!(response.text().starts_with("Too many requests"), status == 429);
+    }
+    program.log.line(&["answered", "path=/all", "status=429"]).await;
+    program.log.line(&["answered", "path=/all", "status=200"]).await;
+    program.log.line(&["denied", "limit=\"mine\""]).await;
+    program.signal("TERM").await;
+    assert_eq!(program.exit().await, 0);
+}
+
+#[tokio::test]
+async fn explain_answers_as_the_proxy_would() {
+    let file = File::new(
+        "upstream: http://a\nlimits: [{name: login, match: {path: /login, methods: [POST]}, key: client.ip, rate: 5/min}]\n",
+    );
+    let path = file.path();
+    let output = run(&["explain", "--config", &path, "POST /login", "-H", "x-api-key: k"]).await;
+    assert_eq!(parts(&output).0, 0, "{output:?}");
+    let output =
+        run(&["explain", "--config", &path, "POST /login", "--json", "--client", "2001:db8::1"]).await;
+    let (code, out, _) = parts(&output);
+    assert_eq!(code, 0, "{output:?}");
+    let _: serde_json::Value = serde_json::from_str(out).unwrap();
+    for (request, words) in [
+        ("GET /a%2fb", "the proxy would answer 400"),
+        ("TRACE /", "the proxy would answer 405"),
+        ("G(T /", "not a method"),
+        ("GET not a url", "neither a path nor a URL"),
+    ] {
+        let output = run(&["explain", "--config", &path, request]).await;
+        let (code, _, err) = parts(&output);
+        assert_eq!(code, 2, "{request}");
+        assert!(err.contains(words), "{request}: {err}");
+    }
+}

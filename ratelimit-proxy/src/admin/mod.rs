@@ -47,11 +47,7 @@ impl Admin {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let routes = Arc::new(Routes::new(Arc::clone(view), address));
-        let work = move || {
-            if let Err(error) = serve(&listener, &routes, stopped.clone()) {
-                tracing::error!(%error, "the administration can't be served");
-            }
-        };
+        let work = move || serve(&listener, &routes, stopped.clone());
         let thread = supervise::thread("admin", &view.shared().metrics, work)?;
         Ok(Self { address, stop, thread })
     }

@@ -1,4 +1,4 @@
-//! Counters. Names and labels are in [`super::exposition`]; here is what is counted.
+//! Counters. Names and labels are in `exposition.rs`; here is what is counted.
 //!
 //! A thread counts for itself ([`WorkerMetrics`]), with plain loads and stores to memory that no other thread
 //! writes; whoever asks adds the threads up ([`Metrics::totals`]). Nothing here grows with what clients send:
