@@ -95,8 +95,13 @@ impl<C: Clock> MemoryStore<C> {
         }
     }
 
-    /// With room for at least so many keys a limit, at 24 bytes each (96 for a sliding window; below a few
-    /// hundred keys somewhat more). Memory is taken as keys come, and kept.
+    /// With room for at least so many keys a limit, at 24 bytes each (five times that for a sliding window;
+    /// below a thousand keys somewhat more). Memory is taken as keys come, and kept; inventing keys can make it
+    /// grow to 33 bytes (165) for each of `keys`, and no further.
+    ///
+    /// Keys are placed by their hash, which falls evenly but not exactly so. The room of each part of a table
+    /// is seven standard deviations more than its share; that a limit holds `keys` keys or fewer and one of them
+    /// still finds no room happens to fewer than one table in a million.
     #[must_use]
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;

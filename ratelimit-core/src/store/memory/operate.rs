@@ -84,6 +84,9 @@ fn without_entry<'t>(
 ) -> Result<Option<Found<'t>>, Outcome> {
     let (needs_entry, outcome) = absent(program, at, op);
     if !needs_entry {
+        if !table.is_absent(tag) {
+            return Ok(None);
+        }
         // What the key may have spent is in the shared entry, if in any; a reset leaves the others theirs.
         return match table.shared(tag, at) {
             Some(shared) if op != Op::Reset => Ok(Some(shared)),
