@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::algorithm::{Op, Outcome, Receipt};
 use crate::decision::Decision;
 use crate::error::CheckError;
-use crate::key::{AsKey, Key, KeyBuf};
+use crate::key::{AsKey, KeyBuf};
 use crate::limit::Limit;
 use crate::store::{Charge, LocalStore, Store, Verdict};
 
@@ -194,8 +194,9 @@ impl<S: LocalStore> Limiter<S> {
     /// As [`Limiter::check`], at once.
     #[inline(always)]
     pub fn try_check<'l, K: AsKey>(&self, limit: &'l Limit, key: K) -> Decision<'l> {
-        let charge = |key: Key<'_>| self.store.decide_one(Charge { limit, key, op: Op::Take(1) });
-        Decision::one(limit, key.lend(charge))
+        let mut room = None;
+        let key = key.lend(&mut room);
+        Decision::one(limit, self.store.decide_one(Charge { limit, key, op: Op::Take(1) }))
     }
 
     /// As [`Limiter::check_all`], at once.

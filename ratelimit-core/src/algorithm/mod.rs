@@ -105,6 +105,10 @@ pub struct Outcome {
     pub receipt: Receipt,
 }
 
+/// The fields of an [`Outcome`] on the way out of a function that is seldom called. As they are of another type,
+/// the compiler does not make one place in memory of this outcome and of one that is usually in registers.
+pub(crate) type Fields = (bool, u128, u128, Nanos, Option<Nanos>, Receipt);
+
 impl Outcome {
     /// An outcome with `remaining` whole units left, admitted, fully recovered.
     #[must_use]
@@ -142,10 +146,14 @@ impl Outcome {
         self
     }
 
-    /// The same, taken over field by field, so that the compiler need not keep both in memory.
-    #[inline(always)]
-    pub(crate) fn by_field(self) -> Self {
+    pub(crate) const fn into_fields(self) -> Fields {
         let Self { admitted, room, unit, reset_after, retry_after, receipt } = self;
+        (admitted, room, unit, reset_after, retry_after, receipt)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_fields(fields: Fields) -> Self {
+        let (admitted, room, unit, reset_after, retry_after, receipt) = fields;
         Self { admitted, room, unit, reset_after, retry_after, receipt }
     }
 

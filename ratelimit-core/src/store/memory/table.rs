@@ -98,9 +98,11 @@ impl Geometry {
 pub(super) struct Table {
     kind: Kind,
     geometry: Geometry,
-    directory_bits: u32,
+    /// As many of the directory's bits as the deepest segment needs by now, so that a table of few keys reads
+    /// few places of it. Who reads it late finds a segment that a key has left, and asks again under its lock.
+    mask: AtomicU64,
     at_capacity: Overflow,
-    /// Numbers of segments, counted from 1; 0 where there is none yet.
+    /// The [`Place`] of each segment.
     directory: Box<[AtomicU32]>,
     segments: Arena,
     growth: Mutex<Growth>,
@@ -132,7 +134,7 @@ impl Table {
         Self {
             kind,
             geometry,
-            directory_bits: geometry.directory_bits(),
+            mask: AtomicU64::new((1 << geometry.root_bits) - 1),
             at_capacity,
             directory: (0..1_usize << geometry.directory_bits()).map(|_| AtomicU32::new(0)).collect(),
             segments: Arena(std::array::from_fn(|_| OnceLock::new())),
@@ -159,17 +161,17 @@ impl Table {
     pub(super) fn live(&self, at: &Moment) -> usize {
         let segments = self.growth().segments;
         (1..=segments)
-            .filter_map(|number| self.segments.get(number))
+            .filter_map(|number| self.segments.get(Place::of(number)))
             .map(|segment| segment.live(self.kind, at))
             .sum()
     }
 
     #[inline(always)]
-    fn segment(&self, tag: Tag) -> (u32, Option<&Segment>) {
-        let index = usize::try_from(tag.bits(0, self.directory_bits)).unwrap_or(0);
+    fn segment(&self, tag: Tag) -> (Place, Option<&Segment>) {
+        let index = usize::try_from(tag.masked(self.mask.load(Ordering::Relaxed))).unwrap_or(0);
         // Pairs with the release in `publish`.
-        let number = self.directory.get(index).map_or(0, |entry| entry.load(Ordering::Acquire));
-        (number, self.segments.get(number))
+        let place = Place(self.directory.get(index).map_or(0, |entry| entry.load(Ordering::Acquire)));
+        (place, self.segments.get(place))
     }
 
     #[inline(always)]
@@ -194,13 +196,13 @@ impl Table {
     /// clock was ahead of the caller's, and nothing may be decided at a time before that.
     #[cold]
     pub(super) fn insert(&self, tag: Tag, clock: impl FnOnce() -> Moment) -> Inserted<'_> {
-        let (number, segment) = self.segment(tag);
+        let (place, segment) = self.segment(tag);
         let Some(segment) = segment else {
             self.plant(tag);
             return Inserted::Again;
         };
         let mut shape = segment.lock();
-        if self.segment(tag).0 != number || segment.find(tag).is_some() {
+        if self.segment(tag).0 != place || segment.find(tag).is_some() {
             return Inserted::Again;
         }
         let at = clock();
@@ -211,7 +213,7 @@ impl Table {
             if let Some(found) = segment.insert(tag, 0, self.kind, &at) {
                 return Inserted::New(found, at);
             }
-            if self.grow(number, segment, &mut shape, tag, &at) {
+            if self.grow(segment, &mut shape, tag, &at) {
                 return Inserted::Again;
             }
             if let Some(found) = self.squeeze(segment, &mut shape, tag, &at) {
@@ -246,20 +248,20 @@ impl Table {
     /// Makes the root segment that a tag belongs to.
     fn plant(&self, tag: Tag) {
         let mut growth = self.growth();
-        if self.segment(tag).0 != 0 {
+        if self.segment(tag).1.is_some() {
             return;
         }
         let root = tag.bits(0, self.geometry.root_bits);
         let pairs = self.geometry.first_pairs + usize::try_from(root).unwrap_or(0);
         let segment = Segment::new(pairs, self.geometry.root_bits, self.kind);
         // A root is made even beyond the capacity: without it its keys would have no overflow entry.
-        if let Some(number) = self.segments.add(&mut growth, segment) {
-            self.publish(root, self.geometry.root_bits, number);
+        if let Some(place) = self.segments.add(&mut growth, segment) {
+            self.publish(root, self.geometry.root_bits, place);
         }
     }
 
     /// Replaces a full segment by a larger one, or splits it. False at the capacity.
-    fn grow(&self, number: u32, old: &Segment, shape: &mut Shape, tag: Tag, at: &Moment) -> bool {
+    fn grow(&self, old: &Segment, shape: &mut Shape, tag: Tag, at: &Moment) -> bool {
         let depth = shape.depth;
         let most = self.geometry.grown(tag);
         let enlarge = old.pairs() < most.pairs;
@@ -270,14 +272,13 @@ impl Table {
         let new = Segment::new(pairs, new_depth, self.kind);
         let upper = |tag: Tag| enlarge || tag.bits(depth, 1) == 1;
         let Some(moved) = old.copy_to(&new, self.kind, at, upper) else { return false };
-        let Some(new_number) = self.segments.add(&mut self.growth(), new) else {
+        let Some(place) = self.segments.add(&mut self.growth(), new) else {
             moved.undo();
             return false;
         };
-        debug_assert_ne!(number, new_number);
         let low = tag.bits(0, depth);
         let prefix = if enlarge { low } else { low | 1 << depth };
-        self.publish(prefix, new_depth, new_number);
+        self.publish(prefix, new_depth, place);
         moved.release(enlarge);
         shape.depth = new_depth;
         true
@@ -286,17 +287,18 @@ impl Table {
     /// Whether a key has no entry. A look without the lock can miss an entry that is moving; what follows from
     /// its absence may need to be certain, as that nothing is to be given back.
     pub(super) fn is_absent(&self, tag: Tag) -> bool {
-        let (number, Some(segment)) = self.segment(tag) else { return true };
+        let (place, Some(segment)) = self.segment(tag) else { return true };
         let _shape = segment.lock();
-        self.segment(tag).0 == number && segment.find(tag).is_none()
+        self.segment(tag).0 == place && segment.find(tag).is_none()
     }
 
-    /// Enters a segment's number for all tags that end in these bits.
-    fn publish(&self, low: u64, depth: u32, number: u32) {
+    /// Enters a segment for all tags that end in these bits.
+    fn publish(&self, low: u64, depth: u32, place: Place) {
+        self.mask.fetch_max((1 << depth) - 1, Ordering::Release);
         let first = usize::try_from(low).unwrap_or(usize::MAX);
         for entry in self.directory.iter().skip(first).step_by(1 << depth) {
             // Pairs with the acquire in `segment`.
-            entry.store(number, Ordering::Release);
+            entry.store(place.0, Ordering::Release);
         }
     }
 
@@ -305,24 +307,44 @@ impl Table {
     }
 }
 
+/// Names a segment: its chunk, counted from 1, above 24 bits for its place there; 0: none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(u32);
+
+impl Place {
+    const OFFSET_BITS: u32 = 24;
+
+    /// Of the n-th segment, from 1: chunks hold 1, 2, 4, … segments.
+    fn of(number: u32) -> Self {
+        let chunk = number.checked_ilog2().unwrap_or(0);
+        Self((chunk + 1) << Self::OFFSET_BITS | (number - (1 << chunk)))
+    }
+
+    #[inline(always)]
+    fn chunk_and_offset(self) -> Option<(usize, usize)> {
+        let chunk = (self.0 >> Self::OFFSET_BITS).checked_sub(1)?;
+        let offset = self.0 & ((1 << Self::OFFSET_BITS) - 1);
+        Some((usize::try_from(chunk).ok()?, usize::try_from(offset).ok()?))
+    }
+}
+
 impl Arena {
-    #[inline]
-    fn get(&self, number: u32) -> Option<&Segment> {
-        let chunk = number.checked_ilog2()?;
-        let chunk_slots = self.0.get(usize::try_from(chunk).ok()?)?.get()?;
-        chunk_slots.get(usize::try_from(number - (1 << chunk)).ok()?)?.get()
+    #[inline(always)]
+    fn get(&self, place: Place) -> Option<&Segment> {
+        let (chunk, offset) = place.chunk_and_offset()?;
+        self.0.get(chunk)?.get()?.get(offset)?.get()
     }
 
     /// Numbers are given out under the growth lock.
-    fn add(&self, growth: &mut Growth, segment: Segment) -> Option<u32> {
+    fn add(&self, growth: &mut Growth, segment: Segment) -> Option<Place> {
         let number = growth.segments.checked_add(1)?;
-        let chunk = number.ilog2();
-        let cells = self.0.get(usize::try_from(chunk).ok()?)?;
-        let cells = cells.get_or_init(|| (0..1_u32 << chunk).map(|_| OnceLock::new()).collect());
+        let place = Place::of(number);
+        let (chunk, offset) = place.chunk_and_offset()?;
+        let cells = self.0.get(chunk)?.get_or_init(|| (0..1_u32 << chunk).map(|_| OnceLock::new()).collect());
         let slots = segment.slots();
-        cells.get(usize::try_from(number - (1 << chunk)).ok()?)?.set(segment).ok()?;
+        cells.get(offset)?.set(segment).ok()?;
         growth.segments = number;
         growth.slots += slots;
-        Some(number)
+        Some(place)
     }
 }
