@@ -58,6 +58,10 @@ pub enum Op {
     Refund(u32, Option<Receipt>),
     /// Forget everything: a fresh start.
     Reset,
+    /// The key's quota has changed, from one that fills in that time to the one of this charge: keep the share
+    /// that is used. For a token bucket; the counts of other algorithms stay as they are. Without it a bucket
+    /// keeps its time to full recovery, cut to what the new quota can have.
+    Rescale(Nanos),
 }
 
 impl Op {

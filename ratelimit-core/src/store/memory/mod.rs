@@ -174,8 +174,9 @@ impl<C: Clock> LocalStore for MemoryStore<C> {
         let Op::Take(units) = charge.op else { return self.decide_anew(charge) };
         if let Program::TokenBucket(bucket) = charge.limit.program()
             && let Some(table) = self.tables.known(charge.limit.id(), Kind::Bucket)
+            && let at = self.moment(false)
             && let Some(found) = table.find(self.tag(charge.key))
-            && let Some(outcome) = swap(bucket, &found, &self.moment(false), Op::Take(units))
+            && let Some(outcome) = swap(bucket, &found, &at, Op::Take(units))
         {
             return outcome;
         }

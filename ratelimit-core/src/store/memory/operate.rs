@@ -64,9 +64,9 @@ fn without_entry<'t>(
         if !table.is_absent(tag) {
             return Ok(None);
         }
-        // What the key may have spent is in the shared entry, if in any; a reset leaves the others theirs.
+        // What the key may have spent is in the shared entry, if in any; what is done to one key leaves the others theirs.
         return match table.shared(tag, at) {
-            Some(shared) if op != Op::Reset => Ok(Some(shared)),
+            Some(shared) if !matches!(op, Op::Reset | Op::Rescale(_)) => Ok(Some(shared)),
             _ => Err(outcome),
         };
     }

@@ -95,6 +95,7 @@ proptest! {
                 1 => Op::Debit(step.units),
                 2 => Op::Refund(step.units, None),
                 3 if step.units == 3 => Op::Reset,
+                3 if step.units == 2 => Op::Rescale(Nanos::from_secs(3)),
                 _ => Op::Take(step.units),
             };
             let charges: Vec<_> = step.of.iter()
@@ -341,5 +342,27 @@ fn a_flood_takes_no_more_memory_than_the_capacity_says() {
         let geometry = Geometry::for_keys(keys);
         let per_key = geometry.most_slots() as f64 * 16.0 / keys as f64;
         assert!((16.0..37.0).contains(&per_key), "{keys} keys: {per_key:.1} bytes each");
+    }
+}
+
+#[tokio::test]
+async fn one_key_is_carried_over_to_another_quota() {
+    let limiter = crate::Limiter::new(MemoryStore::with_clock(ManualClock::default()));
+    let plan = Limit::new("plan", "10/h".parse().unwrap());
+    let gold = plan.with_quota("1000/day".parse().unwrap(), None).unwrap();
+    for key in ["ann", "bob"] {
+        assert!(limiter.check_n(&plan, key, 4).await.unwrap().is_allowed());
+    }
+    limiter.rescale(&plan, &gold, "ann").await.unwrap();
+    assert_eq!(limiter.peek(&gold, "ann").await.unwrap().remaining(), 600);
+    // Whom nobody carried over keeps the time to full recovery: 24 minutes of a day.
+    assert_eq!(limiter.peek(&gold, "bob").await.unwrap().remaining(), 983);
+    limiter.rescale(&plan, &gold, "new").await.unwrap();
+    assert_eq!(limiter.peek(&gold, "new").await.unwrap().remaining(), 1000);
+    for window in [plan.algorithm(Algorithm::SlidingWindow), plan.algorithm(Algorithm::FixedWindow)] {
+        assert!(limiter.check_n(&window, "ann", 4).await.unwrap().is_allowed());
+        let wider = window.with_quota("20/h".parse().unwrap(), None).unwrap();
+        limiter.rescale(&window, &wider, "ann").await.unwrap();
+        assert_eq!(limiter.peek(&wider, "ann").await.unwrap().remaining(), 16);
     }
 }
