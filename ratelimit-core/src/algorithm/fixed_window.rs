@@ -141,6 +141,7 @@ impl FixedWindow {
             }
             Op::Reset if state == 0 => stay(Outcome::admitted(self.limit)),
             Op::Reset => (Some(0), Outcome::admitted(self.limit)),
+            Op::Rescale(_) => stay(Outcome::admitted(left(used))),
         }
     }
 
