@@ -5,6 +5,7 @@ mod deadlines;
 mod decide;
 mod exchange;
 mod fault;
+mod socket;
 mod state;
 mod upstream;
 

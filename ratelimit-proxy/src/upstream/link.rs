@@ -20,11 +20,11 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::exchange::RequestBody;
+use crate::socket::Socket;
 
 /// Bytes of a response's head, and of its body that may lie between the upstream and a slow client.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -32,9 +32,11 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// A connection to the upstream.
 pub(crate) struct Link {
     sender: SendRequest<RequestBody>,
+    /// Only to be asked for news.
+    socket: Socket,
     /// `None` once it has ended. It must be dropped then, not just left: only that tells a request which was
     /// handed over too late that nobody will send it.
-    connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
+    connection: Option<Connection<Socket, RequestBody>>,
     bell: Arc<Bell>,
     /// Wakes through the bell.
     waker: Waker,
@@ -47,12 +49,14 @@ pub(crate) struct Link {
 impl Link {
     /// Speaks HTTP/1.1 over that socket.
     pub(crate) async fn new(socket: TcpStream, now: Instant) -> hyper::Result<Box<Self>> {
+        let socket = Socket::new(socket);
         let (sender, connection) =
-            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(socket)).await?;
+            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(socket.clone()).await?;
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         Ok(Box::new(Self {
             sender,
+            socket,
             connection: Some(connection),
             bell,
             waker,
@@ -91,7 +95,9 @@ impl Link {
     /// Whether another request can be sent: the last exchange is complete in both directions, and the upstream
     /// has not closed the connection or sent anything since.
     pub(crate) fn is_ready(&mut self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop()));
+        if self.socket.has_news() {
+            self.poll(&mut Context::from_waker(Waker::noop()));
+        }
         self.can_be_kept()
     }
 
