@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{HeaderValue as Value, Version};
 use smallvec::SmallVec;
 
@@ -249,17 +249,20 @@ pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
 
 /// Appends to a list, on one line: some upstreams read the first line only.
 fn extend(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, value);
-        return;
-    }
+    let mut lines = match headers.entry(name) {
+        Entry::Vacant(nothing) => {
+            nothing.insert(value);
+            return;
+        }
+        Entry::Occupied(lines) => lines,
+    };
     let mut list = Vec::with_capacity(128);
-    for line in headers.get_all(&name) {
+    for line in lines.iter() {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
     list.extend_from_slice(value.as_bytes());
-    headers.insert(name, HeaderValue::from_maybe_shared(list).unwrap_or(value));
+    lines.insert(HeaderValue::from_maybe_shared(list).unwrap_or(value));
 }
 
 impl Forwarding {

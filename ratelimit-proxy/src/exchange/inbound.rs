@@ -186,12 +186,12 @@ fn host(authority: &str) -> Result<&str, Fault> {
         }
         (authority.get(..address.len() + 2).unwrap_or_default(), port)
     } else {
-        let (host, port) = authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon));
-        let proper = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);
-        if host.is_empty() || !host.bytes().all(proper) {
-            return bad;
+        let end = authority.bytes().position(|byte| !is_reg_name(byte)).unwrap_or(authority.len());
+        // What ends it can only be the colon before a port.
+        match authority.split_at_checked(end) {
+            Some(parts) if end > 0 => parts,
+            _ => return bad,
         }
-        (host, port)
     };
     let digits = port.strip_prefix(':').unwrap_or("0");
     if !port.is_empty() && !port.starts_with(':')
@@ -201,6 +201,28 @@ fn host(authority: &str) -> Result<&str, Fault> {
         return bad;
     }
     Ok(host)
+}
+
+/// Characters of a name (RFC 3986 §3.2.2), without the comma.
+const fn is_reg_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'%'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b';'
+                | b'='
+        )
 }
 
 fn lower(host: &str) -> Cow<'_, str> {

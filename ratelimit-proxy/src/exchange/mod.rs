@@ -76,7 +76,10 @@ async fn attempt(
     client.keys.set(keys);
     let Admission { decision, permits } = match ruling {
         Ruling::Admit(admission) => admission,
-        Ruling::Deny(decision) => return Ok(shared.answers.denied(&decision, &head, shared.utc())),
+        Ruling::Deny(decision) => {
+            let known = &mut client.policy.borrow_mut();
+            return Ok(shared.answers.denied(&decision, known, &head, shared.utc()));
+        }
         Ruling::Never(decision) => return Ok(shared.answers.never(&decision, &head, shared.utc())),
         Ruling::Undecided => return Err(Fault::Undecided),
     };
@@ -88,7 +91,7 @@ async fn attempt(
     hop::strip_response(&mut head.headers, download.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
-        shared.answers.tell(&decision, shared.utc(), &mut head.headers);
+        shared.answers.tell(&decision, &mut client.policy.borrow_mut(), shared.utc(), &mut head.headers);
     }
     Ok(Response::from_parts(head, Body::upstream(download, link, client)))
 }

@@ -5,8 +5,8 @@
 //!
 //! Two halves of one task need not wake each other: what the connection brings is looked for right after it was
 //! polled, and it is polled again whenever more is wanted. So who waits for the connection passes a waker that
-//! does nothing, and [`Bell`] mutes the wake-up with which hyper tells the connection that a piece of the body
-//! was taken. Each would have cost a poll of the whole task that finds nothing to do.
+//! does nothing, and [`Bell`] mutes the wake-ups with which hyper tells the connection that there is a request to
+//! send and that a piece of the body was taken. Each would have cost a poll of the whole task that finds nothing to do.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -84,12 +84,15 @@ impl Link {
         polled
     }
 
-    /// Hands a request over; [`Link::poll`] sends it and brings the response.
+    /// Hands a request over; [`Link::poll`], which must come next, sends it and brings the response.
     pub(crate) fn send(
         &mut self,
         request: Request<RequestBody>,
     ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
-        self.sender.send_request(request)
+        self.bell.muted.store(true, Ordering::Relaxed);
+        let response = self.sender.send_request(request);
+        self.bell.muted.store(false, Ordering::Relaxed);
+        response
     }
 
     /// Whether another request can be sent: the last exchange is complete in both directions, and the upstream
@@ -111,7 +114,7 @@ impl Link {
 #[derive(Default)]
 struct Bell {
     task: AtomicWaker,
-    /// Only ever set while its thread is in [`Link::poll_body`], where nothing else can ring.
+    /// Only ever set while its thread is in [`Link::poll_body`] or [`Link::send`], where nothing else can ring.
     muted: AtomicBool,
 }
 
