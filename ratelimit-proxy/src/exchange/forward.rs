@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -30,7 +30,7 @@ pub(super) struct Answer {
 /// Sends the request; its head must be fit for the upstream already.
 pub(super) async fn forward(
     client: &Rc<Client>,
-    mut head: Parts,
+    mut head: Box<Parts>,
     body: Option<Incoming>,
 ) -> Result<Answer, Fault> {
     let fault = Rc::new(Cell::new(None));
@@ -38,20 +38,39 @@ pub(super) async fn forward(
     frame(&mut head, &body);
     let pooled = client.worker.pool.take(client.deadlines.now());
     let spare =
-        (pooled.is_some() && body.is_end_stream() && head.method.is_idempotent()).then(|| copy(&head));
+        (pooled.is_some() && body.is_end_stream() && head.method.is_idempotent()).then(|| Spare::of(&head));
     let link = match pooled {
         Some(link) => link,
         None => connect(client).await?,
     };
-    match (send(client, link, Request::from_parts(head, body), &fault).await, spare) {
-        (Err(Failure { fault: Fault::BadAnswer, retry: true }), Some(head)) => {
-            let request = Request::from_parts(head, RequestBody::EMPTY);
+    let failure = match send(client, link, Request::from_parts(*head, body), &fault).await {
+        Ok(answer) => return Ok(answer),
+        Err(failure) => failure,
+    };
+    match spare {
+        Some(spare) if failure.fault == Fault::BadAnswer && failure.retry => {
             let link = connect(client).await?;
-            send(client, link, request, &fault).await
+            send(client, link, spare.into_request(), &fault).await.map_err(|failure| failure.fault)
         }
-        (result, _) => result,
+        _ => Err(failure.fault),
     }
-    .map_err(|failure| failure.fault)
+}
+
+/// What it takes to send a request without a body again.
+struct Spare(Method, Uri, HeaderMap);
+
+impl Spare {
+    fn of(head: &Parts) -> Self {
+        Self(head.method.clone(), head.uri.clone(), head.headers.clone())
+    }
+
+    fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::EMPTY);
+        *request.method_mut() = self.0;
+        *request.uri_mut() = self.1;
+        *request.headers_mut() = self.2;
+        request
+    }
 }
 
 /// Says how long the body is in the one way that can't be misread: what the client wrote is not copied.
@@ -66,14 +85,6 @@ fn frame(head: &mut Parts, body: &RequestBody) {
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }
-}
-
-fn copy(head: &Parts) -> Parts {
-    let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = head.uri.clone();
-    *request.headers_mut() = head.headers.clone();
-    request.into_parts().0
 }
 
 async fn connect(client: &Client) -> Result<Box<Link>, Fault> {

@@ -118,7 +118,7 @@ impl Inbound<'_> {
 
 impl Outbound {
     /// Makes the head of a request that was let in fit for the upstream.
-    pub(super) fn apply(self, mut head: Parts, client: &Client) -> Parts {
+    pub(super) fn apply(self, head: &mut Parts, client: &Client) {
         let shared = &client.worker.shared;
         if let Some(target) = self.target {
             head.uri = target;
@@ -130,7 +130,6 @@ impl Outbound {
             head.headers.insert(header::HOST, shared.upstream.authority().clone());
         }
         hop::add_forwarding(&mut head.headers, client, head.version, shared.policy.trusts(client.peer));
-        head
     }
 }
 

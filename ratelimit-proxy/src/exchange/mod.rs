@@ -9,7 +9,7 @@ mod tail;
 use std::rc::Rc;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use ratelimit_core::algorithm::Outcome;
@@ -28,13 +28,16 @@ use crate::state::Client;
 use crate::telemetry::metrics::ProtocolError;
 
 /// Answers one request: from the upstream if the limits allow it, ourselves if not.
-pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) -> Response<Body> {
+///
+/// The head comes boxed, because it is handed on from step to step, and each would copy it.
+pub(crate) async fn exchange(
+    client: &Rc<Client>,
+    head: Box<Parts>,
+    mut body: Option<Incoming>,
+) -> Response<Body> {
     let mut tail = Tail::new(client);
-    let (head, body) = request.into_parts();
     let expects_continue = head.headers.contains_key(header::EXPECT);
-    let mut body = Some(body);
-    let answered = attempt(client, head, &mut body, &mut tail).await;
-    let mut response = match answered {
+    let mut response = match attempt(client, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
             note(client, fault);
@@ -45,12 +48,13 @@ pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) ->
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     tail.answered(response.status());
-    response.map(|body| body.with_tail(tail))
+    response.body_mut().set_tail(tail);
+    response
 }
 
 async fn attempt(
     client: &Rc<Client>,
-    head: Parts,
+    mut head: Box<Parts>,
     body: &mut Option<Incoming>,
     tail: &mut Tail,
 ) -> Result<Response<Body>, Fault> {
@@ -84,14 +88,15 @@ async fn attempt(
         Ruling::Undecided => return Err(Fault::Undecided),
     };
     tail.hold(permits);
-    let head = outbound.apply(head, client);
+    outbound.apply(&mut head, client);
     let Answer { response, link } = forward::forward(client, head, body.take()).await?;
     let (mut head, download) = response.into_parts();
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, download.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
-        shared.answers.tell(&decision, &mut client.policy.borrow_mut(), shared.utc(), &mut head.headers);
+        let known = &mut client.policy.borrow_mut();
+        shared.answers.tell(&decision, known, shared.utc(), &mut head.headers);
     }
     Ok(Response::from_parts(head, Body::upstream(download, link, client)))
 }
@@ -116,7 +121,7 @@ fn refuse(refusal: Refusal<'_>) -> Result<Ruling<'_>, Fault> {
             let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
             let outcomes = [Outcome::refused(0, Some(wait)).with_reset_after(wait)].into_iter().collect();
             let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
-            Ok(Ruling::Deny(Decision::new([limit], verdict)))
+            Ok(Ruling::Deny(Box::new(Decision::new([limit], verdict))))
         }
         Refusal::BadCost { .. } => Err(Fault::BadCost),
     }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
+use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, Connection};
@@ -38,7 +39,10 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     let socket = Socket::new(socket);
     let io = ClientIo { socket: socket.clone(), client: Rc::clone(&client) };
     let broken = {
-        let service = service_fn(|request| answer(Rc::clone(&client), request));
+        let service = service_fn(|request: Request<Incoming>| {
+            let (head, body) = request.into_parts();
+            answer(Rc::clone(&client), Box::new(head), body)
+        });
         let mut connection =
             pin!(http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service));
         let mut timer = pin!(tokio::time::sleep(client.timeouts().head));
@@ -134,8 +138,8 @@ fn poll_leftover(client: &Client, cx: &mut Context<'_>) {
 }
 
 /// Answers a request; a panic is a 500 and ends the connection, nothing else.
-async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let answered = AssertUnwindSafe(exchange(&client, request)).catch_unwind().await;
+async fn answer(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Infallible> {
+    let answered = AssertUnwindSafe(exchange(&client, head, Some(body))).catch_unwind().await;
     Ok(answered.unwrap_or_else(|_| {
         client.worker.metrics.panic();
         client.worker.shared.answers.fault(Fault::Panic)
