@@ -228,7 +228,7 @@ mod tests {
             &[&one, &two],
             &[&two, &one],
             &[&two],
-            &[&one, &two, &other],
+            &[&two, &other],
             &[&one],
         ] {
             let checks: Vec<_> = limits.iter().map(|limit| (*limit, "ann")).collect();
