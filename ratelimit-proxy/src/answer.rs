@@ -221,16 +221,9 @@ mod tests {
         let (one, two) = (Limit::new("one", Rate::per_hour(1)), Limit::new("two", Rate::per_hour(2)));
         let other = one.with_quota(Rate::per_hour(9), None).unwrap();
         let mut known = KnownPolicy::default();
-        for limits in [
-            &[&one][..],
-            &[&one],
-            &[&other],
-            &[&one, &two],
-            &[&two, &one],
-            &[&two],
-            &[&two, &other],
-            &[&one],
-        ] {
+        for limits in
+            [&[&one][..], &[&one], &[&other], &[&one, &two], &[&two, &one], &[&two], &[&two, &other], &[&one]]
+        {
             let checks: Vec<_> = limits.iter().map(|limit| (*limit, "ann")).collect();
             let decision = limiter.try_check_all(&checks, 1).unwrap();
             assert_eq!(known.of(&decision), Fields::policy(limits).as_ref(), "{limits:?}");
