@@ -39,18 +39,21 @@ pub(super) async fn forward(
     let pooled = client.worker.pool.take(client.deadlines.now());
     let spare =
         (pooled.is_some() && body.is_end_stream() && head.method.is_idempotent()).then(|| Spare::of(&head));
-    let link = match pooled {
+    let mut link = match pooled {
         Some(link) => link,
         None => connect(client).await?,
     };
-    let failure = match send(client, link, Request::from_parts(*head, body), &fault).await {
+    // Sent here and not behind the await: a request is large, and each future it passes through copies it.
+    let response = link.send(Request::from_parts(*head, body));
+    let failure = match receive(client, link, response, &fault).await {
         Ok(answer) => return Ok(answer),
         Err(failure) => failure,
     };
     match spare {
         Some(spare) if failure.fault == Fault::BadAnswer && failure.retry => {
-            let link = connect(client).await?;
-            send(client, link, spare.into_request(), &fault).await.map_err(|failure| failure.fault)
+            let mut link = connect(client).await?;
+            let response = link.send(spare.into_request());
+            receive(client, link, response, &fault).await.map_err(|failure| failure.fault)
         }
         _ => Err(failure.fault),
     }
@@ -110,16 +113,17 @@ struct Failure {
     retry: bool,
 }
 
-async fn send(
+/// Waits for the head of the answer to what was just sent on `link`.
+async fn receive(
     client: &Client,
     mut link: Box<Link>,
-    request: Request<RequestBody>,
+    response: impl Future<Output = hyper::Result<Response<Incoming>>>,
     fault: &Cell<Option<Fault>>,
 ) -> Result<Answer, Failure> {
     let deadlines = &client.deadlines;
     let started = deadlines.now();
     deadlines.arm(Wait::Upstream, client.timeouts().response);
-    let mut response = pin!(link.send(request));
+    let mut response = pin!(response);
     let answered = poll_fn(|cx| {
         link.poll(cx);
         match poll_response(response.as_mut()) {

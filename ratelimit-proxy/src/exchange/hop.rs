@@ -60,8 +60,9 @@ const NO_TWINS: [&str; 12] = [
 /// Makes a request's head fit for the upstream. `is_key` says of which other names an underscored twin must not
 /// pass, because limits depend on them.
 pub(super) fn strip_request(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) {
-    let takes_trailers = headers.contains_key(header::TE) && wants_trailers(headers);
-    let found = strip(headers);
+    let found = Hop::of(headers);
+    let takes_trailers = found.has(Hop::TE) && wants_trailers(headers);
+    strip(headers, found);
     if found.has(Hop::TRAILER) {
         headers.remove(header::TRAILER);
     }
@@ -79,7 +80,7 @@ pub(super) fn strip_request(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName
 
 /// Makes a response's head fit for the client. `Trailer` stays: it tells which trailers may follow.
 pub(super) fn strip_response(headers: &mut HeaderMap, length: Option<u64>) {
-    strip(headers);
+    strip(headers, Hop::of(headers));
     canonical_length(headers, length);
 }
 
@@ -105,7 +106,7 @@ pub(super) fn canonical_length(headers: &mut HeaderMap, length: Option<u64>) {
 
 /// Trailers can carry nothing that belongs to a head.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
-    strip(trailers);
+    strip(trailers, Hop::of(trailers));
     for name in [header::CONTENT_LENGTH, header::HOST, header::SET_COOKIE, header::AUTHORIZATION] {
         trailers.remove(name);
     }
@@ -155,8 +156,7 @@ impl Hop {
     }
 }
 
-fn strip(headers: &mut HeaderMap) -> Hop {
-    let found = Hop::of(headers);
+fn strip(headers: &mut HeaderMap, found: Hop) {
     if found.has(Hop::CONNECTION) {
         let nominated = nominated(headers);
         for name in nominated {
@@ -184,7 +184,6 @@ fn strip(headers: &mut HeaderMap) -> Hop {
         headers.remove(PROXY_CONNECTION);
         headers.remove(HTTP2_SETTINGS);
     }
-    found
 }
 
 /// The fields that all `Connection` lines together name.
