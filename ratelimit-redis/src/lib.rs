@@ -17,6 +17,10 @@ mod store;
 mod topology;
 mod wire;
 
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
+mod lua_is_rust;
+
 pub use config::{Builder, OnFailure};
 pub use shared::Troubles;
 pub use store::RedisStore;

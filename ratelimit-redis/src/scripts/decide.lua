@@ -279,9 +279,11 @@ end
 
 -- Makes what was charged in this batch part of the ring, so that its cells can be changed one by one.
 local function settled_ring(i)
-  local ring = ring_of(i)
-  ring[14] = ring[14] + used[i] - old[i]
-  dirty[i] = true
+  local ring, charged = ring_of(i), used[i] - old[i]
+  if charged ~= 0 then
+    ring[14] = ring[14] + charged
+    old[i], dirty[i] = used[i], true
+  end
   return ring
 end
 
@@ -296,12 +298,14 @@ local function give_back(i, amount, by_receipt, mark, mark2)
       if ahead < amount then amount = ahead end
     end
     used[i] = level > amount and level - amount or 0
+    if cut[i] then dirty[i] = true end
   elseif shape == 2 then
     local others = old[i] - own[i]
     used[i] = level - amount > others and level - amount or others
   elseif shape > 0 then
     if level > 0 and (not by_receipt or mark == ends[i]) then
       used[i] = level > amount and level - amount or 0
+      if cut[i] then dirty[i] = true end
     end
   else
     local ring = settled_ring(i)
@@ -309,7 +313,8 @@ local function give_back(i, amount, by_receipt, mark, mark2)
     if by_receipt then
       newest = 14 - (ring[2] - mark)
       oldest = newest
-      if mark2 ~= ring[1] or newest < 4 or newest > 14 then newest = 3 end
+      -- No such cell any more, or it was never one of this ring's.
+      if mark2 ~= ring[1] or newest < 4 or newest > 14 or newest % 1 ~= 0 then newest, oldest = 0, 1 end
     end
     for q = newest, oldest, -1 do
       local given = ring[q] < amount and ring[q] or amount
@@ -317,7 +322,9 @@ local function give_back(i, amount, by_receipt, mark, mark2)
       amount = amount - given
       level = level - given
     end
-    used[i], old[i] = level, level
+    if level ~= used[i] then
+      used[i], old[i], dirty[i] = level, level, true
+    end
   end
 end
 
@@ -335,6 +342,7 @@ local function always(operation, i, amount, mark, mark2)
     -- Never less than it was.
     if after > ceiling then after = ceiling > level and ceiling or level end
     used[i] = after
+    if cut[i] or rings[i] then dirty[i] = true end
   elseif operation == 6 then
     forget(i)
   elseif operation == 7 or operation == 10 then
