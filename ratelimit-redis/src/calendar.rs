@@ -25,10 +25,10 @@ impl Calendars {
             one.time_zone == other.time_zone && period(known) == period(limit)
         };
         let known = self.known.iter().find(|(known, _)| same(known));
-        if let Some((_, [first, second, third, fourth])) = known {
-            if *first <= now && now < *second {
-                return [*first, *second, *third, *fourth];
-            }
+        if let Some((_, boundaries @ [first, second, ..])) = known
+            && (*first..*second).contains(&now)
+        {
+            return *boundaries;
         }
         let Program::FixedWindow(window) = limit.program() else { return [0.0; 4] };
         let found = find(window, now);

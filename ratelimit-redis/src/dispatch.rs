@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use ratelimit_core::algorithm::Op;
@@ -25,7 +26,8 @@ use crate::batch::{Batch, Batcher, Context, Judged, REQUESTS, Request};
 use crate::breaker::Breaker;
 use crate::connection::{Line, ScriptCall};
 use crate::error::{Remedy, Trouble};
-use crate::keys::Names;
+use crate::fallback::OVERLAP;
+use crate::keys::{Digest, Names};
 use crate::permits::Ledger;
 use crate::script::Script;
 use crate::shape::{Shape, float};
@@ -91,6 +93,10 @@ pub(crate) struct Dispatcher {
     next_census: Pin<Box<Sleep>>,
     /// What the store's clock said, and ours then.
     store_time: Option<(f64, Nanos)>,
+    /// When the store came back, until it is asked again.
+    back: Option<Nanos>,
+    /// What was spent without the store and it has to be told of, at the latest with the key's next decision.
+    spent: HashMap<Digest, Part>,
 }
 
 impl Dispatcher {
@@ -122,6 +128,8 @@ impl Dispatcher {
             sequence: 0,
             next_census: Box::pin(sleep(CENSUS)),
             store_time: None,
+            back: None,
+            spent: HashMap::default(),
         }
     }
 
@@ -154,6 +162,7 @@ impl Dispatcher {
                 () = &mut self.next_census => self.take_census(),
                 _ = tick.tick() => {
                     self.keep_permits();
+                    self.return_to_store();
                     self.shared.denied.sweep(self.now());
                 }
             }
@@ -174,6 +183,10 @@ impl Dispatcher {
 
     /// Sends what waits, as far as there is room for it.
     fn send(&mut self) {
+        if !matches!(self.link, Link::Up(_)) {
+            return;
+        }
+        self.tell_spent();
         let Link::Up(line) = &self.link else { return };
         while self.batches < UNDER_WAY && !self.waiting.is_empty() {
             let context = Context {
@@ -258,10 +271,10 @@ impl Dispatcher {
             };
             let Some(waiting) = request.answer else { continue };
             // Nobody waits any more: permits that were granted go back. Other charges stay, as after a time-out.
-            if let (Err(Ok(verdict)), true) = (waiting.send(answer), permits) {
-                if let Some(release) = release_of(&request.parts, &verdict) {
-                    self.waiting.push_back(release);
-                }
+            if let (Err(Ok(verdict)), true) = (waiting.send(answer), permits)
+                && let Some(release) = release_of(&request.parts, &verdict)
+            {
+                self.waiting.push_back(release);
             }
         }
     }
@@ -333,8 +346,11 @@ impl Dispatcher {
                 self.link = Link::Up(line);
                 let now = self.now();
                 if self.breaker.close(now) {
-                    self.shared.is_back(now);
                     tracing::info!("the store answers");
+                    // At the start there is nothing that others might not know yet.
+                    let settled = self.shared.fallback.current().is_none();
+                    self.shared.set_up(settled);
+                    self.back = (!settled).then_some(now);
                 }
                 self.next_census = Box::pin(sleep(Duration::ZERO));
                 self.report_ready(Ok(()));
@@ -363,7 +379,8 @@ impl Dispatcher {
 
     fn store_is_gone(&mut self, why: &'static str) {
         tracing::warn!(why, "the store is gone");
-        self.shared.is_gone(self.now());
+        self.back = None;
+        self.shared.set_up(false);
         self.refuse_waiting();
     }
 
@@ -378,6 +395,45 @@ impl Dispatcher {
             if let Some(answer) = request.answer {
                 let _ = answer.send(Err(StoreError::new(StoreErrorKind::Unavailable, "the store is gone")));
             }
+        }
+    }
+
+    /// Ends local decisions once everybody had time to find the store back.
+    fn return_to_store(&mut self) {
+        let now = self.now();
+        if self.breaker.is_open() {
+            return;
+        }
+        match self.back {
+            Some(back) if now.saturating_sub(back) < OVERLAP => return,
+            Some(_) => {
+                self.back = None;
+                tracing::info!("decisions are the store's again");
+            }
+            // Single requests that the store did not answer were decided here.
+            None if self.shared.fallback.current().is_none_or(|outage| !outage.is_idle(now)) => return,
+            None => {}
+        }
+        if let Some(outage) = self.shared.fallback.end() {
+            self.spent.extend(outage.spent(now).into_iter().map(|part| (part.digest, part)));
+        }
+        self.shared.set_up(true);
+    }
+
+    /// Lets the store know what was spent without it: before a key is decided again, and the rest when nothing
+    /// else waits.
+    fn tell_spent(&mut self) {
+        if self.spent.is_empty() {
+            return;
+        }
+        let asked = self.waiting.iter().flat_map(|request| &request.parts);
+        let mut first: Vec<Part> = asked.filter_map(|part| self.spent.remove(&part.digest)).collect();
+        if self.waiting.is_empty() && self.batches == 0 {
+            let some: Vec<Digest> = self.spent.keys().take(REQUESTS).copied().collect();
+            first.extend(some.iter().filter_map(|digest| self.spent.remove(digest)));
+        }
+        for part in first {
+            self.waiting.push_front(Request { parts: smallvec![part], answer: None, again: false });
         }
     }
 

@@ -7,7 +7,7 @@
 //! slot of a Cluster.
 
 use ratelimit_core::algorithm::Program;
-use ratelimit_core::{Key, Limit};
+use ratelimit_core::{Key, KeyBuf, Limit};
 
 /// Layout of the values; changes whenever `scripts/*.lua` change what they store.
 pub(crate) const LAYOUT: &str = "v1";
@@ -40,6 +40,11 @@ impl Digest {
     pub(crate) fn spread(&self) -> u64 {
         let Self([a, b, c, d, e, f, g, h, ..]) = *self;
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// Writes it as a key of a store in this process.
+    pub(crate) fn write_key(&self, key: &mut KeyBuf) {
+        key.push_bytes(&self.0);
     }
 
     /// Appends it as 22 letters of base64url.
@@ -97,7 +102,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ratelimit_core::{Algorithm, AsKey, KeyBuf, Rate};
+    use ratelimit_core::{Algorithm, AsKey, Rate};
 
     fn digest(limit: &Limit, key: impl AsKey) -> Digest {
         let mut buffer = KeyBuf::new();

@@ -8,6 +8,7 @@ mod connection;
 mod denied;
 mod dispatch;
 mod error;
+mod fallback;
 mod keys;
 mod permits;
 mod script;

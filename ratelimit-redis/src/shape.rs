@@ -131,6 +131,7 @@ pub(crate) const fn whole(number: f64) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -162,7 +163,7 @@ mod tests {
             // In units of 2⁻²⁰ µs, in integers.
             let scaled = (unit * 1_048_576.0) as u128;
             prop_assert_eq!(scaled as f64 / 1_048_576.0, unit);
-            let asked = u128::from(seconds) * 1_000_000 << 20;
+            let asked = (u128::from(seconds) * 1_000_000) << 20;
             prop_assert!(scaled * u128::from(count) >= asked);
             prop_assert!((scaled * u128::from(count) - asked) * 100_000 <= asked);
             // Every level, doubled, is a multiple of its grain that a double holds.

@@ -1,10 +1,12 @@
 //! What the handles of a store and its task have in common.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ratelimit_core::{Nanos, StoreErrorKind, SystemClock};
 
 use crate::denied::Denied;
+use crate::fallback::{Fallback, Outage};
 
 /// Replicas that are assumed when the store was never reached and none were configured.
 const UNKNOWN_REPLICAS: u32 = 8;
@@ -17,8 +19,9 @@ pub(crate) struct Shared {
     pub(crate) denied: Denied,
     pub(crate) replicas: Replicas,
     pub(crate) counters: Counters,
-    /// The store is known to be gone.
-    gone: AtomicBool,
+    pub(crate) fallback: Fallback,
+    /// The store is not asked: it is gone, or just back and not everybody knows.
+    away: AtomicBool,
 }
 
 impl Shared {
@@ -28,20 +31,24 @@ impl Shared {
             denied: Denied::new(),
             replicas: Replicas { configured: replicas, ..Replicas::default() },
             counters: Counters::default(),
-            gone: AtomicBool::new(true),
+            fallback: Fallback::default(),
+            away: AtomicBool::new(true),
         }
     }
 
+    /// Whether the store is asked.
     pub(crate) fn is_up(&self) -> bool {
-        !self.gone.load(Ordering::Acquire)
+        !self.away.load(Ordering::Acquire)
     }
 
-    pub(crate) fn is_gone(&self, _now: Nanos) {
-        self.gone.store(true, Ordering::Release);
+    /// From now on it is not, or it is.
+    pub(crate) fn set_up(&self, up: bool) {
+        self.away.store(!up, Ordering::Release);
     }
 
-    pub(crate) fn is_back(&self, _now: Nanos) {
-        self.gone.store(false, Ordering::Release);
+    /// The outage that local decisions belong to.
+    pub(crate) fn outage(&self, now: Nanos) -> Arc<Outage> {
+        self.fallback.outage(now, self.replicas.count())
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Answer, PARTS, Request};
 use crate::config::{Builder, OnFailure};
+use crate::fallback::is_local;
 use crate::keys::Digest;
 use crate::shape::Shape;
 use crate::shared::{Shared, Troubles};
@@ -49,7 +50,6 @@ impl RedisStore {
     }
 
     /// Everything that can be set, with its default.
-    #[must_use]
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder::new(vec![url.into()])
     }
@@ -132,7 +132,11 @@ impl RedisStore {
         match self.on_failure {
             OnFailure::Allow => all(Origin::FailedOpen, |charge| Outcome::admitted(charge.limit.capacity())),
             OnFailure::Deny => all(Origin::FailedClosed, |_| Outcome::refused(0, Some(Nanos::from_secs(1)))),
-            OnFailure::Error | OnFailure::Local => Err(error),
+            OnFailure::Local => {
+                let now = self.shared.clock.now();
+                Ok(self.shared.outage(now).decide(charges, now))
+            }
+            OnFailure::Error => Err(error),
         }
     }
 
@@ -165,7 +169,7 @@ impl RedisStore {
 
 impl Store for RedisStore {
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
-        if !self.shared.is_up() {
+        if !self.shared.is_up() || charges.iter().any(|charge| is_local(charge.op)) {
             return self.without_store(charges, gone()).ok();
         }
         if self.shared.denied.is_empty() {
@@ -200,8 +204,23 @@ impl Store for RedisStore {
     }
 
     fn post(&self, charge: Charge<'_>) {
+        let now = self.shared.clock.now();
+        if is_local(charge.op) {
+            // The outage it belongs to may be over; then it stays charged.
+            if let Some(outage) = self.shared.fallback.current() {
+                outage.post(charge, now);
+            }
+            return;
+        }
         let asked = Asked::of(&[charge]);
         self.forget(&asked.parts);
+        if !self.shared.is_up() && !asked.parts.iter().any(Part::is_permits) {
+            match self.on_failure {
+                OnFailure::Local => self.shared.outage(now).post(charge, now),
+                _ => self.shared.counters.lost_post(),
+            }
+            return;
+        }
         let request = Request { parts: asked.parts, answer: None, again: false };
         if self.requests.try_send(request).is_err() {
             self.shared.counters.lost_post();

@@ -304,6 +304,7 @@ fn nanos(micros: f64) -> Nanos {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
