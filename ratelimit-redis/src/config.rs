@@ -50,6 +50,7 @@ pub struct Builder {
     tls: crate::topology::Tls,
     permit_expiry: Duration,
     start_degraded: bool,
+    queue: usize,
     runtime: Option<Handle>,
 }
 
@@ -67,6 +68,7 @@ impl Builder {
             tls: crate::topology::Tls::default(),
             permit_expiry: Duration::from_secs(10),
             start_degraded: false,
+            queue: QUEUE,
             runtime: None,
         }
     }
@@ -147,6 +149,13 @@ impl Builder {
         self
     }
 
+    /// How many requests may wait for the store; 8192 by default. What comes beyond does not wait: it is answered
+    /// as [`Builder::on_failure`] says.
+    pub fn queue(mut self, requests: usize) -> Self {
+        self.queue = requests.clamp(1, 1 << 20);
+        self
+    }
+
     /// Runs the task that owns the connection on that runtime, which must have I/O and time enabled. By default
     /// it has a thread of its own: callers on any runtime, or on many, meet there.
     pub fn runtime(mut self, handle: Handle) -> Self {
@@ -180,7 +189,7 @@ impl Builder {
             replica: fastrand::u64(..).to_le_bytes(),
         };
         let shared = Arc::new(Shared::new(self.replicas));
-        let (requests, queue) = mpsc::channel(QUEUE);
+        let (requests, queue) = mpsc::channel(self.queue);
         let (ready, first) = oneshot::channel();
         let dispatcher = {
             let shared = Arc::clone(&shared);

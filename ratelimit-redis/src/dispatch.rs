@@ -471,8 +471,8 @@ fn connect(settings: &Settings, census: &Arc<Script>) -> BoxFuture<'static, Resu
     Box::pin(async move {
         let opened = tokio::time::timeout(CONNECT, topology.open(deadline)).await;
         let mut line = opened.map_err(|_| Trouble::timeout())?.map_err(Trouble::of)?;
-        line.run(&census, &call, deadline).await?;
-        Ok(line)
+        let reply = line.run(&census, &call, deadline).await?;
+        replicas_of(&reply).map(|_| line).ok_or_else(Trouble::garbled)
     })
 }
 

@@ -172,7 +172,8 @@ impl Outage {
         match touched.share.program() {
             Program::TokenBucket(bucket) => {
                 // Until when an entry nobody used would not have been full either.
-                let untouched = u128::from(self.full_at(&touched.share).saturating_sub(now).get());
+                let untouched = self.full_at(&touched.share).saturating_sub(now).get();
+                let untouched = u128::from(if touched.kept_back > 0 { untouched } else { 0 });
                 let ahead = u128::from(seen.reset_after.get()).saturating_sub(untouched) << 10;
                 u32::try_from(ahead.div_ceil(bucket.interval_ticks().max(1))).unwrap_or(u32::MAX)
             }
@@ -191,7 +192,11 @@ impl Outage {
             return share;
         }
         digest.write_key(keys);
-        if let Entry::Vacant(vacant) = self.touched.entry(digest) {
+        if charge.op == Op::Reset {
+            // A fresh start: nothing is kept back any more.
+            let limit = charge.limit.clone();
+            self.touched.insert(digest, Touched { limit, share: share.clone(), kept_back: 0 });
+        } else if let Entry::Vacant(vacant) = self.touched.entry(digest) {
             let kept_back = self.kept_back(&share, now);
             if kept_back > 0 {
                 let mut key = KeyBuf::new();
