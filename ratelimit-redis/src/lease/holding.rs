@@ -116,9 +116,9 @@ impl Holding {
     #[must_use]
     pub fn units(&self, now: Ticks, terms: &Terms) -> u32 {
         match self {
-            Self::Line(line) => line
-                .pieces()
-                .fold(0, |sum: u32, piece| sum.saturating_add(piece.left(now).units(terms.unit))),
+            Self::Line(line) => {
+                line.pieces().fold(0, |sum: u32, piece| sum.saturating_add(piece.left(now).units(terms.unit)))
+            }
             Self::Batch(batch) if now < batch.until => batch.units,
             Self::Batch(_) => 0,
         }
@@ -131,12 +131,12 @@ impl Holding {
         match self {
             Self::Line(line) => {
                 // The earlier of two pieces has its successor already.
-                let mut pieces = line.pieces();
+                let mut pieces = line.pieces().filter(|piece| piece.left(now) > Ticks::ZERO);
                 let (Some(piece), None) = (pieces.next(), pieces.next()) else { return false };
                 let left = piece.left(now);
                 let share = Ticks::new(piece.whole().get() / 4);
                 let needed = terms.unit.times(taken);
-                left > Ticks::ZERO && left <= share && (left <= needed || piece.time_left(now) <= ahead)
+                left <= share && (left <= needed || piece.time_left(now) <= ahead)
             }
             Self::Batch(batch) => {
                 now < batch.until && batch.units > 0 && batch.units <= taken.min(batch.whole / 4)

@@ -127,8 +127,11 @@ pub struct Lease {
     /// The question under way.
     flight: Option<Ask>,
     flights: u64,
-    /// Whether the store had too little when it was last asked.
+    /// Whether the store has refused since it last had enough.
     starved: bool,
+    /// Since when the store has had little left. What is exhausted by a burst is given to the last unit; what
+    /// stays exhausted is given in batches.
+    low: Option<Nanos>,
     /// What the store's level was: until when the bucket fills, or units counted.
     level: Ticks,
 }
@@ -147,6 +150,7 @@ impl Lease {
             flight: None,
             flights: 0,
             starved: false,
+            low: None,
             level: Ticks::ZERO,
         }
     }
@@ -196,9 +200,11 @@ impl Lease {
             return None;
         }
         let anchor = self.anchor?;
-        let ahead = anchor.round_trip().saturating_add(anchor.round_trip());
-        let twice = ahead.get().saturating_mul(2) / 1000;
-        let taken = u32::try_from(self.arrivals.rate().in_micros(twice)).unwrap_or(u32::MAX).saturating_add(1);
+        // Two round trips, and two requests, since only requests bring us here.
+        let rate = self.arrivals.rate();
+        let trips = anchor.round_trip().get().saturating_mul(2);
+        let ahead = Nanos::new(trips.saturating_add(rate.micros_for(2).saturating_mul(1000)));
+        let taken = u32::try_from(rate.in_micros(trips / 500)).unwrap_or(u32::MAX).saturating_add(2);
         if !self.holding.is_running_out(anchor.at(now), Ticks::at_most(ahead), taken, &self.terms) {
             return None;
         }
@@ -208,13 +214,15 @@ impl Lease {
     /// The question for a hot key; `None` for a cold one.
     fn ask(&mut self, now: Nanos, units: u32, policy: &Policy) -> Option<Ask> {
         let (shortest, quiet) = policy.measuring(&self.terms);
-        let long_ago = now.saturating_sub(self.arrivals.since()) > quiet;
+        // In as long as the bucket takes to fill, it may have.
+        let long_ago = now.saturating_sub(self.arrivals.since()).get() / 1000 >= self.terms.span;
         let rate = self.arrivals.measure(now, shortest, quiet);
         let horizon = policy.horizon(&self.terms, rate);
         if rate.in_micros(horizon) < Policy::HOT {
             return None;
         }
-        let patient = self.starved && !long_ago && self.terms.kind == Kind::Bucket;
+        let stays_low = self.low.is_some_and(|since| now.saturating_sub(since).get() / 1000 >= horizon);
+        let patient = (self.starved || stays_low) && !long_ago && self.terms.kind == Kind::Bucket;
         self.flights = self.flights.wrapping_add(1);
         let ask = Ask { flight: self.flights, sent: now, units, rate, horizon, patient };
         self.flight = Some(ask);
@@ -246,7 +254,14 @@ impl Lease {
         }
         self.anchor = Some(anchor);
         self.known = None;
-        self.starved &= u64::from(units) < ask.rate.in_micros(ask.horizon);
+        let wanted = u32::try_from(ask.rate.in_micros(ask.horizon)).unwrap_or(u32::MAX);
+        let little = self.terms.unit.times(wanted.min(self.terms.capacity / 4));
+        if self.terms.cap().minus(used) < little {
+            self.low = self.low.or(Some(now));
+        } else {
+            self.low = None;
+            self.starved = false;
+        }
         let end = lapses.unwrap_or_else(|| Ticks::from_micros(at).plus(used));
         self.level = if lapses.is_some() { used } else { end };
         // The request that waited was decided in the store, at the store's time; its units are the first.
@@ -311,6 +326,7 @@ impl Lease {
         self.known = None;
         self.flight = None;
         self.starved = false;
+        self.low = None;
     }
 
     /// Drops what is known of denials: something was given back.

@@ -160,7 +160,8 @@ impl Segments {
 
     /// Gives back up to `length` of the charge that ended at `after`; see [`Segment::give_back`].
     pub fn give_back(&mut self, after: Ticks, length: Ticks, now: Ticks) -> Ticks {
-        let given = |piece: &mut Segment| Some(piece.give_back(after, length, now)).filter(|&t| t > Ticks::ZERO);
+        let given =
+            |piece: &mut Segment| Some(piece.give_back(after, length, now)).filter(|&t| t > Ticks::ZERO);
         self.0.iter_mut().flatten().find_map(given).unwrap_or(Ticks::ZERO)
     }
 

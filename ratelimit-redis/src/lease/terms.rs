@@ -47,7 +47,9 @@ impl Terms {
                 Self { kind: Kind::Bucket, unit, capacity, span }
             }
             Program::SlidingWindow(window) => Self::window(capacity, window.window().get() / 1000),
-            Program::FixedWindow(window) => Self::window(capacity, u64::from(window.nominal_seconds()) * MICROS),
+            Program::FixedWindow(window) => {
+                Self::window(capacity, u64::from(window.nominal_seconds()) * MICROS)
+            }
             _ => return None,
         };
         Some(terms)

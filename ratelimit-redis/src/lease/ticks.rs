@@ -87,7 +87,10 @@ impl Ticks {
     /// As the script's number: microseconds, exact below 2⁵³ ticks and rounded to nearest above.
     #[must_use]
     pub fn to_script(self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "documented: exact in the range that limits are held to")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "documented: exact in the range that limits are held to"
+        )]
         let ticks = self.0 as f64;
         ticks / f64::from(1_u32 << BITS)
     }

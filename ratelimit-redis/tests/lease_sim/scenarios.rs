@@ -35,7 +35,12 @@ pub fn anywhere(replicas: usize) -> impl FnMut(&mut Rng) -> (usize, u32) {
 }
 
 /// A trickle that keeps leases alive, then a burst; again and again. `burst` says where its requests come.
-fn bursts(seed: u64, trickle: usize, burst: usize, mut place: impl FnMut(&mut Rng, usize) -> usize) -> Vec<Arrival> {
+fn bursts(
+    seed: u64,
+    trickle: usize,
+    burst: usize,
+    mut place: impl FnMut(&mut Rng, usize) -> usize,
+) -> Vec<Arrival> {
     let mut rng = Rng::with_seed(seed);
     let mut arrivals = Vec::new();
     for cycle in 0..12 {
@@ -83,7 +88,11 @@ pub fn scenario(number: usize, seed: u64) -> Scenario {
                 let place = rng.f64() * total;
                 (rng.usize(0..4), u32::try_from(upto.partition_point(|&sum| sum < place)).unwrap())
             };
-            ("Zipf 1.1, 2000 keys, 100/s", (Quota::per_second(100, 200), 4), poisson(seed, 20_000.0, 8.0, zipf))
+            (
+                "Zipf 1.1, 2000 keys, 100/s",
+                (Quota::per_second(100, 200), 4),
+                poisson(seed, 20_000.0, 8.0, zipf),
+            )
         }
         8 => {
             let arrivals = bursts(seed, 60, 2500, |rng, _| rng.usize(0..4));

@@ -196,6 +196,8 @@ pub struct Seen {
     pub admitted: u64,
     pub denied: u64,
     pub failed: u64,
+    /// Of the calls: strict ones, leases for a request, and refreshes; admitted and refused.
+    pub kinds: [[u64; 2]; 3],
     pub held: f64,
     pub samples: u64,
 }
@@ -300,7 +302,8 @@ impl World {
                 self.admit(key, self.now, units);
                 let replica = &mut self.replicas[number];
                 let now = replica.clock(self.now);
-                let ask = replica.leases.get_mut(&key).and_then(|lease| lease.refresh(now, &self.setup.policy));
+                let ask =
+                    replica.leases.get_mut(&key).and_then(|lease| lease.refresh(now, &self.setup.policy));
                 if let Some(ask) = ask {
                     self.send(number, key, Question::Lease(ask));
                 }
@@ -463,22 +466,22 @@ impl World {
             Question::Take { call, units } => {
                 let (after, outcome) = bucket.step(*tat, now, Op::Take(units));
                 *tat = after.unwrap_or(*tat);
+                self.seen.kinds[0][usize::from(!outcome.admitted)] += 1;
                 Said::Took { call, at: self.unstep(at), wait: outcome.retry_after }
             }
             Question::Lease(ask) => {
                 let ahead = tat.saturating_sub(u128::from(at) * BUCKET_TICKS) / BUCKET_TICKS;
                 let cap = quota.interval * u64::from(quota.burst);
                 let used = u64::try_from(ahead).unwrap().min(cap);
-                let level = Level {
-                    used: used as f64,
-                    cap: cap as f64,
-                    unit: quota.interval as f64,
-                    lapses: None,
-                };
+                let level =
+                    Level { used: used as f64, cap: cap as f64, unit: quota.interval as f64, lapses: None };
                 let given = match grant(level, ask.wish()) {
                     Grant::Units(units) => {
                         let (after, outcome) = bucket.step(*tat, now, Op::Take(units));
-                        assert!(outcome.admitted, "a grant of {units} is no ordinary charge: {level:?} {ask:?}");
+                        assert!(
+                            outcome.admitted,
+                            "a grant of {units} is no ordinary charge: {level:?} {ask:?}"
+                        );
                         *tat = after.unwrap();
                         let used = *tat - u128::from(at) * BUCKET_TICKS;
                         let used = Ticks::from_micros(u64::try_from(used / BUCKET_TICKS).unwrap());
@@ -486,6 +489,8 @@ impl World {
                     }
                     Grant::Missing(micros) => Given::Refused(Nanos::new(micros.ceil() as u64 * MICRO)),
                 };
+                let kind = if ask.units > 0 { 1 } else { 2 };
+                self.seen.kinds[kind][usize::from(matches!(given, Given::Refused(_)))] += 1;
                 Said::Lease(ask.flight, Reply { at, given })
             }
         }
