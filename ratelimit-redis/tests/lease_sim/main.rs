@@ -7,6 +7,7 @@
     clippy::cast_sign_loss,
     reason = "figures"
 )]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 #![allow(unreachable_pub, reason = "modules of one test")]
 
 mod judge;
