@@ -53,6 +53,13 @@ impl Policy {
         self
     }
 
+    /// Whether it is.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn is_broken(&self) -> bool {
+        self.spends_after_its_time
+    }
+
     /// µs that a lease lasts at most.
     #[must_use]
     pub fn longest(&self, terms: &Terms) -> u64 {
