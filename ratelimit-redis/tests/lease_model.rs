@@ -89,6 +89,7 @@ fn terms() -> Terms {
         unit: Ticks::from_micros(SECOND),
         capacity: BURST,
         span: SECOND * u64::from(BURST),
+        lapses: SECOND * u64::from(BURST),
     }
 }
 
@@ -339,7 +340,7 @@ fn two_replicas_keep_the_bound() {
 
 #[test]
 fn two_replicas_keep_the_bound_through_faults() {
-    assert!(!is_broken(Replicas { count: 2, policy: policy(), steps: 4, asks: 1, copies: 0, faults: 2 }));
+    assert!(!is_broken(Replicas { count: 2, policy: policy(), steps: 3, asks: 1, copies: 0, faults: 2 }));
 }
 
 #[test]

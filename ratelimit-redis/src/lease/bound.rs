@@ -50,11 +50,12 @@ pub fn what_may_lie_elsewhere(limit: &Limit, replicas: u32, policy: &Policy) -> 
         left = left * 3 / 4;
     }
     let units = if others == 0 { 0 } else { u32::try_from(capacity - left).unwrap_or(u32::MAX) };
-    let lasts = match terms.kind {
-        Kind::Bucket => terms.span,
-        Kind::Window => terms.lapses_within,
-    };
     let each_second = 1_000_000_u64.div_ceil((longest / 2).max(1));
     let calls = u32::try_from(each_second.saturating_mul(replicas.into())).unwrap_or(u32::MAX);
-    Some(HeldBack { units, capacity: terms.capacity, lasts: Nanos::new(lasts.saturating_mul(1000)), calls })
+    Some(HeldBack {
+        units,
+        capacity: terms.capacity,
+        lasts: Nanos::new(terms.lapses.saturating_mul(1000)),
+        calls,
+    })
 }

@@ -88,15 +88,12 @@ impl Holding {
         }
     }
 
-    /// Gives back up to `units` of a charge by its mark, as far as that is possible and time has not; says
+    /// Gives back up to `units` of a charge by its mark, once for each charge, as far as time has not; says
     /// whether anything was.
     pub fn give_back(&mut self, mark: Ticks, units: u32, now: Ticks, terms: &Terms) -> bool {
         match self {
             Self::Line(line) => line.give_back(mark, terms.unit.times(units), now) > Ticks::ZERO,
-            Self::Batch(batch) => {
-                let same = batch.until == mark;
-                self.put_back(Spent::Units(units, mark)) && same
-            }
+            Self::Batch(_) => self.put_back(Spent::Units(units, mark)),
         }
     }
 
@@ -124,13 +121,22 @@ impl Holding {
         }
     }
 
+    /// Most units that a single charge could take at `now`.
+    #[must_use]
+    pub fn most(&self, now: Ticks, terms: &Terms) -> u32 {
+        match self {
+            Self::Line(line) => line.longest(now).units(terms.unit),
+            Self::Batch(_) => self.units(now, terms),
+        }
+    }
+
     /// Whether the next piece should be asked for now, so that it is here in time: a small part is left, or
     /// what is left does not last for `ahead`, given that `taken` of it are taken meanwhile.
     #[must_use]
     pub fn is_running_out(&self, now: Ticks, ahead: Ticks, taken: u32, terms: &Terms) -> bool {
         match self {
             Self::Line(line) => {
-                // The earlier of two pieces has its successor already.
+                // The earlier of several pieces has its successor already.
                 let mut pieces = line.pieces().filter(|piece| piece.left(now) > Ticks::ZERO);
                 let (Some(piece), None) = (pieces.next(), pieces.next()) else { return false };
                 let left = piece.left(now);

@@ -11,18 +11,29 @@
 
 mod anchor;
 mod arrivals;
+mod bound;
+mod cold;
+mod debts;
 pub mod grant;
 mod holding;
 mod policy;
 mod protocol;
 pub mod segment;
+mod sleep;
+mod source;
+mod store;
+mod table;
 mod terms;
 mod ticks;
 
 pub use anchor::Anchor;
 pub use arrivals::{Arrivals, PerMicro};
+pub use bound::{HeldBack, what_may_lie_elsewhere};
 pub use holding::{Batch, Holding, Spent};
 pub use policy::Policy;
 pub use protocol::{Answer, Ask, Given, Lease, Reply, Step};
+pub use source::GrantSource;
+pub use store::LeasedStore;
+pub use table::{Id, Next, Table, Taken};
 pub use terms::{Kind, Terms};
 pub use ticks::Ticks;

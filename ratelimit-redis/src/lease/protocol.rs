@@ -97,8 +97,8 @@ pub enum Given {
 /// What became of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The request that waited for it is admitted; it was charged so.
-    Admitted(Option<Spent>),
+    /// The request that waited for it is admitted. Its charge ended there; see [`Spent::mark`].
+    Admitted(Ticks),
     /// It is denied, for that long.
     Denied(Nanos),
     /// Nothing: it was answered already, given up, or asked under terms that changed since.
@@ -237,16 +237,20 @@ impl Lease {
         match reply.given {
             Given::Refused(wait) => Answer::Denied(self.note_refusal(ask.sent, now, ask.units.max(1), wait)),
             Given::Units { units, used, lapses } => {
-                self.granted(&ask, now, reply.at, units, used, lapses);
-                match lapses {
-                    None => Answer::Admitted(None),
-                    Some(lapses) => Answer::Admitted(Some(Spent::Units(ask.units, lapses))),
-                }
+                Answer::Admitted(self.granted(&ask, now, reply.at, units, used, lapses))
             }
         }
     }
 
-    fn granted(&mut self, ask: &Ask, now: Nanos, at: u64, units: u32, used: Ticks, lapses: Option<Ticks>) {
+    fn granted(
+        &mut self,
+        ask: &Ask,
+        now: Nanos,
+        at: u64,
+        units: u32,
+        used: Ticks,
+        lapses: Option<Ticks>,
+    ) -> Ticks {
         let anchor = Anchor::new(at, ask.sent, now);
         if self.anchor.is_some_and(|before| before.is_ahead_of(&anchor, now)) {
             // Set back: what is held lies elsewhere on the new time line.
@@ -265,9 +269,17 @@ impl Lease {
         let end = lapses.unwrap_or_else(|| Ticks::from_micros(at).plus(used));
         self.level = if lapses.is_some() { used } else { end };
         // The request that waited was decided in the store, at the store's time; its units are the first.
-        if let Some(rest) = units.checked_sub(ask.units).filter(|&rest| rest > 0) {
+        let rest = units.saturating_sub(ask.units);
+        if rest > 0 {
             self.holding.add(rest, end, anchor.at(now), &self.terms);
         }
+        lapses.unwrap_or_else(|| end.minus(self.terms.unit.times(rest)))
+    }
+
+    /// No request waits for that question any more. Whether it is still the one under way.
+    pub fn ask_for_nobody(&mut self, ask: &Ask) -> bool {
+        let flight = self.flight.as_mut().filter(|flight| flight.flight == ask.flight);
+        flight.map(|flight| flight.units = 0).is_some()
     }
 
     /// The question got no answer. Whatever it may have been granted lapses by itself.
@@ -319,8 +331,8 @@ impl Lease {
         self.arrivals.count(units);
     }
 
-    /// Gives back up to `units` of a charge that was spent here, by its mark; only what time has not, and only
-    /// while nothing was spent after it. Says whether anything was.
+    /// Gives back up to `units` of a charge by its mark, once for each charge: those are this replica's then. Only
+    /// what time has not given back. Says whether anything was.
     pub fn give_back(&mut self, mark: Ticks, units: u32, now: Nanos) -> bool {
         let given = self
             .anchor
@@ -356,6 +368,12 @@ impl Lease {
     #[must_use]
     pub fn held(&self, now: Nanos) -> u32 {
         self.anchor.map_or(0, |anchor| self.holding.units(anchor.at(now), &self.terms))
+    }
+
+    /// Most units that a single request could have of what is held.
+    #[must_use]
+    pub fn most(&self, now: Nanos) -> u32 {
+        self.anchor.map_or(0, |anchor| self.holding.most(anchor.at(now), &self.terms))
     }
 
     /// Units that are left for this replica at `now`, as far as it knows: what it holds, and what the store had.

@@ -74,17 +74,6 @@ impl Segment {
         newest
     }
 
-    /// Gives back up to `length` of the charge that ended at `after`, if nothing was spent since: only what lies
-    /// ahead of `now`. Says how much.
-    pub fn give_back(&mut self, after: Ticks, length: Ticks, now: Ticks) -> Ticks {
-        if self.next != after {
-            return Ticks::ZERO;
-        }
-        let credit = length.min(after.minus(now));
-        self.next = after.minus(credit);
-        credit
-    }
-
     /// How much is left at `now`.
     #[must_use]
     pub fn left(&self, now: Ticks) -> Ticks {
@@ -109,19 +98,23 @@ impl Segment {
         self.end
     }
 
-    /// Joins the piece that follows this one without a gap.
-    fn join(&mut self, following: &Self) -> bool {
-        let follows = self.end == following.next;
-        if follows {
-            self.whole = following.end.minus(self.next);
-            self.end = following.end;
+    /// Joins the piece that lies right behind this one or right before it.
+    fn join(&mut self, other: &Self) -> bool {
+        if self.end == other.next {
+            self.whole = other.end.minus(self.next);
+            self.end = other.end;
+            return true;
         }
-        follows
+        let before = other.end == self.next;
+        if before {
+            self.next = other.next;
+        }
+        before
     }
 }
 
 /// Most pieces a key keeps.
-pub const PIECES: usize = 2;
+pub const PIECES: usize = 4;
 
 /// The pieces a key has, earliest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -158,11 +151,13 @@ impl Segments {
         self.0.iter_mut().flatten().any(|piece| piece.put_back(spent))
     }
 
-    /// Gives back up to `length` of the charge that ended at `after`; see [`Segment::give_back`].
+    /// Gives back the last `length` of a charge that ended at `after`, once for each charge: the part that lies
+    /// ahead of `now`, since time has given back the rest. Those slots are this replica's again, as they were
+    /// before. Says how much it was.
     pub fn give_back(&mut self, after: Ticks, length: Ticks, now: Ticks) -> Ticks {
-        let given =
-            |piece: &mut Segment| Some(piece.give_back(after, length, now)).filter(|&t| t > Ticks::ZERO);
-        self.0.iter_mut().flatten().find_map(given).unwrap_or(Ticks::ZERO)
+        let credit = length.min(after.minus(now));
+        self.add(Segment::ending(after, credit), now);
+        credit
     }
 
     /// How much is left at `now`.

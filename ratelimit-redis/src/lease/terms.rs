@@ -28,6 +28,8 @@ pub struct Terms {
     pub capacity: u32,
     /// µs in which an empty bucket fills; µs of a window.
     pub span: u64,
+    /// µs within which what is granted lapses at the latest.
+    pub lapses: u64,
 }
 
 impl Terms {
@@ -44,19 +46,23 @@ impl Terms {
                 let Period::Seconds(seconds) = rate.map(Rate::period)? else { return None };
                 let unit = interval(u64::from(seconds) * MICROS, rate.map_or(1, Rate::count).into());
                 let span = unit.times(capacity).micros_rounded_up();
-                Self { kind: Kind::Bucket, unit, capacity, span }
+                Self { kind: Kind::Bucket, unit, capacity, span, lapses: span }
             }
-            Program::SlidingWindow(window) => Self::window(capacity, window.window().get() / 1000),
+            Program::SlidingWindow(window) => {
+                let span = window.window().get() / 1000;
+                Self::window(capacity, span, span.div_ceil(10))
+            }
             Program::FixedWindow(window) => {
-                Self::window(capacity, u64::from(window.nominal_seconds()) * MICROS)
+                let span = u64::from(window.nominal_seconds()) * MICROS;
+                Self::window(capacity, span, span)
             }
             _ => return None,
         };
         Some(terms)
     }
 
-    fn window(capacity: u32, span: u64) -> Self {
-        Self { kind: Kind::Window, unit: Ticks::from_micros(1), capacity, span }
+    fn window(capacity: u32, span: u64, lapses: u64) -> Self {
+        Self { kind: Kind::Window, unit: Ticks::from_micros(1), capacity, span, lapses }
     }
 
     /// What a recovered key has.

@@ -35,7 +35,8 @@ impl Quota {
 
     pub fn terms(self) -> Terms {
         let unit = Ticks::from_micros(self.interval);
-        Terms { kind: Kind::Bucket, unit, capacity: self.burst, span: self.interval * u64::from(self.burst) }
+        let span = self.interval * u64::from(self.burst);
+        Terms { kind: Kind::Bucket, unit, capacity: self.burst, span, lapses: span }
     }
 
     pub fn nanos(self) -> u64 {
