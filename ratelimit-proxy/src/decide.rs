@@ -55,6 +55,7 @@ pub(crate) async fn decide<'p, S: Store>(
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
+    selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
     if selection.hits.is_empty() {
         return Ruling::Admit(Admission { decision: None, permits: Vec::new() });
     }

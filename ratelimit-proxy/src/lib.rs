@@ -10,6 +10,7 @@ mod upstream;
 
 pub mod config;
 pub mod facts;
+pub mod identity;
 pub mod path;
 pub mod policy;
 pub mod server;

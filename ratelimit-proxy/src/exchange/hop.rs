@@ -57,11 +57,12 @@ const NO_TWINS: [&str; 12] = [
     "x-real-ip",
 ];
 
-/// Makes a request's head fit for the upstream. `is_key` says of which other names an underscored twin must not
-/// pass, because limits depend on them.
+/// Makes a request's head fit for the upstream. `is_key` says which other fields limits depend on: they can't be
+/// nominated away, or a client would be counted by a value that the upstream never sees, and no underscored
+/// twin of them may pass.
 pub(super) fn strip_request(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) {
     let takes_trailers = headers.contains_key(header::TE) && wants_trailers(headers);
-    let found = strip(headers);
+    let found = strip(headers, &is_key);
     if found.has(Hop::TRAILER) {
         headers.remove(header::TRAILER);
     }
@@ -79,7 +80,7 @@ pub(super) fn strip_request(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName
 
 /// Makes a response's head fit for the client. `Trailer` stays: it tells which trailers may follow.
 pub(super) fn strip_response(headers: &mut HeaderMap, length: Option<u64>) {
-    strip(headers);
+    strip(headers, |_| false);
     canonical_length(headers, length);
 }
 
@@ -105,7 +106,7 @@ pub(super) fn canonical_length(headers: &mut HeaderMap, length: Option<u64>) {
 
 /// Trailers can carry nothing that belongs to a head.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
-    strip(trailers);
+    strip(trailers, |_| false);
     for name in [header::CONTENT_LENGTH, header::HOST, header::SET_COOKIE, header::AUTHORIZATION] {
         trailers.remove(name);
     }
@@ -155,11 +156,11 @@ impl Hop {
     }
 }
 
-fn strip(headers: &mut HeaderMap) -> Hop {
+fn strip(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) -> Hop {
     let found = Hop::of(headers);
     if found.has(Hop::CONNECTION) {
         let nominated = nominated(headers);
-        for name in nominated {
+        for name in nominated.into_iter().filter(|name| !is_key(name)) {
             headers.remove(name);
         }
         headers.remove(header::CONNECTION);
@@ -211,7 +212,7 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 fn remove_twins(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) {
     let twin = |name: &&HeaderName| {
         let text = name.as_str();
-        if !text.contains('_') {
+        if !text.contains('_') || is_key(name) {
             return false;
         }
         let dashed = text.replace('_', "-");
@@ -382,9 +383,17 @@ mod tests {
             ("content_length", "3"),
             ("x_api_key", "stolen"),
             ("my_own", "fine"),
+            ("own_key", "fine"),
         ]);
+        strip_request(&mut request, |name| matches!(name.as_str(), "x-api-key" | "own_key"));
+        assert_eq!(names(&request), ["my_own", "own_key"]);
+    }
+
+    #[test]
+    fn what_limits_depend_on_can_not_be_nominated_away() {
+        let mut request = headers(&[("connection", "X-Api-Key, x-one"), ("x-api-key", "k"), ("x-one", "1")]);
         strip_request(&mut request, |name| name.as_str() == "x-api-key");
-        assert_eq!(names(&request), ["my_own"]);
+        assert_eq!(names(&request), ["x-api-key"]);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(super) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Faul
         path if path_scoped => Path::Normal(NormalPath::parse(path).map_err(|_| Fault::AmbiguousPath)?),
         path => Path::Raw(path),
     };
-    Ok(Inbound { host: lower(host), path, query: uri.query().unwrap_or_default(), authority, absolute })
+    Ok(Inbound { host: canonical(host), path, query: uri.query().unwrap_or_default(), authority, absolute })
 }
 
 impl Inbound<'_> {
@@ -203,7 +203,10 @@ fn host(authority: &str) -> Result<&str, Fault> {
     Ok(host)
 }
 
-fn lower(host: &str) -> Cow<'_, str> {
+/// A host as limits see it: in lower case and without the dot that may end a full name, since upstreams take
+/// both spellings for the same host.
+fn canonical(host: &str) -> Cow<'_, str> {
+    let host = host.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {
@@ -235,6 +238,7 @@ mod tests {
         ] {
             assert!(host(authority).is_err(), "{authority}");
         }
-        assert_eq!(lower("Example.COM"), "example.com");
+        assert_eq!(canonical("Example.COM"), "example.com");
+        assert_eq!(canonical("example.com."), "example.com");
     }
 }

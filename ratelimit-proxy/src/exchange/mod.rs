@@ -25,7 +25,7 @@ use crate::facts::Facts;
 use crate::fault::{Fault, Side};
 use crate::policy::Refusal;
 use crate::state::Client;
-use crate::telemetry::metrics::ProtocolError;
+use crate::telemetry::metrics::{DecisionOutcome, ProtocolError};
 
 /// Answers one request: from the upstream if the limits allow it, ourselves if not.
 pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) -> Response<Body> {
@@ -71,7 +71,7 @@ async fn attempt(
     };
     let ruling = match selected {
         Ok(selection) => decide(&shared.store, &selection, &keys, &client.worker.metrics).await,
-        Err(refusal) => refuse(refusal)?,
+        Err(refusal) => refuse(refusal, client)?,
     };
     client.keys.set(keys);
     let Admission { decision, permits } = match ruling {
@@ -106,9 +106,10 @@ fn note(client: &Client, fault: Fault) {
 }
 
 /// A limit that said no without its store: as if the store had.
-fn refuse(refusal: Refusal<'_>) -> Result<Ruling<'_>, Fault> {
+fn refuse<'p>(refusal: Refusal<'p>, client: &Client) -> Result<Ruling<'p>, Fault> {
     match refusal {
-        Refusal::Denied { limit, .. } => {
+        Refusal::Denied { rule, limit } => {
+            client.worker.metrics.decision(rule, DecisionOutcome::Denied);
             // Nothing frees such a key in time; a client that asks again once a window loses little.
             let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
             let outcomes = [Outcome::refused(0, Some(wait)).with_reset_after(wait)].into_iter().collect();

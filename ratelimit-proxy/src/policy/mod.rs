@@ -1,4 +1,17 @@
-//! Stand-in until the compiled policy lands: every request meets every limit, keyed by client address.
+//! [`Policy`]: a configuration's limits, compiled once. [`Policy::select`] says which of them a request meets,
+//! by which key, with which quota and at what cost. Pure: no clock, no I/O, no store.
+//!
+//! Nothing is parsed twice, and a request that meets no more than four limits costs no memory of its own
+//! unless it is written in an odd way (a field on several lines, escapes in a value).
+
+mod cost;
+mod explain;
+mod key;
+mod matcher;
+mod overrides;
+mod pattern;
+mod rule;
+mod source;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -7,26 +20,35 @@ use http::{HeaderMap, HeaderName};
 use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
+pub use self::explain::{Effect, Explained, ExplainedPart, Explanation};
+use self::matcher::Matcher;
+use self::rule::Judgement;
+pub use self::rule::{Rule, RuleMode};
+use crate::config::{ClientIp, Config, LimitConfig, Match};
 use crate::facts::Facts;
+use crate::identity::Identity;
 
 /// A compiled configuration.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Policy {
-    rules: Vec<Rule>,
-}
-
-/// One limit.
-#[derive(Debug)]
-pub struct Rule {
-    /// Its numbers.
-    pub limit: Limit,
+    identity: Identity,
+    exempt: Box<[Matcher]>,
+    rules: Box<[Rule]>,
+    /// Fields that limits or the client's address depend on.
+    fields: Box<[HeaderName]>,
+    path_scoped: bool,
+    ipv6_prefix: u8,
 }
 
 /// What a request was matched to.
 #[derive(Debug)]
 pub struct Selection<'p> {
-    /// One for each limit.
+    /// The limits to be asked, in the order of the file.
     pub hits: SmallVec<[Hit<'p>; 4]>,
+    /// Indices of limits in shadow mode that would have denied it without asking a store.
+    pub shadowed: SmallVec<[usize; 2]>,
+    /// It is never limited and never counted.
+    pub exempt: bool,
 }
 
 /// One limit and its key.
@@ -34,7 +56,7 @@ pub struct Selection<'p> {
 pub struct Hit<'p> {
     /// Index of the rule.
     pub rule: usize,
-    /// The limit.
+    /// The limit, with the quota that is in force for the key.
     pub limit: &'p Limit,
     /// Where its key lies.
     pub key: Range<usize>,
@@ -47,14 +69,14 @@ pub struct Hit<'p> {
 /// A no without a store.
 #[derive(Debug)]
 pub enum Refusal<'p> {
-    /// Denied.
+    /// The key is denied by an override, or is missing where it must not be.
     Denied {
         /// Index of the rule.
         rule: usize,
         /// The limit.
         limit: &'p Limit,
     },
-    /// The cost is no number.
+    /// The cost that the request names is no number.
     BadCost {
         /// Index of the rule.
         rule: usize,
@@ -62,51 +84,100 @@ pub enum Refusal<'p> {
 }
 
 impl Policy {
-    /// These limits for every request, by client address.
+    /// Compiles the parts of a configuration that say who is limited by what.
     #[must_use]
-    pub fn of(limits: Vec<Limit>) -> Self {
-        Self { rules: limits.into_iter().map(|limit| Rule { limit }).collect() }
+    pub fn build(client_ip: &ClientIp, exempt: &[Match], limits: &[LimitConfig]) -> Self {
+        let identity = Identity::new(client_ip);
+        let let_off = |written| Matcher::new(written, matcher::Effect::LetsOff);
+        let exempt: Box<[Matcher]> = exempt.iter().map(let_off).collect();
+        let rules: Box<[Rule]> = limits.iter().map(|limit| Rule::new(limit, client_ip.ipv6_prefix)).collect();
+        let live = || rules.iter().filter(|rule| rule.mode() != RuleMode::Off);
+        let mut fields: Vec<_> = live().flat_map(Rule::fields).chain(identity.header()).collect();
+        exempt.iter().for_each(|matcher| matcher.fields(&mut fields));
+        fields.sort_unstable_by_key(|name| name.as_str());
+        fields.dedup();
+        Self {
+            fields: fields.into_iter().cloned().collect(),
+            path_scoped: exempt.iter().any(Matcher::looks_at_path) || live().any(Rule::looks_at_path),
+            identity,
+            exempt,
+            rules,
+            ipv6_prefix: client_ip.ipv6_prefix,
+        }
     }
 
-    /// The client.
+    /// Compiles a configuration.
     #[must_use]
-    pub fn client(&self, peer: IpAddr, _headers: &HeaderMap) -> IpAddr {
-        peer
+    pub fn of(config: &Config) -> Self {
+        Self::build(&config.client_ip, &config.exempt, &config.limits)
     }
 
-    /// Whether the peer's word is taken.
+    /// The address of the client behind `peer`, as proxies that are trusted tell it; not masked.
     #[must_use]
-    pub fn trusts(&self, _peer: IpAddr) -> bool {
-        false
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        self.identity.client(peer, headers)
     }
 
-    /// Whether some limit is by that field.
+    /// Whether a peer is a proxy whose word is taken.
     #[must_use]
-    pub fn is_key(&self, _name: &HeaderName) -> bool {
-        false
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.identity.trusts(peer)
     }
 
-    /// Whether paths matter.
+    /// Whether a limit, an exemption or the client's address depends on that field. It must reach the upstream
+    /// as it was judged: no `Connection` may nominate it away, no twin (`X_Api_Key`) stand in for it.
+    #[must_use]
+    pub fn is_key(&self, name: &HeaderName) -> bool {
+        self.fields.contains(name)
+    }
+
+    /// Whether some limit or exemption looks at the path, so that it must have one reading.
     #[must_use]
     pub fn path_scoped(&self) -> bool {
-        true
+        self.path_scoped
     }
 
-    /// The limits of a request.
+    /// The limits that a request meets. Their keys are appended to `keys`.
+    ///
+    /// # Errors
+    /// A limit says no, or can't be asked, whatever its counters say. Then none of them is to be charged.
     pub fn select<'p>(&'p self, facts: &Facts<'_>, keys: &mut KeyBuf) -> Result<Selection<'p>, Refusal<'p>> {
-        let mut hits = SmallVec::new();
-        for (rule, Rule { limit }) in self.rules.iter().enumerate() {
-            let start = keys.len();
-            keys.push_ip(facts.client);
-            let holds = limit.spec().permits.is_some();
-            hits.push(Hit { rule, limit, key: start..keys.len(), cost: 1, holds });
+        let mut selection = Selection { hits: SmallVec::new(), shadowed: SmallVec::new(), exempt: false };
+        if self.exemption(facts).is_some() {
+            selection.exempt = true;
+            return Ok(selection);
         }
-        Ok(Selection { hits })
+        for (number, rule) in self.rules.iter().enumerate() {
+            match rule.judge(facts, keys) {
+                Judgement::Applies { limit, key, cost, .. } => {
+                    let holds = limit.spec().permits.is_some();
+                    selection.hits.push(Hit { rule: number, limit, key, cost, holds });
+                }
+                Judgement::Off
+                | Judgement::Elsewhere(_)
+                | Judgement::Skipped(_)
+                | Judgement::Unlimited(_) => {}
+                _ if rule.mode() == RuleMode::Shadow => selection.shadowed.push(number),
+                Judgement::Lacking(_) | Judgement::Denied(_) => {
+                    return Err(Refusal::Denied { rule: number, limit: &rule.limit });
+                }
+                Judgement::BadCost => return Err(Refusal::BadCost { rule: number }),
+            }
+        }
+        Ok(selection)
     }
 
-    /// All limits.
+    /// All limits, in the order of the file, switched-off ones included.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
+
+    /// The first exemption that a request meets, with its number.
+    fn exemption(&self, facts: &Facts<'_>) -> Option<(usize, &Matcher)> {
+        self.exempt.iter().enumerate().find(|(_, matcher)| matcher.fails(facts).is_none())
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ratelimit_core::{Limit, MemoryStore, SystemClock};
+use ratelimit_proxy::config::{ClientIp, LimitConfig, Match};
 use ratelimit_proxy::policy::Policy;
 use ratelimit_proxy::server::{Drained, Listeners, Server};
 use ratelimit_proxy::telemetry::metrics::Metrics;
@@ -12,7 +13,9 @@ use ratelimit_proxy::{Answers, Shared, Timeouts};
 
 /// What a proxy is started with.
 pub struct Setup {
-    pub limits: Vec<Limit>,
+    pub limits: Vec<LimitConfig>,
+    pub exempt: Vec<Match>,
+    pub client_ip: ClientIp,
     pub timeouts: Timeouts,
     pub answers: Answers,
     pub threads: usize,
@@ -23,6 +26,8 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             limits: Vec::new(),
+            exempt: Vec::new(),
+            client_ip: ClientIp::default(),
             timeouts: Timeouts::default(),
             answers: Answers::default(),
             threads: 1,
@@ -34,6 +39,11 @@ impl Default for Setup {
 impl Setup {
     /// With these limits on everything, by client address.
     pub fn limits(limits: impl IntoIterator<Item = Limit>) -> Self {
+        Self::rules(limits.into_iter().map(LimitConfig::by_client))
+    }
+
+    /// With these limits.
+    pub fn rules(limits: impl IntoIterator<Item = LimitConfig>) -> Self {
         Self { limits: limits.into_iter().collect(), ..Self::default() }
     }
 
@@ -46,10 +56,10 @@ impl Setup {
 
     /// Starts it in front of that upstream.
     pub fn start(self, upstream: SocketAddr) -> Proxy {
-        let names: Vec<_> = self.limits.iter().map(Limit::name).collect();
+        let names: Vec<_> = self.limits.iter().map(|limit| limit.limit.name()).collect();
         let metrics = Metrics::new(&names);
         let shared = Arc::new(Shared {
-            policy: Policy::of(self.limits.clone()),
+            policy: Policy::build(&self.client_ip, &self.exempt, &self.limits),
             store: MemoryStore::default(),
             upstream: format!("http://{upstream}").parse().unwrap(),
             timeouts: self.timeouts,

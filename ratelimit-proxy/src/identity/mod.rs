@@ -1,0 +1,10 @@
+//! Who a request comes from: [`Identity`], the client's address out of the peer's and what proxies say.
+//! Pure: no clock, no I/O, and every answer is an address, whatever a client wrote.
+
+mod client;
+pub mod forwarded;
+mod networks;
+pub mod node;
+
+pub use client::Identity;
+pub(crate) use networks::{Networks, canonical};

@@ -1,0 +1,247 @@
+//! [`Policy::explain`]: what [`Policy::select`] does with a request, and why, for people and as data. Both run
+//! the same judgement, so they can't disagree.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use ratelimit_core::{Algorithm, KeyBuf, Limit};
+use serde::Serialize;
+
+use super::Policy;
+use super::key::Found;
+use super::rule::{Judgement, Rule, RuleMode};
+use super::source::Value;
+use crate::config::words::{KeyPart, Source};
+use crate::facts::Facts;
+
+/// What the limits make of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The client's address, not masked.
+    pub client: IpAddr,
+    /// The exemption that lets the request off, in words.
+    pub exempt: Option<String>,
+    /// Every limit, in the order of the file.
+    pub limits: Vec<Explained>,
+}
+
+/// What one limit makes of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explained {
+    /// Name of the limit.
+    pub limit: String,
+    /// What its "no" means.
+    pub mode: RuleMode,
+    /// What it does.
+    pub effect: Effect,
+    /// Why it does not count the request, or says no at once; `None` if it counts it.
+    pub why: Option<String>,
+    /// The key; empty if the limit is not about the request, or has one bucket for all.
+    pub key: Vec<ExplainedPart>,
+    /// The quota in force.
+    pub quota: Option<String>,
+    /// Where the quota comes from: `limit`, or `override 2`.
+    pub quota_from: Option<String>,
+    /// What the request costs.
+    pub cost: Option<u32>,
+    /// Where the canonical key lies in the buffer, if the limit counts the request.
+    #[serde(skip)]
+    pub bytes: Option<Range<usize>>,
+}
+
+/// What a limit does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Effect {
+    /// It counts it.
+    Counts,
+    /// It is about other requests.
+    NoMatch,
+    /// It is switched off.
+    Off,
+    /// The request is exempt from all limits.
+    Exempt,
+    /// The key is missing, and such requests are not counted.
+    Skips,
+    /// An override frees the key.
+    Unlimited,
+    /// An override denies the key, or it is missing where it must not be.
+    Denies,
+    /// The cost that the request names is no number.
+    BadCost,
+}
+
+/// One part of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedPart {
+    /// Where the value is from; of several sources the one that had it.
+    pub source: String,
+    /// The value, escaped where it is not plain text; `None` if it is missing.
+    pub value: Option<String>,
+}
+
+impl Policy {
+    /// Says for every limit what it makes of a request and why. The keys of those that count it are appended to
+    /// `keys`.
+    #[must_use]
+    pub fn explain(&self, facts: &Facts<'_>, keys: &mut KeyBuf) -> Explanation {
+        let exemption = self.exemption(facts);
+        let exempt = exemption.map(|(number, matcher)| format!("{matcher} (exemption {})", number + 1));
+        let one = |rule: &Rule| {
+            if exempt.is_some() && rule.mode() != RuleMode::Off {
+                return Explained::new(rule, Effect::Exempt).because("the request is exempt");
+            }
+            self.explain_rule(rule, facts, keys)
+        };
+        let limits = self.rules.iter().map(one).collect();
+        Explanation { client: facts.client, exempt, limits }
+    }
+
+    fn explain_rule(&self, rule: &Rule, facts: &Facts<'_>, keys: &mut KeyBuf) -> Explained {
+        let judgement = rule.judge(facts, keys);
+        let part = |number: usize| rule.parts.get(number).map(ToString::to_string).unwrap_or_default();
+        let explained = match &judgement {
+            Judgement::Off => return Explained::new(rule, Effect::Off).because("switched off"),
+            Judgement::Elsewhere(condition) => {
+                return Explained::new(rule, Effect::NoMatch).because(rule.matcher.why(*condition, facts));
+            }
+            Judgement::Skipped(number) => {
+                Explained::new(rule, Effect::Skips).because(format!("{} is missing", part(*number)))
+            }
+            Judgement::Lacking(number) => {
+                Explained::new(rule, Effect::Denies).because(format!("{} is missing", part(*number)))
+            }
+            Judgement::Unlimited(number) => Explained::new(rule, Effect::Unlimited)
+                .because(format!("override {} lets the key do anything", number + 1))
+                .quota("unlimited".to_owned(), Some(*number)),
+            Judgement::Denied(number) => Explained::new(rule, Effect::Denies)
+                .because(format!("override {} denies the key", number + 1))
+                .quota("nothing".to_owned(), Some(*number)),
+            Judgement::BadCost => Explained::new(rule, Effect::BadCost)
+                .because("the cost that the request names is not a number"),
+            Judgement::Applies { limit, overridden, key, cost } => {
+                let counts = Explained::new(rule, Effect::Counts).quota(quota(limit), *overridden);
+                Explained { cost: Some(*cost), bytes: Some(key.clone()), ..counts }
+            }
+        };
+        let values = rule.key.read(facts);
+        let key = rule.parts.iter().zip(&values).map(|(part, found)| self.part(part, found)).collect();
+        Explained { key, ..explained }
+    }
+
+    fn part(&self, part: &KeyPart, found: &Found<'_>) -> ExplainedPart {
+        let source = match (part, found.source) {
+            (KeyPart::First(sources), Some(number)) => sources.get(number).map(Source::to_string),
+            _ => None,
+        };
+        let value = found.value.as_ref().map(|value| match value {
+            Value::Address(IpAddr::V6(network)) if self.ipv6_prefix < 128 => {
+                format!("{network}/{}", self.ipv6_prefix)
+            }
+            Value::Address(address) => address.to_string(),
+            Value::Text(text) => match std::str::from_utf8(text) {
+                Ok(plain) if !plain.chars().any(char::is_control) => plain.to_owned(),
+                _ => text.escape_ascii().to_string(),
+            },
+        });
+        ExplainedPart { source: source.unwrap_or_else(|| part.to_string()), value }
+    }
+}
+
+impl Explained {
+    fn new(rule: &Rule, effect: Effect) -> Self {
+        Self {
+            limit: rule.limit.name().to_owned(),
+            mode: rule.mode(),
+            effect,
+            why: None,
+            key: Vec::new(),
+            quota: None,
+            quota_from: None,
+            cost: None,
+            bytes: None,
+        }
+    }
+
+    fn because(self, why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), ..self }
+    }
+
+    fn quota(self, quota: String, overridden: Option<usize>) -> Self {
+        let from = overridden.map_or_else(|| "limit".to_owned(), |number| format!("override {}", number + 1));
+        Self { quota: Some(quota), quota_from: Some(from), ..self }
+    }
+}
+
+/// A quota in words: `100/s, burst 200`, `5/min (sliding_window)`, `4 at a time`.
+fn quota(limit: &Limit) -> String {
+    let spec = limit.spec();
+    match (&spec.rate, spec.algorithm) {
+        (Some(rate), Algorithm::TokenBucket) if limit.capacity() != rate.count() => {
+            format!("{rate}, burst {}", limit.capacity())
+        }
+        (Some(rate), Algorithm::TokenBucket) => rate.to_string(),
+        (Some(rate), algorithm) => match &spec.time_zone {
+            Some(zone) => format!("{rate} ({algorithm}, {zone})"),
+            None => format!("{rate} ({algorithm})"),
+        },
+        (None, _) => format!("{} at a time", limit.capacity()),
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Counts => "counts",
+            Self::NoMatch => "no match",
+            Self::Off => "off",
+            Self::Exempt => "exempt",
+            Self::Skips => "skips",
+            Self::Unlimited => "unlimited",
+            Self::Denies => "denies",
+            Self::BadCost => "bad cost",
+        })
+    }
+}
+
+impl fmt::Display for ExplainedPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} = {value:?}", self.source),
+            None => write!(f, "{} is missing", self.source),
+        }
+    }
+}
+
+/// A line for each limit, names and effects in columns.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "client {}", self.client)?;
+        if let Some(exempt) = &self.exempt {
+            writeln!(f, "exempt: {exempt}")?;
+        }
+        let width = self.limits.iter().map(|limit| limit.limit.len()).max().unwrap_or_default();
+        for limit in &self.limits {
+            write!(f, "{:width$}  {:9}", limit.limit, limit.effect)?;
+            let mut words = Vec::new();
+            words.extend(limit.why.clone());
+            if limit.effect == Effect::Counts && limit.key.is_empty() {
+                words.push("one bucket for all".to_owned());
+            } else if !limit.key.is_empty() {
+                let parts: Vec<_> = limit.key.iter().map(ToString::to_string).collect();
+                words.push(format!("key: {}", parts.join(", ")));
+            }
+            if let (Some(quota), Some(from)) = (&limit.quota, &limit.quota_from) {
+                words.push(format!("quota: {quota} (from {from})"));
+            }
+            words.extend(limit.cost.map(|cost| format!("cost: {cost}")));
+            if limit.mode == RuleMode::Shadow {
+                words.push("shadow: never denies".to_owned());
+            }
+            writeln!(f, "  {}", words.join("; "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! [`KeyReader`]: what a limit counts by. Values of a request become the canonical bytes of a key here, and
+//! nowhere else.
+
+use ratelimit_core::KeyBuf;
+use smallvec::SmallVec;
+
+use super::source::{Reader, Value};
+use crate::config::Missing;
+use crate::config::words::{KeyPart, PathPattern};
+use crate::facts::Facts;
+
+/// The compiled key of a limit.
+#[derive(Clone, Debug)]
+pub(super) struct KeyReader {
+    parts: Box<[Part]>,
+    missing: Missing,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    One(Reader),
+    First(Box<[Reader]>),
+}
+
+/// The value of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found<'r> {
+    /// `None` if the request has none.
+    pub(super) value: Option<Value<'r>>,
+    /// Which of several sources it is from.
+    pub(super) source: Option<usize>,
+}
+
+pub(super) type Values<'r> = SmallVec<[Found<'r>; 4]>;
+
+impl KeyReader {
+    pub(super) fn new(
+        key: &[KeyPart],
+        missing: Missing,
+        pattern: Option<&PathPattern>,
+        ipv6_prefix: u8,
+    ) -> Self {
+        let reader = |source: &_| Reader::new(source, pattern, ipv6_prefix);
+        let part = |part: &KeyPart| match part {
+            KeyPart::One(source) => Part::One(reader(source)),
+            KeyPart::First(sources) => Part::First(sources.iter().map(reader).collect()),
+        };
+        Self { parts: key.iter().map(part).collect(), missing }
+    }
+
+    /// The values of a request.
+    #[inline]
+    pub(super) fn read<'r>(&self, facts: &Facts<'r>) -> Values<'r> {
+        self.parts.iter().map(|part| part.read(facts)).collect()
+    }
+
+    /// The first part without value, unless such requests share a bucket.
+    #[inline]
+    pub(super) fn lacks(&self, values: &[Found<'_>]) -> Option<(usize, Missing)> {
+        match self.missing {
+            Missing::Share => None,
+            other => values.iter().position(|found| found.value.is_none()).map(|part| (part, other)),
+        }
+    }
+
+    pub(super) fn readers(&self) -> impl Iterator<Item = &Reader> {
+        self.parts.iter().flat_map(Part::readers)
+    }
+
+    /// For each part, whether it can be the client's address.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = bool> {
+        self.parts.iter().map(|part| part.readers().iter().any(|reader| matches!(reader, Reader::Client(_))))
+    }
+
+    /// The key of a request by itself.
+    #[cfg(test)]
+    pub(super) fn encoded(&self, facts: &Facts<'_>) -> KeyBuf {
+        let mut keys = KeyBuf::new();
+        write(&self.read(facts), &mut keys);
+        keys
+    }
+}
+
+impl Part {
+    fn readers(&self) -> &[Reader] {
+        match self {
+            Self::One(reader) => std::slice::from_ref(reader),
+            Self::First(readers) => readers,
+        }
+    }
+
+    #[inline]
+    fn read<'r>(&self, facts: &Facts<'r>) -> Found<'r> {
+        match self {
+            Self::One(reader) => Found { value: reader.read(facts), source: None },
+            Self::First(readers) => {
+                let mut present = readers.iter().enumerate();
+                let found = present.find_map(|(number, reader)| Some((number, reader.read(facts)?)));
+                let (source, value) = found.unzip();
+                Found { value, source }
+            }
+        }
+    }
+}
+
+/// Appends the canonical bytes of a key. Each part is a value with its length, or "missing"; before the value
+/// of one of several sources comes the source, so that a header can't take part in the bucket of an address.
+#[inline]
+pub(super) fn write(values: &[Found<'_>], keys: &mut KeyBuf) {
+    for found in values {
+        if let Some(number) = found.source {
+            source(number, keys);
+        }
+        match &found.value {
+            Some(Value::Text(text)) => keys.push_bytes(text),
+            Some(Value::Address(address)) => keys.push_ip(*address),
+            None => keys.push_missing(),
+        }
+    }
+}
+
+/// 255 in front of a number means 255 more, so that lists of any length have different marks.
+fn source(number: usize, keys: &mut KeyBuf) {
+    for _ in 0..number / 255 {
+        keys.push_source(u8::MAX);
+    }
+    keys.push_source(u8::try_from(number % 255).unwrap_or_default());
+}

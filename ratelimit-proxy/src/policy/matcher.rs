@@ -1,0 +1,235 @@
+//! [`Matcher`]: whether a limit, or an exemption, is about a request.
+//!
+//! Where a request can be read in two ways, the way that limits it is taken: a field or parameter that comes
+//! several times fits a limit if any of them does, and lets a request off (in `exempt` and under `not`) only
+//! if all do.
+
+use std::fmt;
+
+use http::HeaderName;
+
+use super::pattern::Pattern;
+use super::source::{form_decoded, header_value, is_named, parameters};
+use crate::config::Match;
+use crate::config::words::{PathPattern, Segment};
+use crate::facts::Facts;
+use crate::identity::Networks;
+use crate::path;
+
+/// What a fitting request means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It is limited.
+    Limits,
+    /// It is let off.
+    LetsOff,
+}
+
+/// A compiled [`Match`].
+#[derive(Clone, Debug)]
+pub(super) struct Matcher {
+    written: Match,
+    effect: Effect,
+    headers: Box<[(HeaderName, Pattern)]>,
+    query: Box<[(Box<str>, Pattern)]>,
+    networks: Networks,
+    not: Option<Box<Matcher>>,
+}
+
+/// A condition that a request does not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    Path,
+    Method,
+    Host,
+    /// The header of that number.
+    Header(usize),
+    /// The parameter of that number.
+    Query(usize),
+    ClientIp,
+    Not,
+}
+
+impl Matcher {
+    pub(super) fn new(written: &Match, effect: Effect) -> Self {
+        let opposite = match effect {
+            Effect::Limits => Effect::LetsOff,
+            Effect::LetsOff => Effect::Limits,
+        };
+        Self {
+            effect,
+            headers: written.headers.iter().map(|(name, glob)| (name.clone(), Pattern::text(glob))).collect(),
+            query: written
+                .query
+                .iter()
+                .map(|(name, glob)| (name.as_str().into(), Pattern::text(glob)))
+                .collect(),
+            networks: Networks::new(&written.client_ip),
+            not: written.not.as_deref().map(|inner| Box::new(Self::new(inner, opposite))),
+            written: written.clone(),
+        }
+    }
+
+    /// The first condition that does not hold; `None` if all do.
+    #[inline]
+    pub(super) fn fails(&self, facts: &Facts<'_>) -> Option<Condition> {
+        if let Some(pattern) = &self.written.path
+            && !fits_path(pattern, facts.path)
+        {
+            return Some(Condition::Path);
+        }
+        if !self.written.methods.is_empty() && !self.written.methods.contains(facts.method) {
+            return Some(Condition::Method);
+        }
+        if self.written.host.as_ref().is_some_and(|host| !host.fits(facts.host.as_bytes())) {
+            return Some(Condition::Host);
+        }
+        if !self.networks.is_empty() && !self.networks.contains(facts.client) {
+            return Some(Condition::ClientIp);
+        }
+        if let Some(number) =
+            self.headers.iter().position(|(name, pattern)| !self.header(name, pattern, facts))
+        {
+            return Some(Condition::Header(number));
+        }
+        if let Some(number) = self.query.iter().position(|(name, pattern)| !self.query(name, pattern, facts))
+        {
+            return Some(Condition::Query(number));
+        }
+        self.not.as_ref().filter(|not| not.fails(facts).is_none()).map(|_| Condition::Not)
+    }
+
+    fn header(&self, name: &HeaderName, pattern: &Pattern, facts: &Facts<'_>) -> bool {
+        let Some(whole) = header_value(facts.headers, name) else { return false };
+        let mut lines = facts.headers.get_all(name).iter();
+        pattern.fits_text(&whole)
+            || self.effect == Effect::Limits && lines.any(|line| pattern.fits_text(line.as_bytes()))
+    }
+
+    fn query(&self, name: &str, pattern: &Pattern, facts: &Facts<'_>) -> bool {
+        let mut fits = parameters(facts.query)
+            .filter(|(raw, _)| is_named(raw, name))
+            .map(|(_, value)| pattern.fits_text(&form_decoded(value)));
+        match self.effect {
+            Effect::Limits => fits.any(|fits| fits),
+            Effect::LetsOff => fits.next().is_some_and(|first| first && fits.all(|fits| fits)),
+        }
+    }
+
+    pub(super) fn looks_at_path(&self) -> bool {
+        self.written.path.is_some() || self.not.as_ref().is_some_and(|not| not.looks_at_path())
+    }
+
+    /// The fields that it looks at.
+    pub(super) fn fields<'m>(&'m self, to: &mut Vec<&'m HeaderName>) {
+        to.extend(self.headers.iter().map(|(name, _)| name));
+        if let Some(not) = &self.not {
+            not.fields(to);
+        }
+    }
+
+    /// Why a request does not meet a condition, in words.
+    pub(super) fn why(&self, condition: Condition, facts: &Facts<'_>) -> String {
+        let written = &self.written;
+        match condition {
+            Condition::Path => match &written.path {
+                Some(pattern) => format!("path {} does not match {pattern}", facts.path),
+                None => String::new(),
+            },
+            Condition::Method => format!(
+                "method {} is not {}{}",
+                facts.method,
+                if written.methods.len() > 1 { "one of " } else { "" },
+                List(&written.methods)
+            ),
+            Condition::Host => match &written.host {
+                Some(host) => format!("host {} is not {host}", quoted(facts.host.as_bytes())),
+                None => String::new(),
+            },
+            Condition::Header(number) => {
+                written.headers.get(number).map_or_else(String::new, |(name, glob)| {
+                    match header_value(facts.headers, name) {
+                        None => format!("there is no header {name}"),
+                        Some(value) => format!("header {name} is {}, not {glob}", quoted(&value)),
+                    }
+                })
+            }
+            Condition::Query(number) => written.query.get(number).map_or_else(String::new, |(name, glob)| {
+                match parameters(facts.query).find(|(raw, _)| is_named(raw, name)) {
+                    None => format!("there is no query parameter {name}"),
+                    Some((_, value)) => {
+                        format!("query parameter {name} is {}, not {glob}", quoted(&form_decoded(value)))
+                    }
+                }
+            }),
+            Condition::ClientIp => format!("client {} is not in {}", facts.client, List(&written.client_ip)),
+            Condition::Not => match &self.not {
+                Some(not) => format!("excluded by not: {not}"),
+                None => String::new(),
+            },
+        }
+    }
+}
+
+fn fits_path(pattern: &PathPattern, path: &str) -> bool {
+    let mut found = path::segments(path);
+    for wanted in &pattern.segments {
+        let Some(segment) = found.next() else { return false };
+        if let Segment::Literal(literal) = wanted
+            && segment != literal
+        {
+            return false;
+        }
+    }
+    pattern.open || found.next().is_none()
+}
+
+/// Bytes of a client, in quotes and escaped.
+pub(super) fn quoted(bytes: &[u8]) -> String {
+    format!("\"{}\"", bytes.escape_ascii())
+}
+
+/// What it is about, in words: `POST /login`.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let written = &self.written;
+        let mut words = Vec::new();
+        match (&*written.methods, &written.path) {
+            ([], None) => {}
+            ([], Some(path)) => words.push(path.to_string()),
+            (methods, None) => words.push(Methods(methods).to_string()),
+            (methods, Some(path)) => words.push(format!("{} {path}", Methods(methods))),
+        }
+        words.extend(written.host.iter().map(|host| format!("host {host}")));
+        words.extend(written.headers.iter().map(|(name, glob)| format!("header {name}: {glob}")));
+        words.extend(written.query.iter().map(|(name, glob)| format!("query {name}={glob}")));
+        if !written.client_ip.is_empty() {
+            words.push(format!("client in {}", List(&written.client_ip)));
+        }
+        words.extend(self.not.iter().map(|not| format!("not ({not})")));
+        f.write_str(if words.is_empty() { "every request" } else { "" })?;
+        f.write_str(&words.join(", "))
+    }
+}
+
+struct Methods<'m>(&'m [http::Method]);
+
+impl fmt::Display for Methods<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, method) in self.0.iter().enumerate() {
+            write!(f, "{}{method}", if number == 0 { "" } else { "|" })?;
+        }
+        Ok(())
+    }
+}
+
+struct List<'l, T>(&'l [T]);
+
+impl<T: fmt::Display> fmt::Display for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, item) in self.0.iter().enumerate() {
+            write!(f, "{}{item}", if number == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,270 @@
+//! [`Reader`]: takes one value out of a request. Compiled from a [`Source`], so that nothing is looked up by
+//! text but what the client sent.
+//!
+//! Work is bounded by the size of a head; values are borrowed wherever the request holds them in one piece.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
+
+use http::header::{self, HeaderMap, HeaderName};
+
+use crate::config::words::{PathPattern, Segment, Source};
+use crate::facts::Facts;
+use crate::path;
+
+/// Where a value stands.
+#[derive(Clone, Debug)]
+pub(super) enum Reader {
+    /// The client's address; an IPv6 one as its network of that many bits.
+    Client(u8),
+    Header(HeaderName),
+    Query(Box<str>),
+    Cookie(Box<str>),
+    /// A segment of the path by its place: what comes before it in a pattern is one segment a word.
+    Segment(usize),
+    Method,
+    Host,
+    Path,
+}
+
+/// A value of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value<'r> {
+    Text(Cow<'r, [u8]>),
+    Address(IpAddr),
+}
+
+impl Reader {
+    pub(super) fn new(source: &Source, pattern: Option<&PathPattern>, ipv6_prefix: u8) -> Self {
+        match source {
+            Source::ClientIp => Self::Client(ipv6_prefix),
+            Source::Header(name) => Self::Header(name.clone()),
+            Source::Query(name) => Self::Query(name.as_str().into()),
+            Source::Cookie(name) => Self::Cookie(name.as_str().into()),
+            Source::Capture(name) => {
+                let named = |segment: &Segment| matches!(segment, Segment::Capture(known) if known == name);
+                let place = pattern.and_then(|pattern| pattern.segments.iter().position(named));
+                // A configuration does not name what it does not capture; such a value would be missing.
+                Self::Segment(place.unwrap_or(usize::MAX))
+            }
+            Source::Method => Self::Method,
+            Source::Host => Self::Host,
+            Source::Path => Self::Path,
+        }
+    }
+
+    /// The value, `None` if the request has none. A value may be empty: that is not the same as none.
+    #[inline]
+    pub(super) fn read<'r>(&self, facts: &Facts<'r>) -> Option<Value<'r>> {
+        let text = match self {
+            Self::Client(prefix) => return Some(Value::Address(masked(facts.client, *prefix))),
+            Self::Header(name) => header_value(facts.headers, name)?,
+            Self::Query(name) => {
+                let (_, value) = parameters(facts.query).find(|(raw, _)| is_named(raw, name))?;
+                form_decoded(value)
+            }
+            Self::Cookie(name) => Cow::Borrowed(cookie(facts.headers, name.as_bytes())?),
+            Self::Segment(place) => path::decoded(path::segments(facts.path).nth(*place)?),
+            Self::Method => Cow::Borrowed(facts.method.as_str().as_bytes()),
+            Self::Host if facts.host.is_empty() => return None,
+            Self::Host => Cow::Borrowed(facts.host.as_bytes()),
+            Self::Path => match plain_path(facts.path) {
+                Cow::Borrowed(path) => Cow::Borrowed(path.as_bytes()),
+                Cow::Owned(path) => Cow::Owned(path.into_bytes()),
+            },
+        };
+        Some(Value::Text(text))
+    }
+
+    /// The field that the value depends on.
+    pub(super) fn field(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header(name) => Some(name),
+            Self::Cookie(_) => Some(&header::COOKIE),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn looks_at_path(&self) -> bool {
+        matches!(self, Self::Segment(_) | Self::Path)
+    }
+}
+
+/// An address as a key has it: an IPv4 address inside IPv6 is the IPv4 address, before anything is masked; an
+/// IPv6 address is its network.
+pub(super) fn masked(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let host_bits = 128_u32.saturating_sub(ipv6_prefix.into());
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
+        }
+    }
+}
+
+/// All lines of a field, joined with `, `: what one line with all of it would say (RFC 9110 §5.3).
+pub(super) fn header_value<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Option<Cow<'r, [u8]>> {
+    let mut lines = headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+    let first = lines.next()?;
+    let Some(second) = lines.next() else { return Some(Cow::Borrowed(first)) };
+    let mut joined = [first, b", ", second].concat();
+    for line in lines {
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(line);
+    }
+    Some(Cow::Owned(joined))
+}
+
+/// The parameters of a query, still encoded: names and values.
+pub(super) fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// Whether an encoded name is that one.
+pub(super) fn is_named(raw: &str, name: &str) -> bool {
+    raw == name || raw.bytes().any(is_coded) && *form_decoded(raw) == *name.as_bytes()
+}
+
+/// The bytes that a part of a query stands for: `+` is a space, a broken escape is itself.
+pub(super) fn form_decoded(raw: &str) -> Cow<'_, [u8]> {
+    if raw.contains('+') {
+        let spaced = raw.replace('+', " ");
+        return Cow::Owned(percent_encoding::percent_decode_str(&spaced).collect());
+    }
+    percent_encoding::percent_decode_str(raw).into()
+}
+
+const fn is_coded(byte: u8) -> bool {
+    matches!(byte, b'%' | b'+')
+}
+
+/// The first cookie of that name over all lines (RFC 6265 §4.2), without the quotes that may stand around it:
+/// upstreams take them off, so they must not make another key.
+fn cookie<'r>(headers: &'r HeaderMap, name: &[u8]) -> Option<&'r [u8]> {
+    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+    let value = pairs
+        .filter_map(|pair| {
+            let (found, value) = pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?)?;
+            (found.trim_ascii() == name).then_some(value)
+        })
+        .next()?;
+    let value = value.get(1..)?.trim_ascii();
+    Some(value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value))
+}
+
+/// A normal path without parameters and trailing slash.
+pub(super) fn plain_path(path: &str) -> Cow<'_, str> {
+    if !path.contains(';') {
+        return Cow::Borrowed(path.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(path));
+    }
+    let mut plain = String::with_capacity(path.len());
+    for segment in path::segments(path) {
+        plain.push('/');
+        plain.push_str(segment);
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn query(query: &str, name: &str) -> Option<String> {
+        let found = parameters(query).find(|(raw, _)| is_named(raw, name));
+        found.map(|(_, value)| String::from_utf8(form_decoded(value).into()).unwrap())
+    }
+
+    #[test]
+    fn queries() {
+        for (text, name, value) in [
+            ("a=1&b=2", "b", Some("2")),
+            ("a=1&a=2", "a", Some("1")),
+            ("a", "a", Some("")),
+            ("a=", "a", Some("")),
+            ("a=b=c", "a", Some("b=c")),
+            ("a=x+y%2Bz", "a", Some("x y+z")),
+            ("%61=1", "a", Some("1")),
+            ("a+b=1", "a b", Some("1")),
+            ("a%2=1", "a%2", Some("1")),
+            ("a=%zz", "a", Some("%zz")),
+            ("&&a=1", "a", Some("1")),
+            ("A=1", "a", None),
+            ("", "a", None),
+            ("=1", "", Some("1")),
+        ] {
+            assert_eq!(query(text, name).as_deref(), value, "{text} {name}");
+        }
+        assert_eq!(*form_decoded("%ff"), *b"\xff", "bytes that are no text stay themselves");
+    }
+
+    #[test]
+    fn cookies() {
+        for (lines, value) in [
+            (&[("cookie", "sid=1")][..], Some("1")),
+            (&[("cookie", "a=b; sid=1; sid=2")], Some("1")),
+            (&[("cookie", "a=b"), ("cookie", "sid=1")], Some("1")),
+            (&[("cookie", "sid=\"1\"")], Some("1")),
+            (&[("cookie", "sid=\"1")], Some("\"1")),
+            (&[("cookie", "sid=a=b")], Some("a=b")),
+            (&[("cookie", "sid = 1 ;b")], Some("1")),
+            (&[("cookie", "sid=")], Some("")),
+            (&[("cookie", "sid")], None),
+            (&[("cookie", "SID=1; xsid=2")], None),
+            (&[], None),
+        ] {
+            let value = value.map(str::as_bytes);
+            assert_eq!(cookie(&headers(lines), b"sid"), value, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_a_field_are_one_value() {
+        let name = HeaderName::from_static("x-key");
+        let value = |lines: &[&'static str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("x-key", *line)).collect();
+            header_value(&headers(&lines), &name).map(|value| value.to_vec())
+        };
+        assert_eq!(value(&[]), None);
+        assert_eq!(value(&[""]), Some(b"".to_vec()));
+        assert_eq!(value(&["a", "b", "c"]), value(&["a, b, c"]));
+        assert_ne!(value(&["a", "b"]), value(&["b", "a"]));
+    }
+
+    #[test]
+    fn paths() {
+        for (path, plain) in
+            [("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("/a;v=1", "/a"), ("/a;v=1/b;c/", "/a/b"), ("*", "*")]
+        {
+            assert_eq!(plain_path(path), plain);
+        }
+    }
+
+    /// Faults row 118 and CVE-2026-30827: IPv4 inside IPv6 is not masked into one bucket for everybody.
+    #[test]
+    fn addresses_are_canonical_before_they_are_masked() {
+        for (address, prefix, key) in [
+            ("::ffff:1.2.3.4", 64, "1.2.3.4"),
+            ("::ffff:102:304", 48, "1.2.3.4"),
+            ("1.2.3.4", 48, "1.2.3.4"),
+            ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::"),
+            ("2001:db8:1:2:3:4:5:6", 56, "2001:db8:1::"),
+            ("2001:db8:1:2:3:4:5:6", 48, "2001:db8:1::"),
+            ("2001:db8:1:2:3:4:5:6", 128, "2001:db8:1:2:3:4:5:6"),
+            ("2001:db8::1.2.3.4", 64, "2001:db8::"),
+            ("64:ff9b::1.2.3.4", 64, "64:ff9b::"),
+            ("2002:102:304:1::1", 64, "2002:102:304:1::"),
+        ] {
+            assert_eq!(masked(address.parse().unwrap(), prefix).to_string(), key, "{address}/{prefix}");
+        }
+    }
+}
