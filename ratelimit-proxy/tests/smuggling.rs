@@ -38,7 +38,7 @@ struct Outcome {
 /// request asks it to.
 async fn send(message: &[u8]) -> Outcome {
     let origin = Origin::hello().await;
-    let proxy = Proxy::plain(origin.address);
+    let proxy = Proxy::path_scoped(origin.address);
     let mut client = Client::connect(proxy.address).await;
     client
         .try_send(
