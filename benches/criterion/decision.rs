@@ -3,26 +3,44 @@
 use benches::{Contender, Governor, Ours, run, warm_up};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 
-fn one<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>, keys: u64, threads: usize, denying: bool) {
-    let limiter = C::new(denying);
-    warm_up(&limiter, keys);
+fn one<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case) {
+    let limiter = C::new(case.limits, case.denying);
+    warm_up(&limiter, case.keys);
     group.bench_function(C::NAME, |bencher| {
-        bencher.iter_custom(|iterations| run(&limiter, keys, threads, iterations));
+        bencher.iter_custom(|iterations| run(&limiter, case.keys, case.threads, iterations));
     });
 }
 
+struct Case {
+    name: &'static str,
+    keys: u64,
+    threads: usize,
+    limits: usize,
+    denying: bool,
+}
+
+const fn case(name: &'static str, keys: u64, threads: usize) -> Case {
+    Case { name, keys, threads, limits: 1, denying: false }
+}
+
+const CASES: [Case; 10] = [
+    case("1 key", 1, 1),
+    case("10k keys", 10_000, 1),
+    case("1M keys", 1_000_000, 1),
+    case("1 key, 2 threads", 1, 2),
+    Case { denying: true, ..case("1 key denied", 1, 1) },
+    Case { denying: true, ..case("1 key denied, 2 threads", 1, 2) },
+    case("1M keys, 2 threads", 1_000_000, 2),
+    Case { limits: 2, ..case("10k keys, 2 limits", 10_000, 1) },
+    Case { limits: 8, ..case("10k keys, 8 limits", 10_000, 1) },
+    Case { limits: 32, ..case("10k keys, 32 limits", 10_000, 1) },
+];
+
 fn decision(criterion: &mut Criterion) {
-    for (name, keys, threads, denying) in [
-        ("1 key", 1, 1, false),
-        ("10k keys", 10_000, 1, false),
-        ("1M keys", 1_000_000, 1, false),
-        ("1 key, 2 threads", 1, 2, false),
-        ("1 key denied, 2 threads", 1, 2, true),
-        ("1M keys, 2 threads", 1_000_000, 2, false),
-    ] {
-        let mut group = criterion.benchmark_group(format!("decision/{name}"));
-        one::<Ours>(&mut group, keys, threads, denying);
-        one::<Governor>(&mut group, keys, threads, denying);
+    for case in &CASES {
+        let mut group = criterion.benchmark_group(format!("decision/{}", case.name));
+        one::<Ours>(&mut group, case);
+        one::<Governor>(&mut group, case);
         group.finish();
     }
 }

@@ -15,54 +15,74 @@ use ratelimit_core::{Limit, Limiter, MemoryStore};
 pub trait Contender: Sync {
     /// Its name in reports.
     const NAME: &'static str;
-    /// With a quota no run reaches, or one that is used up at once and never comes back while it runs.
-    fn new(denying: bool) -> Self;
-    /// One keyed decision: whether it was allowed.
+    /// With so many limits, each with a quota that no run reaches, or one that is used up at once and does not
+    /// come back while it runs.
+    fn new(limits: usize, denying: bool) -> Self;
+    /// One decision about that key of every limit: whether it was allowed.
     fn check(&self, key: &String) -> bool;
 }
+
+/// Most limits a decision is about.
+const MOST_LIMITS: usize = 32;
+/// A bucket so wide that no run empties it, refilled so slowly that no entry recovers: an entry that has could
+/// be dropped, and the next decision would be another one than was meant.
+const WIDE: u32 = 1_000_000_000;
 
 /// `ratelimit-core`, over its memory store.
 pub struct Ours {
     limiter: Limiter<MemoryStore>,
-    limit: Limit,
+    limits: Vec<Limit>,
 }
 
 impl Contender for Ours {
     const NAME: &'static str = "ratelimit-core";
 
-    fn new(denying: bool) -> Self {
-        // So slow and so wide that no run is denied and no entry recovers, which would let it be dropped.
-        let (rate, burst) = if denying { ("1/day", 1) } else { ("1/s", 1_000_000_000) };
-        let limit = Limit::new("bench", rate.parse().expect("a rate")).burst(burst);
-        Self { limiter: Limiter::new(MemoryStore::default().max_keys(8_000_000)), limit }
+    fn new(limits: usize, denying: bool) -> Self {
+        let (rate, burst) = if denying { ("1/day", 1) } else { ("1/s", WIDE) };
+        let rate = rate.parse().expect("a rate");
+        let limit = |number| Limit::new(format!("bench-{number}"), rate).burst(burst);
+        let limiter = Limiter::new(MemoryStore::default().max_keys(8_000_000));
+        Self { limiter, limits: (0..limits).map(limit).collect() }
     }
 
     #[inline]
     fn check(&self, key: &String) -> bool {
-        self.limiter.try_check(&self.limit, key).is_allowed()
+        match self.limits.as_slice() {
+            [limit] => self.limiter.try_check(limit, key).is_allowed(),
+            // All or nothing.
+            [first, ..] => {
+                let mut of = [(first, key); MOST_LIMITS];
+                for (place, limit) in of.iter_mut().zip(&self.limits) {
+                    place.0 = limit;
+                }
+                let of = &of[..self.limits.len()];
+                self.limiter.try_check_all(of, 1).is_ok_and(|decision| decision.is_allowed())
+            }
+            [] => true,
+        }
     }
 }
 
 /// governor, keyed, over dashmap.
-pub struct Governor(DefaultKeyedRateLimiter<String>);
+pub struct Governor(Vec<DefaultKeyedRateLimiter<String>>);
 
 impl Contender for Governor {
     const NAME: &'static str = "governor";
 
-    fn new(denying: bool) -> Self {
+    fn new(limits: usize, denying: bool) -> Self {
         let one = NonZeroU32::MIN;
         let quota = if denying {
             Quota::with_period(Duration::from_secs(86_400)).expect("a period")
         } else {
-            let many = NonZeroU32::new(1_000_000_000).unwrap_or(one);
-            Quota::per_second(many).allow_burst(many)
+            Quota::per_second(one).allow_burst(NonZeroU32::new(WIDE).unwrap_or(one))
         };
-        Self(DefaultKeyedRateLimiter::dashmap(quota))
+        Self((0..limits).map(|_| DefaultKeyedRateLimiter::dashmap(quota)).collect())
     }
 
     #[inline]
     fn check(&self, key: &String) -> bool {
-        self.0.check_key(key).is_ok()
+        // One after the other, up to the first that denies: it has no way to charge all or nothing.
+        self.0.iter().all(|limiter| limiter.check_key(key).is_ok())
     }
 }
 

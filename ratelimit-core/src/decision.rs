@@ -17,9 +17,16 @@ pub struct Decision<'a> {
     origin: Origin,
     /// Apart, because nearly every decision is about one limit and is only asked whether it admits.
     first: Part<'a>,
-    /// The next three in place, without allocating; not a `SmallVec`, whose empty room would be copied about.
-    more: [Option<Part<'a>>; 3],
-    rest: Vec<Part<'a>>,
+    more: More<'a>,
+}
+
+/// The other limits of a request.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "up to four limits are decided without allocating")]
+enum More<'a> {
+    None,
+    Few([Option<Part<'a>>; 3]),
+    Many(Vec<Part<'a>>),
 }
 
 /// One limit and what it said.
@@ -37,8 +44,7 @@ impl<'a> Decision<'a> {
             admitted: outcome.admitted || limit.is_shadow(),
             origin: Origin::Store,
             first: Part { limit: Some(Cow::Borrowed(limit)), outcome },
-            more: [None, None, None],
-            rest: Vec::new(),
+            more: More::None,
         }
     }
 
@@ -49,8 +55,12 @@ impl<'a> Decision<'a> {
             .zip(verdict.outcomes)
             .map(|(limit, outcome)| Part { limit: Some(Cow::Borrowed(limit)), outcome });
         let first = parts.next().unwrap_or(Part { limit: None, outcome: Outcome::admitted(u32::MAX) });
-        let more = std::array::from_fn(|_| parts.next());
-        Self { admitted: verdict.admitted, origin: verdict.origin, first, more, rest: parts.collect() }
+        let more = match parts.size_hint().1 {
+            Some(0) => More::None,
+            Some(..=3) => More::Few(std::array::from_fn(|_| parts.next())),
+            _ => More::Many(parts.collect()),
+        };
+        Self { admitted: verdict.admitted, origin: verdict.origin, first, more }
     }
 
     /// Whether the request may go on.
@@ -111,14 +121,22 @@ impl<'a> Decision<'a> {
             limit: part.limit.map(|limit| Cow::Owned(limit.into_owned())),
             outcome: part.outcome,
         };
-        let (first, more) = (own(self.first), self.more.map(|part| part.map(own)));
-        let rest = self.rest.into_iter().map(own).collect();
-        Decision { admitted: self.admitted, origin: self.origin, first, more, rest }
+        let more = match self.more {
+            More::None => More::None,
+            More::Few(parts) => More::Few(parts.map(|part| part.map(own))),
+            More::Many(parts) => More::Many(parts.into_iter().map(own).collect()),
+        };
+        Decision { admitted: self.admitted, origin: self.origin, first: own(self.first), more }
     }
 
     fn parts(&self) -> impl Iterator<Item = &Part<'a>> {
         let first = std::iter::once(&self.first).filter(|part| part.limit.is_some());
-        first.chain(self.more.iter().flatten()).chain(&self.rest)
+        let (few, many) = match &self.more {
+            More::None => (&[][..], &[][..]),
+            More::Few(parts) => (&parts[..], &[][..]),
+            More::Many(parts) => (&[][..], &parts[..]),
+        };
+        first.chain(few.iter().flatten()).chain(many)
     }
 
     /// Shadow limits speak for a request only where no other does.

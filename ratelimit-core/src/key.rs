@@ -16,22 +16,29 @@ const INLINE: usize = 64;
 /// can be lent without being copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key<'a> {
-    lead: [u8; 2],
+    /// One number, not two bytes: a processor that has just written the bytes apart would wait to read them
+    /// together.
+    lead: u16,
     rest: &'a [u8],
 }
 
 impl<'a> Key<'a> {
     /// The key of a limit that counts everything in one bucket.
-    pub const GLOBAL: Key<'static> = Key { lead: [0; 2], rest: &[] };
+    pub const GLOBAL: Key<'static> = Key { lead: 0, rest: &[] };
+
+    #[inline(always)]
+    const fn led(first: u8, second: u8, rest: &'a [u8]) -> Self {
+        Self { lead: first as u16 | (second as u16) << 8, rest }
+    }
 
     /// Takes bytes that a [`KeyBuf`] wrote, for instance ones that were kept side by side in a buffer.
     #[must_use]
     #[inline]
     pub const fn from_canonical(bytes: &'a [u8]) -> Self {
         match bytes {
-            [first, second, rest @ ..] => Self { lead: [*first, *second], rest },
+            [first, second, rest @ ..] => Self::led(*first, *second, rest),
             // No part begins with 0, so what is shorter than two bytes stays distinct.
-            _ => Self { lead: [0; 2], rest: bytes },
+            _ => Self { lead: 0, rest: bytes },
         }
     }
 
@@ -39,7 +46,13 @@ impl<'a> Key<'a> {
     #[must_use]
     #[inline]
     pub const fn parts(self) -> ([u8; 2], &'a [u8]) {
-        (self.lead, self.rest)
+        (self.lead.to_le_bytes(), self.rest)
+    }
+
+    /// From what [`Key::parts`] gave.
+    #[inline]
+    pub(crate) const fn from_parts(lead: [u8; 2], rest: &'a [u8]) -> Self {
+        Self::led(lead[0], lead[1], rest)
     }
 
     /// Whether this is the one key of a limit without key.
@@ -52,8 +65,8 @@ impl<'a> Key<'a> {
     /// The canonical bytes in memory of their own.
     #[must_use]
     pub fn to_vec(self) -> Vec<u8> {
-        let lead = if self.lead == [0; 2] { &[][..] } else { &self.lead };
-        [lead, self.rest].concat()
+        let lead = self.lead.to_le_bytes();
+        [if self.lead == 0 { &[][..] } else { &lead }, self.rest].concat()
     }
 }
 
@@ -249,30 +262,31 @@ pub trait AsKey {
     /// Appends the canonical bytes of this key.
     fn encode(&self, to: &mut KeyBuf);
 
-    /// Lends the key, copying it only where its canonical bytes are not at hand.
+    /// Lends the key, writing it into `room` only where its canonical bytes are not at hand.
     #[inline(always)]
-    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
-        let mut buffer = KeyBuf::new();
-        self.encode(&mut buffer);
-        to(buffer.key())
+    fn lend<'k>(&'k self, room: &'k mut Option<KeyBuf>) -> Key<'k> {
+        let buffer = room.insert(KeyBuf::new());
+        self.encode(buffer);
+        buffer.key()
     }
 }
 
 /// As [`AsKey::lend`], for a part of bytes.
 #[inline(always)]
-fn lend_bytes<R>(bytes: &[u8], to: impl FnOnce(Key<'_>) -> R) -> R {
-    let long;
-    let key = match u8::try_from(bytes.len()) {
-        Ok(length) if length < 0x80 => Key { lead: [tag::BYTES, length], rest: bytes },
-        _ => {
-            let mut buffer = KeyBuf::new();
-            buffer.push_bytes(bytes);
-            long = buffer;
-            long.key()
-        }
-    };
-    // One call, so that what is done with the key is put in line here.
-    to(key)
+fn lend_bytes<'k>(bytes: &'k [u8], room: &'k mut Option<KeyBuf>) -> Key<'k> {
+    match u8::try_from(bytes.len()) {
+        Ok(length) if length < 0x80 => Key::led(tag::BYTES, length, bytes),
+        _ => Key::from_canonical(written(bytes, room)),
+    }
+}
+
+/// Out of the way of short keys.
+#[cold]
+#[inline(never)]
+fn written<'k>(bytes: &[u8], room: &'k mut Option<KeyBuf>) -> &'k [u8] {
+    let buffer = room.insert(KeyBuf::new());
+    buffer.push_bytes(bytes);
+    buffer.bytes()
 }
 
 impl AsKey for KeyBuf {
@@ -281,21 +295,21 @@ impl AsKey for KeyBuf {
         to.append(self.bytes());
     }
 
-    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
-        to(self.key())
+    fn lend<'k>(&'k self, _: &'k mut Option<KeyBuf>) -> Key<'k> {
+        self.key()
     }
 }
 
 impl AsKey for Key<'_> {
     fn encode(&self, to: &mut KeyBuf) {
-        if self.lead != [0; 2] {
-            to.append(&self.lead);
+        if self.lead != 0 {
+            to.append(&self.lead.to_le_bytes());
         }
         to.append(self.rest);
     }
 
-    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
-        to(*self)
+    fn lend<'k>(&'k self, _: &'k mut Option<KeyBuf>) -> Key<'k> {
+        *self
     }
 }
 
@@ -306,8 +320,8 @@ impl AsKey for str {
     }
 
     #[inline(always)]
-    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
-        lend_bytes(self.as_bytes(), to)
+    fn lend<'k>(&'k self, room: &'k mut Option<KeyBuf>) -> Key<'k> {
+        lend_bytes(self.as_bytes(), room)
     }
 }
 
@@ -318,8 +332,8 @@ impl AsKey for String {
     }
 
     #[inline(always)]
-    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
-        lend_bytes(self.as_bytes(), to)
+    fn lend<'k>(&'k self, room: &'k mut Option<KeyBuf>) -> Key<'k> {
+        lend_bytes(self.as_bytes(), room)
     }
 }
 
@@ -329,8 +343,8 @@ impl AsKey for [u8] {
     }
 
     #[inline(always)]
-    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
-        lend_bytes(self, to)
+    fn lend<'k>(&'k self, room: &'k mut Option<KeyBuf>) -> Key<'k> {
+        lend_bytes(self, room)
     }
 }
 
@@ -340,8 +354,8 @@ impl AsKey for Vec<u8> {
     }
 
     #[inline(always)]
-    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
-        lend_bytes(self, to)
+    fn lend<'k>(&'k self, room: &'k mut Option<KeyBuf>) -> Key<'k> {
+        lend_bytes(self, room)
     }
 }
 
@@ -403,8 +417,8 @@ impl<T: AsKey + ?Sized> AsKey for &T {
     }
 
     #[inline(always)]
-    fn lend<R>(&self, to: impl FnOnce(Key<'_>) -> R) -> R {
-        (**self).lend(to)
+    fn lend<'k>(&'k self, room: &'k mut Option<KeyBuf>) -> Key<'k> {
+        (**self).lend(room)
     }
 }
 
@@ -480,12 +494,12 @@ mod tests {
     fn what_is_lent_is_what_would_be_written() {
         for length in [0, 1, 2, 16, 127, 128, 129, 1000] {
             let text = "x".repeat(length);
-            assert_eq!(text.lend(|key| key.to_vec()), bytes(&text), "{length}");
-            assert!(text.lend(|lent| lent == Key::from_canonical(&bytes(&text))));
-            assert_eq!(Some(&text).lend(|key| key.to_vec()), bytes(&text));
+            assert_eq!(text.lend(&mut None).to_vec(), bytes(&text), "{length}");
+            assert_eq!(text.lend(&mut None), Key::from_canonical(&bytes(&text)));
+            assert_eq!(Some(&text).lend(&mut None).to_vec(), bytes(&text));
         }
-        assert!(().lend(|key| key.is_global()) && !"".lend(|key| key.is_global()));
-        assert!(!None::<&str>.lend(|key| key.is_global()));
+        assert!(().lend(&mut None).is_global() && !"".lend(&mut None).is_global());
+        assert!(!None::<&str>.lend(&mut None).is_global());
     }
 
     proptest! {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::algorithm::{Op, Outcome, Receipt};
+use crate::algorithm::{Op, Outcome, Program, Receipt};
 use crate::decision::Decision;
 use crate::error::CheckError;
-use crate::key::{AsKey, Key, KeyBuf};
+use crate::key::{AsKey, KeyBuf};
 use crate::limit::Limit;
 use crate::store::{Charge, LocalStore, Store, Verdict};
+use crate::time::Nanos;
 
 #[cfg(feature = "tokio")]
 mod wait;
@@ -134,6 +135,23 @@ impl<S: Store> Limiter<S> {
         self.ask(limit, &key, Op::Reset).await.map(drop)
     }
 
+    /// Carries one key over from a quota to another of the same limit ([`Limit::with_quota`]), keeping the share
+    /// of it that is used: who had used half of 100 has used half of 1000. Windows and permits keep their counts.
+    ///
+    /// Without it nothing has to be done either: a bucket then keeps its time to full recovery, cut to that of
+    /// the new quota. In both cases the bound of the new quota holds from the change on.
+    ///
+    /// # Errors
+    /// When the store can't answer.
+    pub async fn rescale<K: AsKey>(&self, from: &Limit, to: &Limit, key: K) -> Result<(), CheckError> {
+        let key = encoded(&key);
+        let former = match from.program() {
+            Program::TokenBucket(bucket) => bucket.refill(),
+            _ => Nanos::ZERO,
+        };
+        self.ask(to, &key, Op::Rescale(former)).await.map(drop)
+    }
+
     /// Holds `estimate` units for a request whose cost is known only when it is over. Call
     /// [`Reservation::settle`] then; a reservation that is dropped instead stays charged.
     ///
@@ -194,8 +212,9 @@ impl<S: LocalStore> Limiter<S> {
     /// As [`Limiter::check`], at once.
     #[inline(always)]
     pub fn try_check<'l, K: AsKey>(&self, limit: &'l Limit, key: K) -> Decision<'l> {
-        let charge = |key: Key<'_>| self.store.decide_one(Charge { limit, key, op: Op::Take(1) });
-        Decision::one(limit, key.lend(charge))
+        let mut room = None;
+        let key = key.lend(&mut room);
+        Decision::one(limit, self.store.decide_one(Charge { limit, key, op: Op::Take(1) }))
     }
 
     /// As [`Limiter::check_all`], at once.

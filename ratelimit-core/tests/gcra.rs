@@ -582,3 +582,45 @@ fn a_stale_receipt_gives_back_no_more_than_the_refund_that_made_it_stale() {
     let outcome = key.step(&quota, now, Op::Refund(5, Some(second)));
     assert_eq!(outcome.remaining(), 10, "at most the five that were refunded before");
 }
+
+proptest! {
+    /// algorithms: a key's share used is kept, never less, and by no more than two nanoseconds and two ticks.
+    #[test]
+    fn rescaling_keeps_the_share_used(from in quota(), to in quota(), start in 0..HALF_TIME, taken in any::<u32>()) {
+        let (old, new) = (from.bucket(), to.bucket());
+        let now = Nanos::new(start);
+        let units = taken % from.burst + 1;
+        let (state, _) = old.step(0, now, Op::Take(units));
+        let state = state.unwrap();
+        let ahead = |state: u128| state.saturating_sub(u128::from(start) << 10);
+        let (after, outcome) = new.step(state, now, Op::Rescale(old.refill()));
+        let after = after.unwrap_or(state);
+        prop_assert!(outcome.admitted);
+        // used' / τ' ≥ used / τ, compared crosswise in nanoseconds, rounded towards the claim.
+        let (used, used_after) = (ahead(state), ahead(after));
+        let (t_old, t_new) = (u128::from(old.refill().get()), u128::from(new.refill().get()));
+        let exact = (used.div_ceil(1024) * t_new).div_ceil(t_old) << 10;
+        let most = new.interval_ticks() * u128::from(new.burst()) + new.interval_ticks() * u128::from(to.debt);
+        prop_assert_eq!(used_after, exact.min(most));
+        // The new quota's bound from now on: no more at once than is left of it.
+        let left = new.step(after, now, Op::Peek(1)).1.remaining();
+        prop_assert!(u128::from(left) * new.interval_ticks() + used_after <= new.interval_ticks() * u128::from(new.burst()) || left == 0);
+    }
+}
+
+#[test]
+fn half_used_of_a_hundred_is_half_used_of_a_thousand() {
+    let (old, new) = (
+        Gcra::new(100, Nanos::from_secs(3600), 100, 0).unwrap(),
+        Gcra::new(1000, Nanos::from_secs(86_400), 1000, 0).unwrap(),
+    );
+    let now = Nanos::from_secs(5);
+    let (state, _) = old.step(0, now, Op::Take(50));
+    let (state, outcome) = new.step(state.unwrap(), now, Op::Rescale(old.refill()));
+    assert_eq!((outcome.remaining(), outcome.reset_after), (500, Nanos::from_secs(43_200)));
+    // There and back, and nothing to a key that has recovered.
+    let (state, outcome) = old.step(state.unwrap(), now, Op::Rescale(new.refill()));
+    assert_eq!(outcome.remaining(), 50);
+    assert_eq!(new.step(state.unwrap(), Nanos::from_secs(9_999), Op::Rescale(old.refill())).0, None);
+    assert_eq!(new.step(0, now, Op::Rescale(old.refill())).0, None);
+}

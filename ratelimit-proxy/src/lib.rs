@@ -1,13 +1,18 @@
-//! Proxy.
+//! The proxy: everything but the few lines of the program around it (`main.rs`).
 
+mod admin;
 mod answer;
+mod app;
 mod deadlines;
 mod decide;
 mod exchange;
 mod fault;
+mod socket;
 mod state;
+mod supervise;
 mod upstream;
 
+pub mod cli;
 pub mod config;
 pub mod facts;
 pub mod identity;

@@ -14,10 +14,12 @@ use ratelimit_core::time::Clock as _;
 use ratelimit_core::{KeyBuf, MemoryStore, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 
-use crate::answer::Answers;
+use crate::answer::{Answers, KnownPolicy};
+use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
 use crate::policy::Policy;
 use crate::server::linger::Leftover;
+use crate::telemetry::log::RequestLog;
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::upstream::Target;
 use crate::upstream::pool::Pool;
@@ -66,6 +68,8 @@ pub struct Shared {
     pub answers: Answers,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
+    /// What is written about requests.
+    pub log: RequestLog,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
     /// The wall clock, for fields that name a point in time.
@@ -73,6 +77,24 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What a configuration comes to, with empty counters.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let policy = Policy::of(config);
+        let names: Vec<&str> = policy.rules().iter().map(|rule| rule.limit.name()).collect();
+        Self {
+            metrics: Metrics::new(&names),
+            policy,
+            store: MemoryStore::default().max_keys(config.store.max_keys).overflow(config.store.overflow),
+            upstream: config.upstream.clone(),
+            timeouts: config.server.timeouts,
+            answers: config.answers.clone(),
+            log: RequestLog::new(config.log),
+            max_connections: config.server.max_connections,
+            clock: SystemClock::default(),
+        }
+    }
+
     /// The time since the Unix epoch, read only where some field shows it.
     pub(crate) fn utc(&self) -> Nanos {
         match self.answers.fields.reset {
@@ -172,6 +194,7 @@ pub(crate) struct Client {
     pub(crate) keys: Cell<KeyBuf>,
     /// Field values that are the same for all requests of the connection, nearly always.
     pub(crate) forwarding: RefCell<Forwarding>,
+    pub(crate) policy: RefCell<KnownPolicy>,
     /// A body that nobody wants, being read so that the connection can go on.
     pub(crate) leftover: RefCell<Option<Leftover>>,
     unread: Cell<bool>,
@@ -208,6 +231,7 @@ impl Client {
             deadlines,
             keys: Cell::default(),
             forwarding: RefCell::default(),
+            policy: RefCell::default(),
             leftover: RefCell::default(),
             unread: Cell::new(false),
             phase: Cell::new(Phase::Between),

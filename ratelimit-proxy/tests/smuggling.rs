@@ -18,9 +18,11 @@
 
 mod support;
 
+use ratelimit_core::Limit;
+use ratelimit_proxy::config::LimitConfig;
 use support::origin::{Origin, Seen};
-use support::proxy::Proxy;
-use support::raw_client::Client;
+use support::proxy::{Proxy, Setup};
+use support::raw_client::{self, Client};
 
 /// Asked for behind each message: it must never be understood as part of it, nor answered where the message
 /// before it was in doubt.
@@ -38,7 +40,10 @@ struct Outcome {
 /// request asks it to.
 async fn send(message: &[u8]) -> Outcome {
     let origin = Origin::hello().await;
-    let proxy = Proxy::path_scoped(origin.address);
+    // Where some limit looks at paths: then they must be readable in one way only.
+    let mut elsewhere = LimitConfig::by_client(Limit::new("elsewhere", "1/day".parse().unwrap()));
+    elsewhere.matches.path = Some("/never/asked/for".parse().unwrap());
+    let proxy = Setup::rules([elsewhere]).start(origin.address);
     let mut client = Client::connect(proxy.address).await;
     client
         .try_send(
@@ -317,6 +322,16 @@ async fn heads_have_a_size() {
 #[tokio::test]
 async fn the_preface_of_http_2_closes_the_connection() {
     refused("preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &[400, 0]).await;
+}
+
+#[tokio::test]
+async fn paths_are_left_alone_where_no_limit_looks_at_them() {
+    for path in ["/a%2fb", "//double///slash", "/a/./b/../c", "/%7Euser;v=1/"] {
+        let origin = Origin::hello().await;
+        let proxy = Proxy::plain(origin.address);
+        assert_eq!(raw_client::get(proxy.address, path).await.status, 200);
+        assert_eq!(origin.only().line(), format!("GET {path} HTTP/1.1"));
+    }
 }
 
 #[tokio::test]

@@ -1,46 +1,67 @@
-//! Our limiter beside governor: nanoseconds a decision, in alternating rounds of one run, and the ratio of the
-//! medians.
+//! Our limiter beside governor: nanoseconds a decision, in alternating rounds of one run.
 //!
-//!     cargo run --release -p benches --bin decision
+//!     cargo run --release -p benches --bin decision              # everything, about two minutes
+//!     cargo run --release -p benches --bin decision -- '1 M' denied    # the rows whose name has one of these
+//!
+//! Printed are the median of each with the quartiles beside it, and the median of the rounds' ratios.
 
 use benches::{Contender, Governor, Ours, run, warm_up};
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 11;
 
 struct Row {
     name: &'static str,
     keys: u64,
     threads: usize,
+    limits: usize,
     denying: bool,
     decisions: u64,
 }
 
-const ROWS: [Row; 8] = [
-    Row { name: "1 key", keys: 1, threads: 1, denying: false, decisions: 3_000_000 },
-    Row { name: "10 k keys", keys: 10_000, threads: 1, denying: false, decisions: 3_000_000 },
-    Row { name: "1 M keys", keys: 1_000_000, threads: 1, denying: false, decisions: 1_500_000 },
-    Row { name: "5 M keys", keys: 5_000_000, threads: 1, denying: false, decisions: 1_500_000 },
-    Row { name: "1 key", keys: 1, threads: 2, denying: false, decisions: 2_000_000 },
-    Row { name: "1 key, denied", keys: 1, threads: 2, denying: true, decisions: 3_000_000 },
-    Row { name: "10 k keys", keys: 10_000, threads: 2, denying: false, decisions: 2_000_000 },
-    Row { name: "1 M keys", keys: 1_000_000, threads: 2, denying: false, decisions: 1_500_000 },
+const fn row(name: &'static str, keys: u64, threads: usize, decisions: u64) -> Row {
+    Row { name, keys, threads, limits: 1, denying: false, decisions }
+}
+
+const fn limits(name: &'static str, limits: usize) -> Row {
+    Row { limits, ..row(name, 10_000, 1, 2_000_000 / limits as u64) }
+}
+
+const ROWS: [Row; 13] = [
+    row("1 key", 1, 1, 2_000_000),
+    Row { denying: true, ..row("1 key, denied", 1, 1, 2_000_000) },
+    row("10 k keys", 10_000, 1, 1_500_000),
+    row("1 M keys", 1_000_000, 1, 700_000),
+    row("5 M keys", 5_000_000, 1, 700_000),
+    row("1 key", 1, 2, 1_500_000),
+    Row { denying: true, ..row("1 key, denied", 1, 2, 2_000_000) },
+    row("10 k keys", 10_000, 2, 1_000_000),
+    row("1 M keys", 1_000_000, 2, 700_000),
+    limits("10 k keys, 1 limit", 1),
+    limits("10 k keys, 2 limits", 2),
+    limits("10 k keys, 8 limits", 8),
+    limits("10 k keys, 32 limits", 32),
 ];
 
 fn main() {
-    println!("| keys | threads | {} ns | {} ns | times as fast |", Ours::NAME, Governor::NAME);
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    println!("| | threads | {} ns | {} ns | times as fast |", Ours::NAME, Governor::NAME);
     println!("|---|---|---|---|---|");
     for row in ROWS {
-        let (ours, peer) = (Ours::new(row.denying), Governor::new(row.denying));
+        if !wanted.is_empty() && !wanted.iter().any(|word| row.name.contains(word)) {
+            continue;
+        }
+        let (ours, peer) = (Ours::new(row.limits, row.denying), Governor::new(row.limits, row.denying));
         warm_up(&ours, row.keys);
         warm_up(&peer, row.keys);
-        let mut samples = [Vec::new(), Vec::new()];
+        let mut samples = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
-            let [a, b] = &mut samples;
-            a.push(nanos(&ours, &row));
-            b.push(nanos(&peer, &row));
+            let (a, b) = (nanos(&ours, &row), nanos(&peer, &row));
+            for (samples, value) in samples.iter_mut().zip([a, b, b / a]) {
+                samples.push(value);
+            }
         }
-        let [ours, peer] = samples.map(median);
-        println!("| {} | {} | {ours:.1} | {peer:.1} | {:.2} |", row.name, row.threads, peer / ours);
+        let [ours, peer, ratio] = samples.map(Spread::of);
+        println!("| {} | {} | {ours:.1} | {peer:.1} | {ratio:.2} |", row.name, row.threads);
     }
 }
 
@@ -48,7 +69,21 @@ fn nanos<C: Contender>(limiter: &C, row: &Row) -> f64 {
     run(limiter, row.keys, row.threads, row.decisions).as_secs_f64() * 1e9 / row.decisions as f64
 }
 
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+/// The median and the quartiles of some samples.
+struct Spread([f64; 3]);
+
+impl Spread {
+    fn of(mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        let at = |quarter: usize| samples.get(samples.len() * quarter / 4).copied().unwrap_or(f64::NAN);
+        Self([at(1), at(2), at(3)])
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = f.precision().unwrap_or(1);
+        let [low, median, high] = self.0;
+        write!(f, "{median:.digits$} ({low:.digits$}–{high:.digits$})")
+    }
 }

@@ -57,6 +57,7 @@ impl Concurrency {
                 ((after < held).then_some(after.into()), Outcome::admitted(self.limit.saturating_sub(after)))
             }
             Op::Reset => ((held > 0).then_some(0), Outcome::admitted(self.limit)),
+            Op::Rescale(_) => (None, Outcome::admitted(left)),
         }
     }
 }

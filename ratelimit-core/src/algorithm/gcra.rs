@@ -121,6 +121,18 @@ impl Gcra {
                 ((after < tat).then_some(after), self.outcome(now, after, after, None, true))
             }
             Op::Reset => ((tat != 0).then_some(0), self.outcome(now, now, now, None, true)),
+            Op::Rescale(former) => {
+                // Not from the base, which was cut by the new quota. Rounded up to nanoseconds, so that the product
+                // stays below 2¹²⁰; never less than the share used, and at most two nanoseconds more.
+                let used = u128::from(to_nanos(tat.saturating_sub(now)).get());
+                let (from, to) = (u128::from(former.get()), u128::from(self.refill().get()));
+                let used = if from == 0 { used } else { (used * to).div_ceil(from) };
+                let after = if tat > now { (now + (used << TICK_BITS)).min(most) } else { tat };
+                (
+                    (after != tat).then_some(after),
+                    self.outcome(now, after.max(now), after.max(now), None, true),
+                )
+            }
         }
     }
 

@@ -58,6 +58,10 @@ pub enum Op {
     Refund(u32, Option<Receipt>),
     /// Forget everything: a fresh start.
     Reset,
+    /// The key's quota has changed, from one that fills in that time to the one of this charge: keep the share
+    /// that is used. For a token bucket; the counts of other algorithms stay as they are. Without it a bucket
+    /// keeps its time to full recovery, cut to what the new quota can have.
+    Rescale(Nanos),
 }
 
 impl Op {
@@ -105,6 +109,10 @@ pub struct Outcome {
     pub receipt: Receipt,
 }
 
+/// The fields of an [`Outcome`] on the way out of a function that is seldom called. As they are of another type,
+/// the compiler does not make one place in memory of this outcome and of one that is usually in registers.
+pub(crate) type Fields = (bool, u128, u128, Nanos, Option<Nanos>, Receipt);
+
 impl Outcome {
     /// An outcome with `remaining` whole units left, admitted, fully recovered.
     #[must_use]
@@ -142,10 +150,14 @@ impl Outcome {
         self
     }
 
-    /// The same, taken over field by field, so that the compiler need not keep both in memory.
-    #[inline(always)]
-    pub(crate) fn by_field(self) -> Self {
+    pub(crate) const fn into_fields(self) -> Fields {
         let Self { admitted, room, unit, reset_after, retry_after, receipt } = self;
+        (admitted, room, unit, reset_after, retry_after, receipt)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_fields(fields: Fields) -> Self {
+        let (admitted, room, unit, reset_after, retry_after, receipt) = fields;
         Self { admitted, room, unit, reset_after, retry_after, receipt }
     }
 

@@ -154,6 +154,8 @@ impl SlidingWindow {
                 let empty = Ring { cells: [0; CELLS], ..ring };
                 ((used > 0).then_some(empty), self.outcome(&empty, now, 0, None, true))
             }
+            // Counts are counts; a ring of another length was gathered above.
+            Op::Rescale(_) => (cut.then_some(ring), self.outcome(&ring, now, used, None, true)),
         }
     }
 

@@ -12,12 +12,13 @@ use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
 use super::{Limiter, Permit, encoded};
-use crate::algorithm::Op;
+use crate::algorithm::{Op, Program};
 use crate::decision::Decision;
 use crate::error::CheckError;
 use crate::key::{AsKey, KeyBuf};
 use crate::limit::{Limit, LimitId};
 use crate::store::Store;
+use crate::time::Nanos;
 
 /// The queues of all keys that somebody waits for.
 #[derive(Debug, Default)]
@@ -37,6 +38,8 @@ struct Place<'q> {
     queues: &'q Queues,
     key: QueueKey,
     head: Arc<Semaphore>,
+    /// How many stood in the queue before.
+    ahead: usize,
 }
 
 impl Queues {
@@ -46,10 +49,11 @@ impl Queues {
             .0
             .entry(key.clone())
             .or_insert_with(|| Queue { head: Arc::new(Semaphore::new(1)), waiting: 0 });
+        let ahead = queue.waiting;
         queue.waiting += 1;
         let head = Arc::clone(&queue.head);
         drop(queue);
-        Place { queues: self, key, head }
+        Place { queues: self, key, head, ahead }
     }
 
     #[cfg(test)]
@@ -108,6 +112,44 @@ impl<S: Store> Limiter<S> {
         }
     }
 
+    /// As [`Limiter::until_ready_n`], if it can be within `timeout`. `None` when it cannot, and nothing is
+    /// charged: at once where that can be told, from the wait that the limit says and the units those ahead
+    /// in the queue will take if each takes as many; else when the time is over.
+    ///
+    /// # Errors
+    /// When the cost is more than the limit can ever hold, or the store can't answer.
+    pub async fn until_ready_within<'l, K: AsKey>(
+        &self,
+        limit: &'l Limit,
+        key: K,
+        cost: u32,
+        timeout: Duration,
+    ) -> Result<Option<Decision<'l>>, CheckError> {
+        // Nobody waits longer than a year; a sum of instants could overflow.
+        let start = tokio::time::Instant::now();
+        let end = start + timeout.min(Duration::from_secs(31_556_952));
+        let left = || Nanos::from(end.saturating_duration_since(tokio::time::Instant::now()));
+        let key = encoded(&key);
+        let place = self.queues.join(limit, &key);
+        if place.ahead > 0 {
+            let now = self.ask(limit, &key, Op::Peek(cost)).await?;
+            let wait = now.retry_after().unwrap_or(Nanos::ZERO);
+            if wait.saturating_add(time_for(limit, cost, place.ahead)) > left() {
+                return Ok(None);
+            }
+        }
+        let head = Arc::clone(&place.head).acquire_owned();
+        let Ok(_head) = tokio::time::timeout_at(end, head).await else { return Ok(None) };
+        loop {
+            let decision = self.ask(limit, &key, Op::Take(cost)).await?;
+            match decision.retry_after() {
+                Some(wait) if wait > left() => return Ok(None),
+                Some(wait) => tokio::time::sleep(Duration::from(wait)).await,
+                None => return Ok(Some(decision)),
+            }
+        }
+    }
+
     /// Waits for a permit of a concurrency limit, in the order in which calls for the key came.
     ///
     /// Permits released in this process are noticed within 10 ms.
@@ -126,6 +168,14 @@ impl<S: Store> Limiter<S> {
             }
         }
     }
+}
+
+/// In which so many times `cost` units come back, where that is steady.
+fn time_for(limit: &Limit, cost: u32, times: usize) -> Nanos {
+    let Program::TokenBucket(bucket) = limit.program() else { return Nanos::ZERO };
+    let units = u128::from(cost) * u128::try_from(times).unwrap_or(u128::MAX >> 64);
+    let ticks = bucket.interval_ticks().saturating_mul(units);
+    Nanos::new(u64::try_from(ticks >> 10).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -198,5 +248,29 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(first);
         waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_in_time_is_told_at_once_and_costs_nothing() {
+        let limiter = limiter();
+        let limit = Limit::new("slow", "1/s".parse().unwrap());
+        let within = |seconds| limiter.until_ready_within(&limit, "k", 1, Duration::from_secs(seconds));
+        let start = tokio::time::Instant::now();
+        assert!(within(0).await.unwrap().is_some());
+        assert!(within(0).await.unwrap().is_none());
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        // Two wait for one and two seconds; a third would have to wait three.
+        let (first, second, third, early) = tokio::join!(within(2), within(2), within(2), async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let late = within(2).await.unwrap().is_none();
+            (late, start.elapsed() < Duration::from_millis(10))
+        });
+        assert!(first.unwrap().is_some() && second.unwrap().is_some() && third.unwrap().is_none());
+        assert_eq!(early, (true, true), "told at once");
+        assert!(start.elapsed() < Duration::from_millis(2_010), "{:?}", start.elapsed());
+        assert!(within(1).await.unwrap().is_some(), "whoever gave up has charged nothing");
+        assert_eq!(limiter.queues.len(), 0);
+        let error = limiter.until_ready_within(&limit, "k", 2, Duration::MAX / 4).await.unwrap_err();
+        assert!(matches!(error, CheckError::CostExceedsLimit { .. }), "{error}");
     }
 }

@@ -76,7 +76,7 @@ pub struct Match {
     /// The client's address lies in one of these networks; any if empty.
     pub client_ip: Vec<IpNet>,
     /// This does not hold.
-    pub not: Option<Box<Match>>,
+    pub not: Option<Box<Self>>,
 }
 
 /// One limit and what it applies to.

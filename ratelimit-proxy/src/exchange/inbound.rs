@@ -19,12 +19,12 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// A request that may be asked about.
 #[derive(Debug)]
-pub(super) struct Inbound<'r> {
+pub(crate) struct Inbound<'r> {
     /// In lower case, without port; empty if an HTTP/1.0 client names none.
-    pub(super) host: Cow<'r, str>,
+    pub(crate) host: Cow<'r, str>,
     /// What limits match.
-    pub(super) path: Path<'r>,
-    pub(super) query: &'r str,
+    pub(crate) path: Path<'r>,
+    pub(crate) query: &'r str,
     /// What `Host` has to say, where it must be said differently from how it came.
     authority: Option<&'r str>,
     absolute: bool,
@@ -32,7 +32,7 @@ pub(super) struct Inbound<'r> {
 
 /// The path as limits see it.
 #[derive(Debug)]
-pub(super) enum Path<'r> {
+pub(crate) enum Path<'r> {
     /// As it came, because no limit looks at it, or because it is the `*` of OPTIONS.
     Raw(&'r str),
     /// Its one canonical form.
@@ -49,7 +49,7 @@ pub(super) struct Outbound {
 }
 
 impl Path<'_> {
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             Path::Raw(path) => path,
             Path::Normal(path) => path.as_str(),
@@ -58,11 +58,16 @@ impl Path<'_> {
 }
 
 /// Takes a request in. `path_scoped`: some limit looks at the path, so it must be readable in one way only.
-pub(super) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Fault> {
+pub(crate) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Fault> {
     method(&head.method)?;
-    size(&head.headers)?;
-    transfer_coding(&head.headers)?;
-    let named = host_field(head)?;
+    let seen = Survey::of(&head.headers);
+    if seen.bytes > MAX_HEAD {
+        return Err(Fault::HeadTooLarge);
+    }
+    if seen.is_coded {
+        transfer_coding(&head.headers)?;
+    }
+    let named = seen.host(head.version)?;
     let uri = &head.uri;
     let (authority, absolute) = match (uri.scheme(), uri.authority()) {
         (None, None) => (None, false),
@@ -79,6 +84,7 @@ pub(super) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Faul
     };
     let path = match uri.path() {
         "*" if head.method == Method::OPTIONS => Path::Raw("*"),
+        "*" => return Err(Fault::Malformed("the request target * is for OPTIONS only")),
         path if !path.starts_with('/') => {
             return Err(Fault::Malformed("the request target is neither a path nor a URL"));
         }
@@ -118,7 +124,7 @@ impl Inbound<'_> {
 
 impl Outbound {
     /// Makes the head of a request that was let in fit for the upstream.
-    pub(super) fn apply(self, mut head: Parts, client: &Client) -> Parts {
+    pub(super) fn apply(self, head: &mut Parts, client: &Client) {
         let shared = &client.worker.shared;
         if let Some(target) = self.target {
             head.uri = target;
@@ -130,7 +136,6 @@ impl Outbound {
             head.headers.insert(header::HOST, shared.upstream.authority().clone());
         }
         hop::add_forwarding(&mut head.headers, client, head.version, shared.policy.trusts(client.peer));
-        head
     }
 }
 
@@ -139,9 +144,42 @@ fn method(method: &Method) -> Result<(), Fault> {
     if *method == Method::CONNECT || *method == Method::TRACE { Err(Fault::Method) } else { Ok(()) }
 }
 
-fn size(headers: &HeaderMap) -> Result<(), Fault> {
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if bytes > MAX_HEAD { Err(Fault::HeadTooLarge) } else { Ok(()) }
+/// What is to be known of a head's fields, found in one pass.
+#[derive(Default)]
+struct Survey<'r> {
+    /// Of names and values.
+    bytes: usize,
+    /// Whether there is a transfer coding.
+    is_coded: bool,
+    host: Option<&'r HeaderValue>,
+    hosts: usize,
+}
+
+impl<'r> Survey<'r> {
+    fn of(headers: &'r HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            seen.bytes += name.as_str().len() + value.len();
+            match *name {
+                header::HOST => {
+                    seen.host = Some(value);
+                    seen.hosts += 1;
+                }
+                header::TRANSFER_ENCODING => seen.is_coded = true,
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    /// The one `Host` field; HTTP/1.0 may do without.
+    fn host(&self, version: Version) -> Result<&'r str, Fault> {
+        match (self.host, self.hosts) {
+            (Some(line), 1) => host(line.to_str().map_err(|_| Fault::Malformed(BAD_HOST))?),
+            (None, _) if version == Version::HTTP_10 => Ok(""),
+            _ => Err(Fault::Malformed(BAD_HOST)),
+        }
+    }
 }
 
 /// hyper takes any list that ends in `chunked` and decodes that one coding; what is left would be passed on
@@ -165,16 +203,6 @@ fn transfer_coding(headers: &HeaderMap) -> Result<(), Fault> {
 
 const BAD_HOST: &str = "the host is missing, invalid or given more than once";
 
-/// The one `Host` field; HTTP/1.0 may do without.
-fn host_field(head: &Parts) -> Result<&str, Fault> {
-    let mut lines = head.headers.get_all(header::HOST).iter();
-    match (lines.next(), lines.next()) {
-        (Some(line), None) => host(line.to_str().map_err(|_| Fault::Malformed(BAD_HOST))?),
-        (None, _) if head.version == Version::HTTP_10 => Ok(""),
-        _ => Err(Fault::Malformed(BAD_HOST)),
-    }
-}
-
 /// The host of an authority, without its port; nothing else may be there (RFC 3986 §3.2). A comma is a valid
 /// character of a name there, but on the wire it means two fields that somebody joined.
 fn host(authority: &str) -> Result<&str, Fault> {
@@ -186,12 +214,12 @@ fn host(authority: &str) -> Result<&str, Fault> {
         }
         (authority.get(..address.len() + 2).unwrap_or_default(), port)
     } else {
-        let (host, port) = authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon));
-        let proper = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);
-        if host.is_empty() || !host.bytes().all(proper) {
-            return bad;
+        let end = authority.bytes().position(|byte| !is_reg_name(byte)).unwrap_or(authority.len());
+        // What ends it can only be the colon before a port.
+        match authority.split_at_checked(end) {
+            Some(parts) if end > 0 => parts,
+            _ => return bad,
         }
-        (host, port)
     };
     let digits = port.strip_prefix(':').unwrap_or("0");
     if !port.is_empty() && !port.starts_with(':')
@@ -201,6 +229,28 @@ fn host(authority: &str) -> Result<&str, Fault> {
         return bad;
     }
     Ok(host)
+}
+
+/// Characters of a name (RFC 3986 §3.2.2), without the comma.
+const fn is_reg_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'%'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b';'
+                | b'='
+        )
 }
 
 /// A host as limits see it: in lower case and without the dot that may end a full name, since upstreams take

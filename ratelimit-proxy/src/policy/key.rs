@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::source::{Reader, Value};
 use crate::config::Missing;
-use crate::config::words::{KeyPart, PathPattern};
+use crate::config::words::{KeyPart, PathPattern, Source};
 use crate::facts::Facts;
 
 /// The compiled key of a limit.
@@ -40,7 +40,7 @@ impl KeyReader {
         pattern: Option<&PathPattern>,
         ipv6_prefix: u8,
     ) -> Self {
-        let reader = |source: &_| Reader::new(source, pattern, ipv6_prefix);
+        let reader = |source: &Source| Reader::new(source, pattern, ipv6_prefix);
         let part = |part: &KeyPart| match part {
             KeyPart::One(source) => Part::One(reader(source)),
             KeyPart::First(sources) => Part::First(sources.iter().map(reader).collect()),
@@ -70,14 +70,6 @@ impl KeyReader {
     /// For each part, whether it can be the client's address.
     pub(super) fn addresses(&self) -> impl Iterator<Item = bool> {
         self.parts.iter().map(|part| part.readers().iter().any(|reader| matches!(reader, Reader::Client(_))))
-    }
-
-    /// The key of a request by itself.
-    #[cfg(test)]
-    pub(super) fn encoded(&self, facts: &Facts<'_>) -> KeyBuf {
-        let mut keys = KeyBuf::new();
-        write(&self.read(facts), &mut keys);
-        keys
     }
 }
 

@@ -85,7 +85,7 @@ impl Reader {
         }
     }
 
-    pub(super) const fn looks_at_path(&self) -> bool {
+    pub(super) fn looks_at_path(&self) -> bool {
         matches!(self, Self::Segment(_) | Self::Path)
     }
 }

@@ -8,6 +8,7 @@ mod io;
 pub(crate) mod linger;
 mod worker;
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -21,6 +22,7 @@ pub use self::drain::Drained;
 use self::drain::Stage;
 use self::worker::{Setup, run, runtime};
 use crate::state::Shared;
+use crate::supervise::keep;
 
 /// Connections the kernel holds for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -95,7 +97,7 @@ impl Server {
         for (number, listeners) in listeners.threads.into_iter().enumerate() {
             let setup = Setup {
                 shared: Arc::clone(shared),
-                listeners,
+                listeners: RefCell::new(listeners),
                 max_connections: shared.max_connections.div_ceil(count),
                 stage: server.stage.subscribe(),
             };
@@ -104,7 +106,11 @@ impl Server {
             let main = move || match runtime() {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    let result = runtime.block_on(run(setup));
+                    let metrics = Arc::clone(&setup.shared.metrics);
+                    let result = runtime.block_on(keep("worker", &metrics, || run(&setup)));
+                    if let Err(error) = &result {
+                        tracing::error!(%error, "a thread that serves has ended");
+                    }
                     // What is left of connections ends here, before anybody hears that it did.
                     drop(runtime);
                     let _ = ended.send(result);

@@ -1,6 +1,7 @@
 //! One thread of the proxy: a runtime of its own, its own listeners, its own connections to the upstream.
 //! Nothing of a request ever leaves it.
 
+use std::cell::RefCell;
 use std::io;
 use std::net;
 use std::rc::Rc;
@@ -14,12 +15,14 @@ use tokio::time::Instant;
 use super::accept::{accept, accept_rest};
 use super::drain::{Drained, Stage};
 use crate::state::{Shared, Worker};
+use crate::supervise::keep;
 use crate::upstream::pool::SWEEP;
 
 /// What a thread is given.
 pub(super) struct Setup {
     pub(super) shared: Arc<Shared>,
-    pub(super) listeners: Vec<net::TcpListener>,
+    /// Taken away when the thread stops: a socket that somebody holds goes on taking connections.
+    pub(super) listeners: RefCell<Vec<net::TcpListener>>,
     pub(super) max_connections: usize,
     pub(super) stage: watch::Receiver<Stage>,
 }
@@ -30,19 +33,26 @@ pub(super) fn runtime() -> io::Result<LocalRuntime> {
 }
 
 /// Serves until told to stop.
-pub(super) async fn run(setup: Setup) -> io::Result<Drained> {
-    let worker = Worker::new(setup.shared);
+pub(super) async fn run(setup: &Setup) -> io::Result<Drained> {
+    let worker = Worker::new(Arc::clone(&setup.shared));
     let slots = Arc::new(Semaphore::new(setup.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let mut accepting = Vec::new();
-    for listener in setup.listeners {
-        let listener = Rc::new(TcpListener::from_std(listener)?);
-        let task = accept(Rc::clone(&worker), Rc::clone(&listener), Arc::clone(&slots));
+    for listener in &*setup.listeners.borrow() {
+        let listener = Rc::new(TcpListener::from_std(listener.try_clone()?)?);
+        let task = {
+            let (worker, listener, slots) = (Rc::clone(&worker), Rc::clone(&listener), Arc::clone(&slots));
+            keep("accept", &setup.shared.metrics, move || {
+                accept(Rc::clone(&worker), Rc::clone(&listener), Arc::clone(&slots))
+            })
+        };
         accepting.push((tokio::task::spawn_local(task), listener));
     }
-    tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    let swept = Rc::clone(&worker);
+    tokio::task::spawn_local(keep("sweep", &setup.shared.metrics, move || sweep(Rc::clone(&swept))));
 
-    let mut stage = setup.stage;
+    let mut stage = setup.stage.clone();
     let until = stopped(&mut stage).await;
+    drop(setup.listeners.take());
     for (task, listener) in accepting {
         task.abort();
         accept_rest(&worker, &listener, &slots).await;

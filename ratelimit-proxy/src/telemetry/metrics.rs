@@ -1,10 +1,16 @@
-//! Stand-in until the metrics land: the same calls, hardly any memory.
+//! Counters. Names and labels are in `exposition.rs`; here is what is counted.
+//!
+//! A thread counts for itself ([`WorkerMetrics`]), with plain loads and stores to memory that no other thread
+//! writes; whoever asks adds the threads up ([`Metrics::totals`]). Nothing here grows with what clients send:
+//! the counters are those of the configured limits and of the enums below.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
+
+use super::histogram::{Distribution, Histogram};
 
 /// What a limit said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +29,18 @@ pub enum DecisionOutcome {
     Local,
 }
 
+impl DecisionOutcome {
+    /// All of them, with the words that stand for them in metrics.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Allowed, "allowed"),
+        (Self::Denied, "denied"),
+        (Self::ShadowDenied, "shadow_denied"),
+        (Self::FailedOpen, "failed_open"),
+        (Self::FailedClosed, "failed_closed"),
+        (Self::Local, "local"),
+    ];
+}
+
 /// What a peer did wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
@@ -36,47 +54,274 @@ pub enum ProtocolError {
     Other,
 }
 
+impl ProtocolError {
+    /// All of them, with the words that stand for them in metrics.
+    pub const ALL: [(Self, &'static str); 4] =
+        [(Self::Head, "head"), (Self::Body, "body"), (Self::Timeout, "timeout"), (Self::Other, "other")];
+}
+
+/// The classes of status codes, as they stand in metrics.
+pub const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
 /// All of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
+    limits: Box<[Box<str>]>,
+    /// Those of threads that are gone stay: counters never go back.
+    workers: Mutex<Vec<Arc<WorkerMetrics>>>,
+    panics: AtomicU64,
+    restarts: AtomicU64,
+}
+
+/// Of one thread. Only that thread may count here.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerMetrics {
+    limits: Box<[LimitCounters]>,
+    classes: [AtomicU64; CODE_CLASSES.len()],
+    requests: Histogram,
+    upstream: Histogram,
+    opened: AtomicU64,
+    closed: AtomicU64,
+    errors: [AtomicU64; ProtocolError::ALL.len()],
     panics: AtomicU64,
 }
 
-impl Metrics {
-    /// For these limits.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct LimitCounters {
+    outcomes: [AtomicU64; DecisionOutcome::ALL.len()],
+    near: AtomicU64,
+}
+
+/// The sum over all threads.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// One for each limit, in their order.
+    pub limits: Vec<LimitTotals>,
+    /// Requests answered, in the order of [`CODE_CLASSES`].
+    pub classes: [u64; CODE_CLASSES.len()],
+    /// How long they took, to the end of the response.
+    pub requests: Distribution,
+    /// How long the upstream took, to the head of its response.
+    pub upstream: Distribution,
+    /// Clients' connections at the moment.
+    pub connections: u64,
+    /// In the order of [`ProtocolError::ALL`].
+    pub errors: [u64; ProtocolError::ALL.len()],
+    /// Panics caught: bugs.
+    pub panics: u64,
+    /// Background tasks that died and were started again.
+    pub restarts: u64,
+}
+
+/// What one limit said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitTotals {
+    /// Its name.
+    pub name: Box<str>,
+    /// In the order of [`DecisionOutcome::ALL`].
+    pub outcomes: [u64; DecisionOutcome::ALL.len()],
+    /// Decisions that left less than a fifth.
+    pub near: u64,
+}
+
+impl LimitTotals {
+    /// How often it said that.
     #[must_use]
-    pub fn new(_limits: &[&str]) -> Arc<Self> {
-        Arc::default()
+    pub fn said(&self, outcome: DecisionOutcome) -> u64 {
+        self.outcomes.get(outcome as usize).copied().unwrap_or_default()
+    }
+}
+
+impl Metrics {
+    /// For limits of these names, in the order of the policy's rules.
+    #[must_use]
+    pub fn new(limits: &[&str]) -> Arc<Self> {
+        Arc::new(Self {
+            limits: limits.iter().map(|name| Box::from(*name)).collect(),
+            workers: Mutex::default(),
+            panics: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+        })
     }
 
     /// For one more thread.
     #[must_use]
     pub fn worker(self: &Arc<Self>) -> Arc<WorkerMetrics> {
-        Arc::new(WorkerMetrics(Arc::clone(self)))
+        let worker = Arc::new(WorkerMetrics {
+            limits: self.limits.iter().map(|_| LimitCounters::default()).collect(),
+            classes: <[AtomicU64; CODE_CLASSES.len()]>::default(),
+            requests: Histogram::default(),
+            upstream: Histogram::default(),
+            opened: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            errors: <[AtomicU64; ProtocolError::ALL.len()]>::default(),
+            panics: AtomicU64::new(0),
+        });
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
+        worker
+    }
+
+    /// A panic outside of any request.
+    pub fn panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something in the background died and was started again.
+    pub fn restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds all threads up. Counters that are written meanwhile may or may not be in it.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let limits =
+            self.limits.iter().map(|name| LimitTotals { name: name.clone(), ..LimitTotals::default() });
+        let mut totals = Totals {
+            limits: limits.collect(),
+            panics: self.panics.load(Ordering::Relaxed),
+            restarts: self.restarts.load(Ordering::Relaxed),
+            ..Totals::default()
+        };
+        for worker in &*self.workers.lock().unwrap_or_else(PoisonError::into_inner) {
+            worker.add_to(&mut totals);
+        }
+        totals
     }
 }
 
-/// Of one thread.
-#[derive(Debug)]
-pub struct WorkerMetrics(Arc<Metrics>);
-
 impl WorkerMetrics {
-    /// A limit said something.
-    pub fn decision(&self, _rule: usize, _outcome: DecisionOutcome) {}
-    /// More than four fifths are used.
-    pub fn near_limit(&self, _rule: usize) {}
+    /// The limit of that number said something.
+    pub fn decision(&self, rule: usize, outcome: DecisionOutcome) {
+        if let Some(count) = self.limits.get(rule).and_then(|limit| limit.outcomes.get(outcome as usize)) {
+            add(count, 1);
+        }
+    }
+
+    /// Of the limit of that number, more than four fifths are used.
+    pub fn near_limit(&self, rule: usize) {
+        if let Some(limit) = self.limits.get(rule) {
+            add(&limit.near, 1);
+        }
+    }
+
     /// A request was answered.
-    pub fn request(&self, _status: StatusCode, _elapsed: Duration) {}
+    pub fn request(&self, status: StatusCode, elapsed: Duration) {
+        // A status has three digits and 0 or 6 to 9 in front only if an upstream made it up.
+        let class = usize::from(status.as_u16() / 100).clamp(1, CODE_CLASSES.len());
+        if let Some(count) = self.classes.get(class - 1) {
+            add(count, 1);
+        }
+        self.requests.observe(elapsed);
+    }
+
     /// The upstream answered.
-    pub fn upstream(&self, _elapsed: Duration) {}
+    pub fn upstream(&self, elapsed: Duration) {
+        self.upstream.observe(elapsed);
+    }
+
     /// A connection came.
-    pub fn connection_opened(&self) {}
+    pub fn connection_opened(&self) {
+        add(&self.opened, 1);
+    }
+
     /// A connection went.
-    pub fn connection_closed(&self) {}
+    pub fn connection_closed(&self) {
+        add(&self.closed, 1);
+    }
+
     /// A peer did something wrong.
-    pub fn protocol_error(&self, _kind: ProtocolError) {}
+    pub fn protocol_error(&self, kind: ProtocolError) {
+        if let Some(count) = self.errors.get(kind as usize) {
+            add(count, 1);
+        }
+    }
+
     /// A request panicked.
     pub fn panic(&self) {
-        self.0.panics.fetch_add(1, Ordering::Relaxed);
+        add(&self.panics, 1);
+    }
+
+    fn add_to(&self, totals: &mut Totals) {
+        for (total, own) in totals.limits.iter_mut().zip(&self.limits) {
+            sum(&mut total.outcomes, &own.outcomes);
+            total.near += read(&own.near);
+        }
+        sum(&mut totals.classes, &self.classes);
+        sum(&mut totals.errors, &self.errors);
+        self.requests.add_to(&mut totals.requests);
+        self.upstream.add_to(&mut totals.upstream);
+        // In this order, so that a connection that comes and goes in between is not one too few.
+        let closed = read(&self.closed);
+        totals.connections += read(&self.opened).saturating_sub(closed);
+        totals.panics += read(&self.panics);
+    }
+}
+
+fn sum<const N: usize>(totals: &mut [u64; N], own: &[AtomicU64; N]) {
+    for (total, own) in totals.iter_mut().zip(own) {
+        *total += read(own);
+    }
+}
+
+/// Adds to a counter that only this thread writes: cheaper than an operation of read-modify-write.
+#[inline]
+pub(super) fn add(counter: &AtomicU64, units: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(units), Ordering::Relaxed);
+}
+
+#[inline]
+pub(super) fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_added_up_and_stay_when_they_are_gone() {
+        let metrics = Metrics::new(&["a", "b"]);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let worker = metrics.worker();
+                    for _ in 0..1000 {
+                        worker.decision(1, DecisionOutcome::Denied);
+                        worker.request(StatusCode::OK, Duration::from_millis(1));
+                    }
+                    worker.decision(0, DecisionOutcome::Local);
+                    worker.decision(2, DecisionOutcome::Allowed);
+                    worker.near_limit(0);
+                    worker.connection_opened();
+                    worker.connection_opened();
+                    worker.connection_closed();
+                    worker.protocol_error(ProtocolError::Timeout);
+                    worker.panic();
+                });
+            }
+        });
+        metrics.panic();
+        let totals = metrics.totals();
+        assert_eq!(totals.limits[1].said(DecisionOutcome::Denied), 4000);
+        assert_eq!(totals.limits[0].said(DecisionOutcome::Local), 4);
+        assert_eq!(totals.limits[0].near, 4);
+        assert_eq!(totals.limits[0].said(DecisionOutcome::Allowed), 0);
+        assert_eq!(totals.classes, [0, 4000, 0, 0, 0]);
+        assert_eq!(totals.requests.count(), 4000);
+        assert_eq!(totals.connections, 4);
+        assert_eq!(totals.errors, [0, 0, 4, 0]);
+        assert_eq!(totals.panics, 5);
+    }
+
+    #[test]
+    fn odd_statuses_have_a_class() {
+        let metrics = Metrics::new(&[]);
+        let worker = metrics.worker();
+        for status in [100, 204, 999] {
+            worker.request(StatusCode::from_u16(status).unwrap(), Duration::ZERO);
+        }
+        assert_eq!(metrics.totals().classes, [1, 1, 0, 0, 1]);
     }
 }

@@ -1,3 +1,9 @@
-//! What the operator is told.
+//! What the operator is told: counters, and lines of a log.
 
+mod exposition;
+pub mod histogram;
+pub mod log;
 pub mod metrics;
+mod process;
+
+pub(crate) use exposition::{Format, Gauges, LimitGauges, expose};

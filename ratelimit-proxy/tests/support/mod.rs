@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod origin;
+pub mod program;
 pub mod proxy;
 pub mod raw_client;
 

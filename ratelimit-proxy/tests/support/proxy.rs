@@ -8,6 +8,7 @@ use ratelimit_core::{Limit, MemoryStore, SystemClock};
 use ratelimit_proxy::config::{ClientIp, LimitConfig, Match};
 use ratelimit_proxy::policy::Policy;
 use ratelimit_proxy::server::{Drained, Listeners, Server};
+use ratelimit_proxy::telemetry::log::RequestLog;
 use ratelimit_proxy::telemetry::metrics::Metrics;
 use ratelimit_proxy::{Answers, Shared, Timeouts};
 
@@ -65,6 +66,7 @@ impl Setup {
             timeouts: self.timeouts,
             answers: self.answers,
             metrics,
+            log: RequestLog::default(),
             max_connections: self.max_connections,
             clock: SystemClock::default(),
         });

@@ -9,7 +9,7 @@ use super::Overflow;
 use super::kind::Kind;
 use super::operate::operate;
 use super::slot::Tag;
-use super::table::{Geometry, Table};
+use super::table::{Geometry, Grown, Table};
 use super::transaction::{Part, decide_together};
 use crate::algorithm::{Moment, Op};
 use crate::key::Key;
@@ -19,14 +19,8 @@ use crate::time::Nanos;
 
 /// One root segment of `pairs` pairs of two slots each, which may split `splits` times.
 fn table(kind: Kind, pairs: usize, splits: u32) -> Table {
-    let segments = 1 << splits;
-    let geometry = Geometry {
-        root_bits: 0,
-        first_pairs: pairs,
-        enlargement: 1,
-        directory_bits: splits,
-        most_slots: segments * pairs * 2,
-    };
+    let grown = [Grown { pairs, depth: splits }; 8];
+    let geometry = Geometry { root_bits: 0, first_pairs: pairs, grown };
     Table::new(kind, geometry, Overflow::Share)
 }
 
@@ -151,6 +145,28 @@ fn loom_an_entry_that_moves_is_found_and_charged_once() {
                 assert!(!take(table, key, &two(), 1));
             }
             assert!(take(table, newcomer, &two(), 1) && !take(table, newcomer, &two(), 1));
+        },
+    );
+}
+
+#[test]
+fn loom_what_is_moved_is_not_taken_for_absent() {
+    let (low, high, newcomer) = (tag(0, 0, 0, 1), tag(1, 0, 0, 2), tag(1, 0, 0, 3));
+    let one = || Limit::concurrency("one", 1);
+    both(
+        move || {
+            let table = table(Kind::Permits, 1, 1);
+            assert!(take(&table, low, &one(), 1));
+            assert!(take(&table, high, &one(), 1));
+            table
+        },
+        // An absent key holds no permits: releasing one of them would come to nothing.
+        move |table| operate(table, high, one().program(), Op::Refund(1, None), || at(1)),
+        move |table| take(table, newcomer, &one(), 1),
+        move |table, _, b| {
+            assert!(b);
+            assert!(take(table, high, &one(), 1), "the permit got lost");
+            assert!(!take(table, high, &one(), 1));
         },
     );
 }

@@ -1,6 +1,6 @@
 //! One operation on one key: find its entry, make it if need be, try, and begin anew if it was moved meanwhile.
 
-use super::entry::{absent, attempt, swap};
+use super::entry::{absent, attempt};
 use super::segment::Found;
 use super::slot::Tag;
 use super::table::{Inserted, Table};
@@ -14,7 +14,6 @@ pub(super) const NO_ROOM_RETRY: Nanos = Nanos::from_secs(1);
 const ON_OVERFLOW: u128 = 1 << 127;
 
 /// Does `op` to the key of that tag.
-#[inline(always)]
 pub(super) fn operate(
     table: &Table,
     tag: Tag,
@@ -22,29 +21,7 @@ pub(super) fn operate(
     op: Op,
     clock: impl Fn() -> Moment,
 ) -> Outcome {
-    let at = clock();
-    // Nearly always the limit is a token bucket, the key has an entry, and nobody moves it. This path keeps
-    // everything in registers; an outcome that came through memory in pieces takes a processor longer to move
-    // than all arithmetic of the decision takes.
-    if let Program::TokenBucket(bucket) = program
-        && !is_for_overflow(op)
-        && let Some(found) = table.find(tag)
-        && let Some(outcome) = swap(bucket, &found, &at, op)
-    {
-        return outcome;
-    }
-    operate_anew(table, tag, program, op, at, clock).by_field()
-}
-
-#[inline(never)]
-fn operate_anew(
-    table: &Table,
-    tag: Tag,
-    program: &Program,
-    op: Op,
-    mut at: Moment,
-    clock: impl Fn() -> Moment,
-) -> Outcome {
+    let mut at = clock();
     loop {
         let (found, op) = match op {
             Op::Refund(units, Some(receipt)) if is_for_overflow(op) => {
@@ -84,9 +61,12 @@ fn without_entry<'t>(
 ) -> Result<Option<Found<'t>>, Outcome> {
     let (needs_entry, outcome) = absent(program, at, op);
     if !needs_entry {
-        // What the key may have spent is in the shared entry, if in any; a reset leaves the others theirs.
+        if !table.is_absent(tag) {
+            return Ok(None);
+        }
+        // What the key may have spent is in the shared entry, if in any; what is done to one key leaves the others theirs.
         return match table.shared(tag, at) {
-            Some(shared) if op != Op::Reset => Ok(Some(shared)),
+            Some(shared) if !matches!(op, Op::Reset | Op::Rescale(_)) => Ok(Some(shared)),
             _ => Err(outcome),
         };
     }

@@ -34,17 +34,19 @@ impl Registry {
         Self { first: level(FIRST_LEVEL), more: std::array::from_fn(|_| OnceLock::new()) }
     }
 
+    /// The table of a limit that is where one looks first: nearly always, if there is one.
+    #[inline(always)]
+    pub(super) fn known(&self, id: LimitId, kind: Kind) -> Option<&Table> {
+        let place = usize::try_from(id.get() & (FIRST_LEVEL - 1)).ok()?;
+        let home = self.first.get(place)?.get()?;
+        home.holds(id, kind).then_some(&home.table)
+    }
+
     /// The limit's table, made by `make` when it is asked for first. `None` only if more limits are in use
     /// than memory could hold.
-    #[inline(always)]
     pub(super) fn table(&self, limit: &Limit, make: impl Fn(Kind) -> Table) -> Option<&Table> {
         let (id, kind) = (limit.id(), Kind::of(limit.program()));
-        let likely =
-            usize::try_from(id.get() & (FIRST_LEVEL - 1)).ok().and_then(|index| self.first.get(index)?.get());
-        match likely {
-            Some(home) if home.holds(id, kind) => Some(&home.table),
-            _ => self.search(id, kind, make),
-        }
+        self.known(id, kind).or_else(|| self.search(id, kind, make))
     }
 
     fn search(&self, id: LimitId, kind: Kind, make: impl Fn(Kind) -> Table) -> Option<&Table> {

@@ -3,8 +3,9 @@
 //! Where an entry may lie follows from its tag alone: pair `p`, or pair `q = g − p` (modulo the number of
 //! pairs), both `p` and `g` being taken from the tag, so that the other pair can be found from either.
 //! An entry goes to `p` until that is nearly full, then to the emptier of the two; when both are full, some
-//! entry in them is moved to its own other pair. Filled this way a segment takes about 95 % of its slots before
-//! the first key finds no place. (The same family as Dash, Lu et al., VLDB 2020: two buckets, displacement,
+//! entry in them is moved to its own other pair. A segment that may grow does so when that too is full, with
+//! some 90 % of its slots taken; one that may not lets entries of that other pair move first, and takes 95 %
+//! of its slots or more before the first key finds no place. (The same family as Dash, Lu et al., VLDB 2020: two buckets, displacement,
 //! segments that split.)
 //!
 //! # Protocol
@@ -35,8 +36,17 @@ pub(super) struct Segment {
     records: Box<[Record]>,
     /// Where keys are counted together that found no slot and could get none.
     overflow: Slot,
-    /// How many low bits of the tag its keys share. Held while anything is inserted, moved or grown.
-    depth: Mutex<u32>,
+    /// Held while anything is inserted, moved or grown.
+    shape: Mutex<Shape>,
+}
+
+/// What a segment's mutex guards.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// How many low bits of the tag its keys share.
+    pub(super) depth: u32,
+    /// For how many insertions no long way is searched, since none was found lately.
+    pub(super) short_ways: u32,
 }
 
 /// An entry as it was seen.
@@ -71,7 +81,7 @@ impl Segment {
             pairs: (0..pairs).map(pair).collect(),
             records: (0..records).map(|_| Record::empty()).collect(),
             overflow: Slot::new(Word::new(Tag::OVERFLOW, 0)),
-            depth: Mutex::new(depth),
+            shape: Mutex::new(Shape { depth, short_ways: 0 }),
         }
     }
 
@@ -83,8 +93,8 @@ impl Segment {
         self.pairs.len() * SLOTS
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, u32> {
-        self.depth.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shape> {
+        self.shape.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The two pairs in which an entry may lie.
@@ -154,8 +164,11 @@ impl Segment {
     /// Makes an entry for a key that has none. It starts empty, or where the keys of this segment that share
     /// the overflow entry stand, if those have not recovered: this key may be one of them.
     ///
+    /// Up to `moves` other entries may move before one that makes room: 0 fills about 90 % of a segment, 2 all
+    /// but 5 % even of an unlucky one, at the price of longer ways.
+    ///
     /// Only under this segment's lock, after a look that the key is not there. `None`: no room.
-    pub(super) fn insert(&self, tag: Tag, kind: Kind, at: &Moment) -> Option<Found<'_>> {
+    pub(super) fn insert(&self, tag: Tag, moves: u32, kind: Kind, at: &Moment) -> Option<Found<'_>> {
         let (first, second) = self.places(tag);
         loop {
             let (room_first, slot_first) = self.room(first, tag, kind, at);
@@ -163,7 +176,10 @@ impl Segment {
                 if room_first > 1 || first == second { (0, None) } else { self.room(second, tag, kind, at) };
             let free = if room_first >= room_second { slot_first } else { slot_second };
             let Some(free) = free else {
-                return [first, second].into_iter().find_map(|pair| self.displace(pair, tag, kind, at));
+                let freed = (0..=moves).find_map(|moves| {
+                    self.displace(first, moves, kind, at).or_else(|| self.displace(second, moves, kind, at))
+                })?;
+                return Some(self.begin(&freed, tag, kind, at));
             };
             if free.slot.replace(free.word, Word::new(tag, 0).locked()).is_ok() {
                 return Some(self.begin(&free, tag, kind, at));
@@ -194,28 +210,39 @@ impl Segment {
         (room, best)
     }
 
-    /// Moves some entry of a full pair to its other pair, and makes an entry for `tag` in its place.
-    fn displace(&self, pair: usize, tag: Tag, kind: Kind, at: &Moment) -> Option<Found<'_>> {
-        for (position, slot) in self.pair(pair, tag) {
+    /// Frees a slot of a full pair by moving an entry of it to that entry's other pair, for which up to `moves`
+    /// others may have to move before. The slot is still locked, by nobody's tag or by that of the entry that
+    /// was moved.
+    fn displace(&self, pair: usize, moves: u32, kind: Kind, at: &Moment) -> Option<Found<'_>> {
+        let Pair(slots) = self.pairs.get(pair)?;
+        for (at_slot, slot) in slots.iter().enumerate() {
             let word = slot.load();
             let elsewhere = self.other(word.tag(), pair);
             if word == Word::EMPTY || word.is_locked() || elsewhere == pair {
                 continue;
             }
-            let (_, Some(free)) = self.room(elsewhere, word.tag(), kind, at) else { continue };
+            let place = match moves.checked_sub(1) {
+                Some(moves) => self.displace(elsewhere, moves, kind, at),
+                None => self.reserve(elsewhere, word.tag(), kind, at),
+            };
+            let Some(place) = place else { continue };
             if slot.replace(word, word.locked()).is_err() {
+                // Its owner charges it. What lay in the place has moved on, or had recovered.
+                place.slot.store(Word::EMPTY);
                 continue;
             }
-            let from = Found { segment: self, position, slot, word };
-            if free.slot.replace(free.word, word.locked()).is_err() {
-                slot.store(word);
-                continue;
-            }
-            copy_record(&from, &free);
-            free.slot.store(word);
-            return Some(self.begin(&from, tag, kind, at));
+            let from = Found { segment: self, position: pair * SLOTS + at_slot, slot, word };
+            copy_record(&from, &place);
+            place.slot.store(word);
+            return Some(from);
         }
         None
+    }
+
+    /// Locks a slot of a pair that could be taken.
+    fn reserve(&self, pair: usize, tag: Tag, kind: Kind, at: &Moment) -> Option<Found<'_>> {
+        let (_, free) = self.room(pair, tag, kind, at);
+        free.filter(|free| free.slot.replace(free.word, Word::EMPTY.locked()).is_ok())
     }
 
     /// Fills a locked slot with a new key's first state and unlocks it.

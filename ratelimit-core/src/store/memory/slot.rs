@@ -31,6 +31,12 @@ impl Tag {
         Self(if tag == 0 { 1 } else { tag })
     }
 
+    /// Its low bits, as many as the mask has.
+    #[inline]
+    pub(super) const fn masked(self, mask: u64) -> u64 {
+        self.0 & mask
+    }
+
     /// Some of its bits, for choosing places.
     #[inline]
     pub(super) const fn bits(self, from: u32, count: u32) -> u64 {

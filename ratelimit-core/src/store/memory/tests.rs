@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::kind::Kind;
+use super::segment::Segment;
+use super::slot::Word;
+use super::table;
 use super::*;
 use crate::algorithm::{Program, Ring};
 use crate::key::{AsKey, KeyBuf};
@@ -91,6 +95,7 @@ proptest! {
                 1 => Op::Debit(step.units),
                 2 => Op::Refund(step.units, None),
                 3 if step.units == 3 => Op::Reset,
+                3 if step.units == 2 => Op::Rescale(Nanos::from_secs(3)),
                 _ => Op::Take(step.units),
             };
             let charges: Vec<_> = step.of.iter()
@@ -119,10 +124,10 @@ proptest! {
 }
 
 fn take<C: Clock>(store: &MemoryStore<C>, limit: &Limit, key: impl AsKey) -> Outcome {
-    operate(store, limit, key, Op::Take(1))
+    act(store, limit, key, Op::Take(1))
 }
 
-fn operate<C: Clock>(store: &MemoryStore<C>, limit: &Limit, key: impl AsKey, op: Op) -> Outcome {
+fn act<C: Clock>(store: &MemoryStore<C>, limit: &Limit, key: impl AsKey, op: Op) -> Outcome {
     let mut buffer = KeyBuf::new();
     key.encode(&mut buffer);
     store.decide_one(Charge { limit, key: buffer.key(), op })
@@ -223,12 +228,12 @@ fn permits_taken_from_a_shared_entry_return_to_it() {
     }
     assert!(store.overflowed(&limit) > 0);
     for (key, receipt) in held {
-        operate(&store, &limit, key, Op::Refund(1, Some(receipt)));
+        act(&store, &limit, key, Op::Refund(1, Some(receipt)));
     }
     for key in 0..200_u32 {
         let outcome = take(&store, &limit, key);
         assert!(outcome.admitted, "{key}: a permit was lost");
-        operate(&store, &limit, key, Op::Refund(1, Some(outcome.receipt)));
+        act(&store, &limit, key, Op::Refund(1, Some(outcome.receipt)));
     }
     assert_eq!(store.keys(&limit), 0);
 }
@@ -286,4 +291,78 @@ fn many_limits_each_have_their_table() {
         (0..3_000).map(|n| Limit::new(format!("limit-{n}"), "1/day".parse().unwrap())).collect();
     assert!(limits.iter().all(|limit| take(&store, limit, ()).admitted));
     assert!(limits.iter().all(|limit| !take(&store, limit, ()).admitted));
+}
+
+/// Different tags, so many.
+fn tags(seed: u64, count: usize) -> impl Iterator<Item = Tag> {
+    let hasher = foldhash::quality::FixedState::with_seed(seed);
+    (0..count).map(move |number| Tag::of(hasher.hash_one(number)))
+}
+
+#[test]
+fn a_segment_that_may_not_grow_fills_to_nine_tenths_whatever_the_seed() {
+    let at = Moment { now: Nanos::from_secs(1), utc: Nanos::ZERO };
+    for pairs in [8, 9, 15, 32, 51, 128, 240] {
+        for seed in 0..40 {
+            let segment = Segment::new(pairs, 0, Kind::Bucket);
+            let wanted = segment.slots() * 9 / 10;
+            for (number, tag) in tags(seed, wanted).enumerate() {
+                let found = segment.insert(tag, table::MOVES, Kind::Bucket, &at);
+                let found =
+                    found.unwrap_or_else(|| panic!("{pairs} pairs, seed {seed}: {number} of {wanted}"));
+                found.slot.store(Word::new(tag, 1 << 60));
+            }
+            for tag in tags(seed, wanted) {
+                assert_eq!(segment.find(tag).map(|found| found.word), Some(Word::new(tag, 1 << 60)));
+            }
+        }
+    }
+}
+
+#[test]
+fn there_is_room_for_as_many_keys_as_promised_whatever_the_seed() {
+    let at = Moment { now: Nanos::from_secs(1), utc: Nanos::ZERO };
+    let limit = Limit::new("day", "1/day".parse().unwrap());
+    for (keys, seeds) in
+        [(1, 20), (100, 60), (185, 60), (700, 60), (2_000, 300), (5_600, 20), (12_000, 10), (60_000, 3)]
+    {
+        for seed in 0..seeds {
+            let table = Table::new(Kind::Bucket, Geometry::for_keys(keys), Overflow::Share);
+            let take = |tag| operate(&table, tag, limit.program(), Op::Take(1), || at).admitted;
+            assert!(tags(seed, keys).all(take), "{keys} keys, seed {seed}");
+            assert_eq!(table.overflowed(), 0, "{keys} keys, seed {seed}");
+            assert_eq!(table.live(&at), keys);
+        }
+    }
+}
+
+#[test]
+fn a_flood_takes_no_more_memory_than_the_capacity_says() {
+    for keys in (2_000..10_000_000).step_by(7_919) {
+        let geometry = Geometry::for_keys(keys);
+        let per_key = geometry.most_slots() as f64 * 16.0 / keys as f64;
+        assert!((16.0..37.0).contains(&per_key), "{keys} keys: {per_key:.1} bytes each");
+    }
+}
+
+#[tokio::test]
+async fn one_key_is_carried_over_to_another_quota() {
+    let limiter = crate::Limiter::new(MemoryStore::with_clock(ManualClock::default()));
+    let plan = Limit::new("plan", "10/h".parse().unwrap());
+    let gold = plan.with_quota("1000/day".parse().unwrap(), None).unwrap();
+    for key in ["ann", "bob"] {
+        assert!(limiter.check_n(&plan, key, 4).await.unwrap().is_allowed());
+    }
+    limiter.rescale(&plan, &gold, "ann").await.unwrap();
+    assert_eq!(limiter.peek(&gold, "ann").await.unwrap().remaining(), 600);
+    // Whom nobody carried over keeps the time to full recovery: 24 minutes of a day.
+    assert_eq!(limiter.peek(&gold, "bob").await.unwrap().remaining(), 983);
+    limiter.rescale(&plan, &gold, "new").await.unwrap();
+    assert_eq!(limiter.peek(&gold, "new").await.unwrap().remaining(), 1000);
+    for window in [plan.algorithm(Algorithm::SlidingWindow), plan.algorithm(Algorithm::FixedWindow)] {
+        assert!(limiter.check_n(&window, "ann", 4).await.unwrap().is_allowed());
+        let wider = window.with_quota("20/h".parse().unwrap(), None).unwrap();
+        limiter.rescale(&window, &wider, "ann").await.unwrap();
+        assert_eq!(limiter.peek(&wider, "ann").await.unwrap().remaining(), 16);
+    }
 }

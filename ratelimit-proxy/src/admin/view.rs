@@ -1,0 +1,86 @@
+//! [`View`]: what operators can see of a running proxy.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ratelimit_core::Limit;
+use tokio::time::Instant;
+
+use super::locked;
+use crate::config::LimitConfig;
+use crate::state::Shared;
+use crate::telemetry::{Gauges, LimitGauges, log};
+
+/// How long a census is good. Counting live keys walks all tables, so a flood of questions must not do it each
+/// time.
+const CENSUS: Duration = Duration::from_secs(1);
+
+/// A running proxy as operators see it.
+pub(crate) struct View {
+    shared: Arc<Shared>,
+    limits: Vec<LimitConfig>,
+    ready: AtomicBool,
+    census: Mutex<Option<(Instant, Vec<LimitGauges>)>>,
+}
+
+impl View {
+    /// Of a proxy that is not ready yet.
+    pub(crate) fn new(shared: Arc<Shared>, limits: Vec<LimitConfig>) -> Self {
+        Self { shared, limits, ready: AtomicBool::new(false), census: Mutex::default() }
+    }
+
+    /// What is shared by those who serve.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The limits as they were configured, switched-off ones included.
+    pub(crate) fn limits(&self) -> &[LimitConfig] {
+        &self.limits
+    }
+
+    /// Whether new connections are welcome.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Says so.
+    pub(crate) fn ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// The word for what a limit's "no" is worth.
+    pub(crate) fn mode(limit: &Limit, off: bool) -> &'static str {
+        match (off, limit.is_shadow()) {
+            (true, _) => "off",
+            (false, true) => "shadow",
+            (false, false) => "enforce",
+        }
+    }
+
+    /// What is measured rather than counted, at most a second old; the limits are those in force, in the order of
+    /// the policy's rules.
+    pub(super) fn gauges(&self) -> Gauges {
+        Gauges { limits: self.census(), log_lost: log::lost() }
+    }
+
+    fn census(&self) -> Vec<LimitGauges> {
+        let mut census = locked(&self.census);
+        let now = Instant::now();
+        match &*census {
+            Some((at, gauges)) if now.duration_since(*at) < CENSUS => gauges.clone(),
+            _ => {
+                let count = |limit: &Limit| LimitGauges {
+                    quota: limit.capacity(),
+                    keys: self.shared.store.keys(limit),
+                    overflowed: self.shared.store.overflowed(limit),
+                };
+                let gauges: Vec<_> =
+                    self.shared.policy.rules().iter().map(|rule| count(&rule.limit)).collect();
+                *census = Some((now, gauges.clone()));
+                gauges
+            }
+        }
+    }
+}

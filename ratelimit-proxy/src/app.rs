@@ -1,0 +1,170 @@
+//! The running proxy: a [`Config`] made into threads that serve, and their orderly end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admin::{Admin, View};
+use crate::config::{Config, LimitConfig, Match};
+use crate::server::{Drained, Listeners, Server};
+use crate::state::Shared;
+
+/// A proxy with its administration, serving.
+pub(crate) struct App {
+    server: Server,
+    admin: Option<Admin>,
+    view: Arc<View>,
+    drain: Duration,
+}
+
+impl App {
+    /// Listens everywhere it has to, or nowhere; then serves.
+    ///
+    /// # Errors
+    /// When an address can't be listened on or a thread can't be started; the text names it.
+    pub(crate) fn start(config: Config) -> io::Result<Self> {
+        let threads = config.server.threads.unwrap_or_else(processors);
+        let admin = config.admin.map(bind).transpose()?;
+        for address in &config.listen {
+            refuse_if_taken(*address)?;
+        }
+        let listeners = Listeners::bind(&config.listen, threads)?;
+        let shared = Arc::new(Shared::new(&config));
+        let view = Arc::new(View::new(Arc::clone(&shared), config.limits));
+        let admin = admin.map(|listener| Admin::start(listener, &view)).transpose()?;
+        let server = Server::start(&shared, listeners)?;
+        view.ready(true);
+        Ok(Self { server, admin, view, drain: config.server.drain })
+    }
+
+    /// Where clients connect.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        self.server.addresses()
+    }
+
+    /// Where operators connect.
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// What operators see.
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Says to the log what listens where, and which limits hold.
+    pub(crate) fn announce(&self) {
+        for address in self.addresses() {
+            tracing::info!(address = %format_args!("http://{address}"), "listening");
+        }
+        tracing::info!(upstream = %self.view.shared().upstream, "forwarding");
+        if let Some(address) = self.admin() {
+            tracing::info!(address = %format_args!("http://{address}"), "administration");
+        }
+        if self.view.limits().is_empty() {
+            tracing::warn!("no limits: everything is forwarded");
+        }
+        for config in self.view.limits() {
+            let LimitConfig { limit, off, .. } = config;
+            let spec = limit.spec();
+            tracing::info!(
+                name = limit.name(),
+                algorithm = %spec.algorithm,
+                rate = spec.rate.map(tracing::field::display),
+                capacity = limit.capacity(),
+                by = by(config),
+                on = on(config),
+                mode = View::mode(limit, *off),
+                "limit"
+            );
+        }
+    }
+
+    /// Takes nothing new, lets what is under way finish, and ends the administration last. `hurry` ends the
+    /// waiting.
+    ///
+    /// # Errors
+    /// When a thread failed while it served.
+    pub(crate) async fn stop(self, hurry: impl Future<Output = ()>) -> io::Result<Drained> {
+        self.view.ready(false);
+        let closer = self.server.closer();
+        let mut draining = std::pin::pin!(self.server.drain(self.drain));
+        let drained = tokio::select! {
+            drained = &mut draining => drained,
+            () = hurry => {
+                closer.close();
+                draining.await
+            }
+        };
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
+        drained
+    }
+}
+
+/// The signals that end the process.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes them over; from here on they no longer kill.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one and says which.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// What a limit counts by, in words.
+pub(crate) fn by(config: &LimitConfig) -> String {
+    let key: Vec<_> = config.key.iter().map(ToString::to_string).collect();
+    if key.is_empty() { "all together".to_owned() } else { key.join(", ") }
+}
+
+/// Which methods and paths a limit applies to, in words; there may be more conditions.
+pub(crate) fn on(config: &LimitConfig) -> String {
+    let Match { path, methods, .. } = &config.matches;
+    let mut words: Vec<_> = methods.iter().map(ToString::to_string).collect();
+    words.extend(path.iter().map(ToString::to_string));
+    if words.is_empty() { "everything".to_owned() } else { words.join(" ") }
+}
+
+/// One listener, for a thread of its own.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, &error))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Our threads share an address (`SO_REUSEPORT`), so another proxy of the same user could listen there without
+/// an error, and each would get a share of the connections. An ordinary listener is refused instead.
+fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    TcpListener::bind(address).map(drop).map_err(|error| cannot_listen(address, &error))
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("can't listen on {address}: {error}"))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}

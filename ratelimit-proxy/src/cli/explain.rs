@@ -1,0 +1,56 @@
+//! `explain`: what the limits make of one request, without serving it.
+
+use http::{Method, Request, Uri, Version, header};
+use ratelimit_core::KeyBuf;
+
+use super::arguments::Explain;
+use super::{Exit, Failure, print, run};
+use crate::exchange::admit;
+use crate::facts::Facts;
+use crate::policy::Policy;
+
+pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
+    let policy = Policy::of(&run::load(&arguments.config)?);
+    let head = request(arguments).map_err(|fault| Failure::Usage(vec![fault]))?.into_parts().0;
+    let refused = |fault: crate::Fault| {
+        Failure::Usage(vec![format!("the proxy would answer {}: {}", fault.status(), fault.detail())])
+    };
+    let inbound = admit(&head, policy.path_scoped()).map_err(refused)?;
+    let peer = arguments.client.to_canonical();
+    let facts = Facts {
+        method: &head.method,
+        host: &inbound.host,
+        path: inbound.path.as_str(),
+        query: inbound.query,
+        headers: &head.headers,
+        client: policy.client(peer, &head.headers),
+    };
+    let explanation = policy.explain(&facts, &mut KeyBuf::new());
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&explanation);
+        print(json.map_err(|error| Failure::Failed(error.to_string()))?)?;
+    } else {
+        print(explanation)?;
+    }
+    Ok(Exit::Fine)
+}
+
+/// The request as it would come over the wire.
+fn request(arguments: &Explain) -> Result<Request<()>, String> {
+    let text = arguments.request.trim();
+    let (method, target) = text.split_once(char::is_whitespace).unwrap_or(("GET", text));
+    let method: Method = method.parse().map_err(|_| format!("{method:?} is not a method"))?;
+    let target: Uri = target.trim().parse().map_err(|_| format!("{target:?} is neither a path nor a URL"))?;
+    let mut request = Request::new(());
+    *request.version_mut() = Version::HTTP_11;
+    *request.method_mut() = method;
+    *request.uri_mut() = target;
+    for (name, value) in &arguments.headers {
+        request.headers_mut().append(name.clone(), value.clone());
+    }
+    if !request.headers().contains_key(header::HOST) {
+        // HTTP/1.1 asks for one; who wants to match it gives it.
+        *request.version_mut() = Version::HTTP_10;
+    }
+    Ok(request)
+}

@@ -1,0 +1,207 @@
+//! The language: every section, field and word of a configuration, with what it means. Its comments are what the
+//! schema says. Fields marked `[later]` belong to the language and wait for what brings them to life: taking the
+//! mark away makes them readable. What only such fields hold is in [`later`].
+
+mod later;
+mod limit;
+mod response;
+
+use std::net::SocketAddr;
+
+use http::HeaderName;
+
+use self::later::{
+    BalanceHash, BalanceWord, Consistency, HealthCheck, Jwt, ListenTls, OnFailure, Rls, Sentinels,
+};
+use super::decode::{Either, Items, Many, choice, section};
+use super::leaf::{Lasting, Net, OrOff, Text, Whole};
+use super::short::Short;
+use crate::upstream::Target;
+
+pub(super) use self::limit::*;
+pub(super) use self::response::*;
+
+type Count = Whole<0, { u32::MAX }>;
+type Positive = Whole<1, { u32::MAX }>;
+
+section! {
+    /// A configuration of ratelimit-proxy.
+    Root {
+        /// Where clients connect; 0.0.0.0:8080 if absent.
+        listen: Many<Either<SocketAddr, Listener>>,
+        /// Where operators connect: health, metrics, limits. 127.0.0.1:9090 if absent; off for none.
+        admin: Either<OrOff<SocketAddr>, Admin>,
+        /// Where requests go; short for one entry of `upstreams`.
+        upstream: Target,
+        /// Where requests go; the first that matches.
+        upstreams: Items<Upstream>,
+        /// Where counters live; memory if absent.
+        store: Either<StoreWord, Store>,
+        /// How the client's address is found; the peer's if absent.
+        client_ip: ClientIp,
+        /// Requests that are never limited and never counted.
+        exempt: Items<Match>,
+        /// The limits: each a section, or short: 5/min by client.ip on POST /login.
+        limits: Items<Either<Short, Limit>>,
+        /// What a client sees.
+        response: Response,
+        /// What is logged about requests.
+        log: Log,
+        /// Threads, connections and time limits of the proxy itself.
+        server: Server,
+        /// Whose tokens are believed.
+        jwt: Jwt [later],
+        /// Envoy's rate-limit service over gRPC.
+        rls: Either<SocketAddr, Rls> [later],
+    }
+}
+
+section! {
+    /// Where clients connect.
+    Listener {
+        /// IP address and port.
+        address: SocketAddr [required],
+        /// Certificate and key.
+        tls: ListenTls [later],
+        /// Whether each connection begins with a PROXY line.
+        proxy_protocol: ProxyProtocol,
+    }
+}
+
+choice! {
+    /// Whether each connection begins with a PROXY line.
+    ProxyProtocol {
+        /// It does not.
+        Off = "off",
+        /// It does.
+        Required = "required" [later],
+    }
+}
+
+section! {
+    /// Where operators connect.
+    Admin {
+        /// IP address and port.
+        listen: SocketAddr [required],
+        /// The variable with the token that changes need.
+        token_env: Text [later],
+    }
+}
+
+section! {
+    /// Servers for some requests.
+    Upstream {
+        /// Which requests; all if absent.
+        r#match: Match,
+        /// URLs of the servers, such as http://10.0.0.1:9000.
+        servers: Many<Target> [required],
+        /// Which server is taken.
+        balance: Either<BalanceWord, BalanceHash> [later],
+        /// How a server is found to work.
+        health_check: HealthCheck [later],
+        /// How long to wait.
+        timeout: UpstreamTimeout,
+        /// How often idempotent requests are tried again.
+        retries: Count [later],
+    }
+}
+
+section! {
+    /// How long to wait for an upstream.
+    UpstreamTimeout {
+        /// For a connection; 1s if absent.
+        connect: Lasting,
+        /// For the head of the response once the request was sent, then for each piece of its body; 30s if absent.
+        response: Lasting,
+    }
+}
+
+choice! {
+    /// A store without settings.
+    StoreWord {
+        /// The memory of this process.
+        Memory = "memory",
+    }
+}
+
+section! {
+    /// Where counters live.
+    Store {
+        /// In the memory of this process.
+        memory: Memory,
+        /// In Redis or Valkey: a URL, a list of nodes of a Cluster, or sentinels.
+        redis: Many<Either<Text, Sentinels>> [later],
+        /// Whether every decision is taken in the store, or pieces are taken from it.
+        consistency: Consistency [later],
+        /// Longest a decision may wait for the store.
+        deadline: Lasting [later],
+        /// Who decides while the store can't answer.
+        on_failure: OnFailure [later],
+        /// How many replicas share what `local` allows.
+        replicas: Positive [later],
+        /// What keys in the store begin with.
+        prefix: Text [later],
+    }
+}
+
+section! {
+    /// Room for counters in the memory of this process.
+    Memory {
+        /// Keys a limit, at least; 1000000 if absent. A key takes 24 bytes, 104 under a sliding window.
+        max_keys: Positive,
+        /// What happens to keys beyond that.
+        overflow: OverflowWord,
+    }
+}
+
+choice! {
+    /// What happens to keys for which there is no room.
+    OverflowWord {
+        /// Some thousand of them share a counter.
+        Share = "share",
+        /// They are denied.
+        Deny = "deny",
+    }
+}
+
+section! {
+    /// How the client's address is found.
+    ClientIp {
+        /// Networks of proxies whose word is taken; none if absent.
+        trusted_proxies: Items<Net>,
+        /// The field that carries the address; x-forwarded-for if absent.
+        header: HeaderName,
+        /// Instead of trusted_proxies: how many proxies stand in front.
+        hops: Whole<1, 255>,
+        /// An IPv6 client is its network of that many bits; 64 if absent.
+        ipv6_prefix: Whole<48, 128>,
+    }
+}
+
+section! {
+    /// Threads, connections and time limits of the proxy itself.
+    Server {
+        /// Worker threads; as many as there are processors if absent.
+        threads: Whole<1, 1024>,
+        /// Most connections at a time; 10000 if absent.
+        max_connections: Positive,
+        /// How long requests under way may take to finish when the process is told to stop; 30s if absent.
+        drain: Lasting,
+        /// How long to wait for clients.
+        timeouts: Timeouts,
+    }
+}
+
+section! {
+    /// How long to wait for clients.
+    Timeouts {
+        /// For the head of a request; 10s if absent.
+        head: Lasting,
+        /// For the next request on a connection; 75s if absent.
+        idle: Lasting,
+        /// For the next piece of a request's body; 30s if absent.
+        body: Lasting,
+        /// For the client to read some of what was written to it; 30s if absent.
+        write: Lasting,
+    }
+}

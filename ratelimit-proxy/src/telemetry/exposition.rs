@@ -1,0 +1,240 @@
+//! The metrics as text: every name and label there is. Labels hold the names of limits, which the operator chose,
+//! and words of our own; nothing that a client sent can become one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::histogram::Distribution;
+use super::metrics::{CODE_CLASSES, DecisionOutcome, ProtocolError, Totals};
+use super::process::Reading;
+
+/// Which text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Prometheus text 0.0.4, which everything reads.
+    Prometheus,
+    /// OpenMetrics 1.0, for those who ask for it.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The media type.
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// What is measured at the moment of asking rather than counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gauges {
+    /// One for each limit, in their order.
+    pub(crate) limits: Vec<LimitGauges>,
+    /// Lines of the log that were lost because nobody read them in time.
+    pub(crate) log_lost: u64,
+}
+
+/// Of one limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LimitGauges {
+    /// Units or permits that a fully recovered key has.
+    pub(crate) quota: u32,
+    /// Keys that have not fully recovered.
+    pub(crate) keys: usize,
+    /// Decisions for keys that found no room.
+    pub(crate) overflowed: u64,
+}
+
+/// All of it, in that format.
+pub(crate) fn expose(totals: Totals, gauges: Gauges, format: Format) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(Arc::new((totals, gauges, Reading::now())))));
+    let mut page = String::with_capacity(16 * 1024);
+    text::encode(&mut page, &registry)?;
+    Ok(match format {
+        Format::OpenMetrics => page,
+        Format::Prometheus => to_prometheus(&page),
+    })
+}
+
+/// The older text names a counter with its `_total` in comments too, and has no end mark.
+fn to_prometheus(open_metrics: &str) -> String {
+    let mut page = String::with_capacity(open_metrics.len() + 512);
+    let mut described = None;
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        match line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            // Which type it is, is said on the next line.
+            Some(help) => described = Some(help),
+            None => {
+                let kind = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '));
+                let suffix = if kind.is_some_and(|(_, kind)| kind == "counter") { "_total" } else { "" };
+                if let Some((name, help)) = described.take() {
+                    page.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+                }
+                match kind {
+                    Some((name, kind)) => page.extend(["# TYPE ", name, suffix, " ", kind, "\n"]),
+                    None => page.extend([line, "\n"]),
+                }
+            }
+        }
+    }
+    page
+}
+
+#[derive(Clone, Debug)]
+struct Scrape(Arc<(Totals, Gauges, Reading)>);
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (totals, gauges, process) = &*self.0;
+        limits(&mut encoder, totals, gauges)?;
+        proxy(&mut encoder, totals)?;
+        own(&mut encoder, totals, gauges, process)
+    }
+}
+
+fn limits(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges) -> fmt::Result {
+    let help = "Decisions by limit: of a denied request, only the limits that said no";
+    let mut family = encoder.encode_descriptor("ratelimit_decisions", help, None, MetricType::Counter)?;
+    for limit in &totals.limits {
+        for (outcome, word) in DecisionOutcome::ALL {
+            family
+                .encode_family(&[("limit", &*limit.name), ("outcome", word)])?
+                .encode_counter::<NoLabelSet, _, u64>(&limit.said(outcome), None)?;
+        }
+    }
+    let help = "Decisions that left less than a fifth of a key's quota";
+    let mut family = encoder.encode_descriptor("ratelimit_near_limit", help, None, MetricType::Counter)?;
+    for limit in &totals.limits {
+        family
+            .encode_family(&[("limit", &*limit.name)])?
+            .encode_counter::<NoLabelSet, _, u64>(&limit.near, None)?;
+    }
+    let names = || totals.limits.iter().map(|limit| &*limit.name).zip(&gauges.limits);
+    let help = "Keys that have not fully recovered";
+    let mut family = encoder.encode_descriptor("ratelimit_keys", help, None, MetricType::Gauge)?;
+    for (name, gauge) in names() {
+        family.encode_family(&[("limit", name)])?.encode_gauge(&wide(gauge.keys))?;
+    }
+    let help = "Units or permits that a fully recovered key has";
+    let mut family = encoder.encode_descriptor("ratelimit_quota", help, None, MetricType::Gauge)?;
+    for (name, gauge) in names() {
+        family.encode_family(&[("limit", name)])?.encode_gauge(&gauge.quota)?;
+    }
+    let help = "Decisions for keys that found no room and shared an entry, or were denied";
+    let mut family =
+        encoder.encode_descriptor("ratelimit_keys_overflowed", help, None, MetricType::Counter)?;
+    for (name, gauge) in names() {
+        family
+            .encode_family(&[("limit", name)])?
+            .encode_counter::<NoLabelSet, _, u64>(&gauge.overflowed, None)?;
+    }
+    Ok(())
+}
+
+fn proxy(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
+    let help = "Requests answered";
+    let mut family = encoder.encode_descriptor("proxy_requests", help, None, MetricType::Counter)?;
+    for (class, count) in CODE_CLASSES.iter().zip(totals.classes) {
+        family
+            .encode_family(&[("code_class", *class)])?
+            .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+    }
+    histogram(
+        encoder,
+        "proxy_request_seconds",
+        "From a request's head to its response's end",
+        &totals.requests,
+    )?;
+    histogram(
+        encoder,
+        "proxy_upstream_seconds",
+        "From sending a request to the head of the upstream's response",
+        &totals.upstream,
+    )?;
+    gauge(encoder, "proxy_connections", "Connections of clients", &totals.connections)?;
+    let help = "Messages of clients that could not be understood, or came too slowly";
+    let mut family = encoder.encode_descriptor("proxy_protocol_errors", help, None, MetricType::Counter)?;
+    for ((_, word), count) in ProtocolError::ALL.iter().zip(totals.errors) {
+        family.encode_family(&[("kind", *word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+    }
+    Ok(())
+}
+
+fn own(
+    encoder: &mut DescriptorEncoder<'_>,
+    totals: &Totals,
+    gauges: &Gauges,
+    process: &Reading,
+) -> fmt::Result {
+    counter(
+        encoder,
+        "proxy_panics",
+        "Panics, which are bugs; each is one failed request at most",
+        &totals.panics,
+    )?;
+    counter(
+        encoder,
+        "proxy_task_restarts",
+        "Background tasks that died and were started again",
+        &totals.restarts,
+    )?;
+    counter(encoder, "proxy_log_lines_lost", "Lines of the log that nobody read in time", &gauges.log_lost)?;
+    let Reading { cpu_seconds, resident_bytes, virtual_bytes, open_fds, max_fds, threads, start_seconds } =
+        process;
+    if let Some(seconds) = cpu_seconds {
+        let help = "Processor time used";
+        let mut metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(seconds, None)?;
+    }
+    if let Some(seconds) = start_seconds {
+        gauge(encoder, "process_start_time_seconds", "Start, since the Unix epoch", seconds)?;
+    }
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Memory in use", resident_bytes),
+        ("process_virtual_memory_bytes", "Address space", virtual_bytes),
+        ("process_open_fds", "File descriptors in use", open_fds),
+        ("process_max_fds", "Most file descriptors there may be", max_fds),
+        ("process_threads", "Threads", threads),
+    ] {
+        if let Some(value) = value {
+            gauge(encoder, name, help, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: &impl EncodeGaugeValue,
+) -> fmt::Result {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(value)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: &u64) -> fmt::Result {
+    encoder
+        .encode_descriptor(name, help, None, MetricType::Counter)?
+        .encode_counter::<NoLabelSet, _, u64>(value, None)
+}
+
+fn histogram(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, all: &Distribution) -> fmt::Result {
+    encoder.encode_descriptor(name, help, None, MetricType::Histogram)?.encode_histogram::<NoLabelSet>(
+        all.seconds(),
+        all.count(),
+        &all.buckets(),
+        None,
+    )
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,269 @@
+//! The log: lines to stderr, for people or as JSON, never waited for.
+//!
+//! Lines go through a bounded queue to a thread that writes them; when nobody reads them, they are dropped and
+//! counted, and requests go on. What a client sent stands in them escaped and cut short.
+
+use std::fmt::{self, Write as _};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use governor::{DefaultDirectRateLimiter, Quota};
+use http::request::Parts;
+use http::{Method, StatusCode, Uri};
+use ratelimit_core::{Decision, Key, KeyBuf, Limit};
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+
+use crate::config::{LogConfig, LogKeys, LogRequests};
+use crate::decide::Ruling;
+use crate::policy::Selection;
+use crate::state::Shared;
+
+/// Lines that may wait to be written.
+const QUEUE: usize = 4096;
+/// Characters of a client's that are shown.
+const SHOWN: usize = 200;
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Style {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// Lines that are lost to a full queue; set when the log is started.
+static QUEUE_LOST: OnceLock<ErrorCounter> = OnceLock::new();
+/// Lines that stderr would not take.
+static WRITE_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the log of this process. What is queued is written before the value is dropped, if it can be.
+pub(crate) fn start(style: Style, least: LevelFilter) -> Option<WorkerGuard> {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(QUEUE)
+        .thread_name("log")
+        .finish(Stderr);
+    let _ = QUEUE_LOST.set(writer.error_counter());
+    let builder = tracing_subscriber::fmt().with_max_level(least).with_target(false).with_writer(writer);
+    let started = match style {
+        Style::Text => {
+            let terminal = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+            let builder = builder.with_ansi(terminal);
+            tracing::subscriber::set_global_default(builder.finish())
+        }
+        Style::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
+    };
+    // The default hook would wait for stderr.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let cause = panic.payload_as_str().unwrap_or_default();
+        tracing::error!(place, cause = %Shown(cause.as_bytes()), "panic: a bug, please report it");
+    }));
+    // A second log in one process is a test's; the first one goes on.
+    started.is_ok().then_some(guard)
+}
+
+/// Lines of the log that were lost because nobody read them.
+pub(crate) fn lost() -> u64 {
+    let queue = QUEUE_LOST.get().map_or(0, ErrorCounter::dropped_lines);
+    u64::try_from(queue).unwrap_or(u64::MAX).saturating_add(WRITE_LOST.load(Ordering::Relaxed))
+}
+
+/// Standard error; a line that it refuses is counted and forgotten.
+#[derive(Debug)]
+struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if io::Write::write_all(&mut io::stderr(), line).is_err() {
+            WRITE_LOST.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The log of requests, as a configuration asks for it.
+#[derive(Debug)]
+pub struct RequestLog {
+    requests: LogRequests,
+    keys: LogKeys,
+    /// `None`: all lines are written.
+    sample: Option<DefaultDirectRateLimiter>,
+    /// Keyed anew in each process, so that a line does not give away a guessable key.
+    hasher: RandomState,
+}
+
+impl Default for RequestLog {
+    fn default() -> Self {
+        Self::new(LogConfig { requests: LogRequests::Off, ..LogConfig::default() })
+    }
+}
+
+/// Writes a line about a request that a limit said no to, if such lines are asked for.
+#[inline]
+pub(crate) fn ruled(
+    ruling: &Ruling<'_>,
+    shared: &Shared,
+    head: &Parts,
+    peer: IpAddr,
+    selection: Option<&Selection<'_>>,
+    keys: &KeyBuf,
+) {
+    let (Ruling::Deny(decision) | Ruling::Never(decision)) = ruling else { return };
+    if shared.log.requests != LogRequests::Off {
+        let key = selection.and_then(|selection| {
+            let binding = decision.limit()?.id();
+            let hit = selection.hits.iter().find(|hit| hit.limit.id() == binding)?;
+            Some(keys.slice(hit.key.clone()))
+        });
+        shared.log.denied(decision, head, shared.policy.client(peer, &head.headers), key);
+    }
+}
+
+/// What is known of a request before it is decided; only if it will be needed.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    method: Method,
+    uri: Uri,
+    peer: IpAddr,
+}
+
+impl RequestLog {
+    /// That one.
+    #[must_use]
+    pub fn new(config: LogConfig) -> Self {
+        // No lines a second are no lines.
+        let sample = config.sample.map(NonZeroU32::new);
+        Self {
+            requests: if sample == Some(None) { LogRequests::Off } else { config.requests },
+            keys: config.keys,
+            sample: sample.flatten().map(|lines| DefaultDirectRateLimiter::direct(Quota::per_second(lines))),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Keeps what a line about the request will need, if there will be one.
+    #[inline]
+    pub(crate) fn note(&self, head: &Parts, peer: IpAddr) -> Option<Entry> {
+        (self.requests == LogRequests::All).then(|| Entry {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            peer,
+        })
+    }
+
+    /// The request was answered.
+    pub(crate) fn answered(&self, entry: &Entry, status: StatusCode) {
+        if self.sampled() {
+            tracing::info!(
+                client = %entry.peer,
+                method = %method(&entry.method),
+                path = %Shown(entry.uri.path().as_bytes()),
+                status = status.as_u16(),
+                "answered"
+            );
+        }
+    }
+
+    #[cold]
+    fn denied(&self, decision: &Decision<'_>, head: &Parts, client: IpAddr, key: Option<Key<'_>>) {
+        if !self.sampled() {
+            return;
+        }
+        let key = key.and_then(|key| self.key(key));
+        tracing::info!(
+            limit = decision.limit().map_or("-", Limit::name),
+            %client,
+            method = %method(&head.method),
+            path = %Shown(head.uri.path().as_bytes()),
+            key,
+            retry_after = decision.retry_after().map(ratelimit_core::Nanos::secs_rounded_up),
+            "denied"
+        );
+    }
+
+    fn sampled(&self) -> bool {
+        self.sample.as_ref().is_none_or(|sample| sample.check().is_ok())
+    }
+
+    fn key(&self, key: Key<'_>) -> Option<String> {
+        match self.keys {
+            LogKeys::Off => None,
+            LogKeys::Hash => Some(format!("{:016x}", self.hasher.hash_one(key.to_vec()))),
+            LogKeys::Plain => Some(Shown(&key.to_vec()).to_string()),
+        }
+    }
+}
+
+/// The methods that there are; what else a client may call one has no business in a line.
+fn method(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS => method.as_str(),
+        _ => "OTHER",
+    }
+}
+
+/// A client's bytes: printable ASCII as it is, everything else escaped, and not too much of it.
+pub(crate) struct Shown<'b>(pub(crate) &'b [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.get(..SHOWN).unwrap_or(self.0);
+        for byte in shown.escape_ascii() {
+            f.write_char(char::from(byte))?;
+        }
+        match self.0.len().saturating_sub(shown.len()) {
+            0 => Ok(()),
+            more => write!(f, "... ({more} more bytes)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_bytes_are_escaped_and_cut() {
+        assert_eq!(Shown(b"/plain?").to_string(), "/plain?");
+        assert_eq!(Shown(b"\r\nfake line \x1b[31m\xc3\xa4").to_string(), r"\r\nfake line \x1b[31m\xc3\xa4");
+        let long = Shown(&[b'a'; 1 << 20]).to_string();
+        assert!(long.len() < 300, "{}", long.len());
+        assert!(long.ends_with("(1048376 more bytes)"));
+    }
+
+    #[test]
+    fn a_sample_of_none_is_off_and_no_bound_is_all() {
+        let log = |sample| RequestLog::new(LogConfig { sample, ..LogConfig::default() });
+        assert_eq!(log(Some(0)).requests, LogRequests::Off);
+        assert_eq!((0..1000).filter(|_| log(None).sampled()).count(), 1000);
+        let twenty = log(Some(20));
+        assert!((20..25).contains(&(0..1000).filter(|_| twenty.sampled()).count()));
+    }
+
+    #[test]
+    fn a_key_is_the_same_within_a_run_and_not_to_be_guessed() {
+        let (one, other) = (RequestLog::default(), RequestLog::default());
+        let key = Key::from_canonical(b"\x01\x03ann");
+        assert_eq!(one.key(key), one.key(key));
+        assert_ne!(one.key(key), other.key(key));
+        assert_eq!(one.key(key).map(|hash| hash.len()), Some(16));
+    }
+}
