@@ -89,12 +89,6 @@ impl Proxy {
         Setup::default().start(upstream)
     }
 
-    /// Without limits on what it is asked; one that looks at another path makes it put paths in order.
-    pub fn path_scoped(upstream: SocketAddr) -> Self {
-        let path = Some("/some/where/else".parse().unwrap());
-        Setup { exempt: vec![Match { path, ..Match::default() }], ..Setup::default() }.start(upstream)
-    }
-
     /// The server, to be drained or closed by the test.
     pub fn take(&mut self) -> Server {
         self.server.take().unwrap()
