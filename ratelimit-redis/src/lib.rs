@@ -18,6 +18,8 @@ mod store;
 mod topology;
 mod wire;
 
+pub mod lease;
+
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
 mod lua_is_rust;
