@@ -1,9 +1,9 @@
 //! A client that sends any bytes and reads what comes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::origin::fields;
 use super::soon;
@@ -44,6 +44,15 @@ pub struct Client {
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let socket = soon("a connection", TcpStream::connect(address)).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self { socket, buffer: Vec::new() }
+    }
+
+    /// From that address of this machine.
+    pub async fn connect_from(from: IpAddr, to: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from, 0)).unwrap();
+        let socket = soon("a connection", socket.connect(to)).await.unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, buffer: Vec::new() }
     }
