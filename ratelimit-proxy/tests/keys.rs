@@ -141,7 +141,7 @@ async fn a_capture_is_the_decoded_segment() {
 }
 
 /// Row 120, "key component injection (`a|b`, `{}`, CRLF, NUL, unicode normal forms, case)", on the wire; the
-/// property over all values is in `src/policy/tests.rs`.
+/// property over all values is in `tests/policy.rs`.
 #[tokio::test]
 async fn different_tuples_never_meet() {
     check_key(
