@@ -7,7 +7,6 @@
     reason = "figures"
 )]
 
-use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -142,4 +141,152 @@ mod laws {
     }
 
     ratelimit_core::store_laws!(subject);
+}
+
+/// Drives the clock and asks, one request after the other; what was admitted, and by whom.
+async fn ask(
+    limiter: &Limiter<LeasedStore<Granting, ManualClock>>,
+    limit: &Limit,
+    key: &str,
+) -> (bool, Origin) {
+    let decision = limiter.check(limit, key).await.unwrap();
+    (decision.is_allowed(), decision.origin())
+}
+
+/// Lets spawned refreshes finish.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hot_key_is_decided_here_and_a_cold_one_by_the_store() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("hot", "5000/s".parse().unwrap());
+    let mut leases = 0;
+    for _ in 0..20_000 {
+        clock.advance(Duration::from_micros(250));
+        let (admitted, origin) = ask(&limiter, &limit, "hot").await;
+        assert!(admitted);
+        leases += u32::from(origin == Origin::Lease);
+        settle().await;
+    }
+    let calls = limiter.store().source().calls.swap(0, Ordering::Relaxed);
+    assert!(calls <= 400 && leases >= 19_600, "{calls} calls, {leases} of 20000 decided here");
+    for _ in 0..50 {
+        clock.advance(Duration::from_millis(500));
+        assert_eq!(ask(&limiter, &limit, "cold").await, (true, Origin::Store));
+    }
+    assert_eq!(limiter.store().source().calls.load(Ordering::Relaxed), 50);
+    assert!(limiter.store().leased_units() == 0, "what was held has lapsed");
+}
+
+#[tokio::test]
+async fn a_denied_key_costs_a_call_a_second() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("denied", "1/min".parse().unwrap()).burst(3);
+    for _ in 0..30_000 {
+        clock.advance(Duration::from_millis(1));
+        ask(&limiter, &limit, "k").await;
+    }
+    let calls = limiter.store().source().calls.load(Ordering::Relaxed);
+    assert!(calls <= 40, "{calls} calls in 30 s");
+}
+
+/// Holds units of a key.
+async fn warm(clock: &ManualClock, limiter: &Limiter<LeasedStore<Granting, ManualClock>>, limit: &Limit) {
+    for _ in 0..40 {
+        clock.advance(Duration::from_micros(300));
+        ask(limiter, limit, "k").await;
+        settle().await;
+    }
+    assert!(limiter.store().leased_units() > 0, "nothing is held");
+}
+
+#[tokio::test]
+async fn reset_sleep_and_another_quota_drop_leases() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("drop", "1000/s".parse().unwrap());
+    warm(&clock, &limiter, &limit).await;
+    limiter.reset(&limit, "k").await.unwrap();
+    assert_eq!(limiter.store().leased_units(), 0, "a reset key holds leases");
+    warm(&clock, &limiter, &limit).await;
+    clock.set_utc(Nanos::from_secs(2_000_000_000));
+    assert_eq!(limiter.store().leased_units(), 0, "leases outlive a sleep");
+    warm(&clock, &limiter, &limit).await;
+    let other = limit.with_quota("500/s".parse().unwrap(), None).unwrap();
+    limiter.check(&other, "k").await.unwrap();
+    let decision = limiter.check(&other, "k").await.unwrap();
+    assert!(decision.remaining() <= 500, "{decision:?}");
+}
+
+#[tokio::test]
+async fn charges_after_the_fact_are_taken_from_what_is_held_or_sent_together() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("late", "1000/s".parse().unwrap()).debt(1000);
+    warm(&clock, &limiter, &limit).await;
+    let held = limiter.store().leased_units();
+    limiter.debit(&limit, "k", 2);
+    assert_eq!(limiter.store().leased_units(), held - 2);
+    for _ in 0..10 {
+        limiter.debit(&limit, "other", 50);
+    }
+    let left = limiter.peek(&limit, "other").await.unwrap().remaining();
+    assert_eq!(left, 500, "what is owed is sent before the key is asked about");
+}
+
+#[tokio::test]
+async fn what_is_given_back_can_be_spent_until_its_time() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("back", "1000/s".parse().unwrap());
+    warm(&clock, &limiter, &limit).await;
+    let held = limiter.store().leased_units();
+    let reserved = limiter.reserve(&limit, "k", 5).await.unwrap().unwrap();
+    assert_eq!(limiter.store().leased_units(), held - 5);
+    ask(&limiter, &limit, "k").await;
+    reserved.settle(1);
+    assert_eq!(
+        limiter.store().leased_units(),
+        held - 2,
+        "4 of 5 come back, though another was charged since"
+    );
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(limiter.store().leased_units(), 0);
+}
+
+#[tokio::test]
+async fn without_leases_the_store_decides() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    limiter.store().source().broken.store(1, Ordering::Relaxed);
+    let limit = Limit::new("broken", "1000/s".parse().unwrap());
+    for _ in 0..100 {
+        clock.advance(Duration::from_micros(100));
+        assert_eq!(ask(&limiter, &limit, "k").await, (true, Origin::Store));
+    }
+}
+
+/// Requests that are given up while their question is under way leave nobody waiting.
+#[tokio::test]
+async fn requests_that_are_given_up_stop_nobody() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("given-up", "1000/s".parse().unwrap());
+    for round in 0..200 {
+        clock.advance(Duration::from_micros(100));
+        let call = limiter.check(&limit, "k");
+        let impatient = tokio::time::timeout(Duration::ZERO, call);
+        if round % 2 == 0 {
+            let _ = impatient.await;
+        } else {
+            let waiting = tokio::time::timeout(Duration::from_secs(5), limiter.check(&limit, "k"));
+            assert!(waiting.await.expect("nobody waits for ever").unwrap().is_allowed());
+        }
+    }
 }

@@ -15,6 +15,8 @@
 //! An owner whose slots lie a little *earlier* than what it was granted keeps the bound; every rounding here and
 //! in the replies goes that way.
 
+use smallvec::SmallVec;
+
 use super::Ticks;
 
 /// Slots `[next, end)`, spent from the front.
@@ -30,6 +32,7 @@ pub struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Spent {
     before: Ticks,
+    start: Ticks,
     after: Ticks,
 }
 
@@ -50,11 +53,12 @@ impl Segment {
 
     /// Takes slots of that length, none of which lies before `now`.
     pub fn spend(&mut self, now: Ticks, length: Ticks) -> Option<Spent> {
-        let after = self.next.max(now).plus(length);
+        let start = self.next.max(now);
+        let after = start.plus(length);
         if after > self.end {
             return None;
         }
-        let spent = Spent { before: self.next, after };
+        let spent = Spent { before: self.next, start, after };
         self.next = after;
         Some(spent)
     }
@@ -65,7 +69,7 @@ impl Segment {
         self.spend(Ticks::ZERO, length)
     }
 
-    /// Undoes `spend`, if nothing was spent since; otherwise the slots lapse.
+    /// Undoes `spend`, if nothing was spent since; whether it did.
     pub fn put_back(&mut self, spent: Spent) -> bool {
         let newest = self.next == spent.after && spent.before <= spent.after;
         if newest {
@@ -113,42 +117,46 @@ impl Segment {
     }
 }
 
-/// Most pieces a key keeps.
-pub const PIECES: usize = 4;
+/// Most pieces a key keeps: two that were granted, and what was put back between them.
+pub const PIECES: usize = 16;
 
 /// The pieces a key has, earliest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Segments([Option<Segment>; PIECES]);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Segments(SmallVec<[Segment; 2]>);
 
 impl Segments {
     /// Takes slots of that length from the first piece that has them.
     pub fn spend(&mut self, now: Ticks, length: Ticks) -> Option<Spent> {
-        self.0.iter_mut().flatten().find_map(|piece| piece.spend(now, length))
+        self.0.iter_mut().find_map(|piece| piece.spend(now, length))
     }
 
     /// As `spend`, deliberately broken: slots may be used after their time. Only to show that tests see it.
     #[doc(hidden)]
     pub fn spend_after_its_time(&mut self, length: Ticks) -> Option<Spent> {
-        self.0.iter_mut().flatten().find_map(|piece| piece.spend_after_its_time(length))
+        self.0.iter_mut().find_map(|piece| piece.spend_after_its_time(length))
     }
 
     /// Adds a piece. Where there are too many, the one with the least left goes.
     pub fn add(&mut self, piece: Segment, now: Ticks) {
         self.drop_lapsed(now);
-        if piece.left(now) == Ticks::ZERO || self.0.iter_mut().flatten().any(|have| have.join(&piece)) {
+        if piece.left(now) == Ticks::ZERO || self.0.iter_mut().any(|have| have.join(&piece)) {
             return;
         }
-        let place = self.0.iter_mut().min_by_key(|have| have.map_or(Ticks::ZERO, |have| have.left(now)));
-        if let Some(place) = place {
-            *place = Some(piece);
+        if self.0.len() >= PIECES {
+            let left = |&place: &usize| self.0.get(place).map(|have| have.left(now));
+            let least = (0..self.0.len()).min_by_key(left);
+            least.map(|place| self.0.remove(place));
         }
-        // What was granted first lies first on the time line.
-        self.0.sort_by_key(|have| have.map_or(u128::MAX, |have| have.end.get()));
+        // What lies first on the time line lapses first.
+        let place = self.0.partition_point(|have| have.end < piece.end);
+        self.0.insert(place, piece);
     }
 
-    /// Undoes a `spend`, if nothing was spent of that piece since.
-    pub fn put_back(&mut self, spent: Spent) -> bool {
-        self.0.iter_mut().flatten().any(|piece| piece.put_back(spent))
+    /// Undoes a `spend`: those slots are there again, as far as their time has not come.
+    pub fn put_back(&mut self, spent: Spent, now: Ticks) {
+        if !self.0.iter_mut().any(|piece| piece.put_back(spent)) {
+            self.add(Segment::ending(spent.after, spent.after.minus(spent.start)), now);
+        }
     }
 
     /// Gives back the last `length` of a charge that ended at `after`, once for each charge: the part that lies
@@ -174,13 +182,11 @@ impl Segments {
 
     /// The pieces, earliest first.
     pub fn pieces(&self) -> impl Iterator<Item = &Segment> {
-        self.0.iter().flatten()
+        self.0.iter()
     }
 
     /// Forgets what has lapsed; changes nothing that anybody could see.
     pub fn drop_lapsed(&mut self, now: Ticks) {
-        for have in &mut self.0 {
-            *have = have.filter(|piece| piece.left(now) > Ticks::ZERO);
-        }
+        self.0.retain(|piece| piece.left(now) > Ticks::ZERO);
     }
 }

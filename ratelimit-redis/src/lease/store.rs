@@ -127,7 +127,8 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         let table = &self.0.table;
         let id = table.id(charge.limit, charge.key);
         let mut next = table.arrive(id, self.0.now(), units, terms);
-        for _ in 0..PATIENCE {
+        let mut waits = 0;
+        loop {
             match next {
                 Next::Taken(taken) => {
                     let outcome = self.taken(id, &charge, &taken);
@@ -144,6 +145,10 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
                 }
                 Next::Wait(answered) => {
                     answered.await;
+                    waits += 1;
+                    if waits >= PATIENCE {
+                        break;
+                    }
                     next = table.again(id, self.0.now(), units, terms);
                 }
                 Next::Strict => break,
@@ -218,7 +223,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
             .filter(|&(place, _)| !is_covered(place))
             .map(|(_, charge)| *charge)
             .collect();
-        let undo = Undo { table, covered: &covered, done: false };
+        let undo = Undo { table, now, covered: &covered, done: false };
         let said = self.decide_strictly(&rest).await?;
         undo.unless(said.admitted);
         let mut said_outcomes = said.outcomes.into_iter();
@@ -260,7 +265,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
             });
             let Some(taken) = taken else {
                 for Covered { id, units, taken, .. } in covered {
-                    table.put_back(id, units, taken.spent, true);
+                    table.put_back(id, now, units, &taken, true);
                     if let Some(ask) = taken.refresh {
                         table.unanswered(id, &ask);
                     }
@@ -301,12 +306,12 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         let id = shared.table.id(charge.limit, charge.key);
         shared.table.forget_denial(id);
         let Some(receipt) = receipt else { return false };
-        if let Some(mark) = mark_of(receipt) {
-            shared.table.give_back(id, mark, units, shared.now());
+        if let Some((mark, epoch)) = mark_of(receipt) {
+            shared.table.give_back(id, mark, Some(epoch), units, shared.now());
             return true;
         }
         let end = shared.source.end_of(receipt).filter(|_| terms.kind == Kind::Bucket);
-        end.is_some_and(|end| shared.table.give_back(id, end, units, shared.now()))
+        end.is_some_and(|end| shared.table.give_back(id, end, None, units, shared.now()))
     }
 }
 
@@ -349,6 +354,8 @@ impl Drop for Over<'_> {
 /// Puts back what was covered here, unless the call is admitted: also when it is given up.
 struct Undo<'a> {
     table: &'a Table,
+    /// When it was spent.
+    now: Nanos,
     covered: &'a [Covered],
     done: bool,
 }
@@ -362,7 +369,7 @@ impl Undo<'_> {
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
         for covered in self.covered.iter().filter(|_| !self.done) {
-            self.table.put_back(covered.id, covered.units, covered.taken.spent, false);
+            self.table.put_back(covered.id, self.now, covered.units, &covered.taken, false);
         }
     }
 }
