@@ -7,15 +7,17 @@
     reason = "figures"
 )]
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ratelimit_core::algorithm::{Op, Outcome, Program, Receipt};
 use ratelimit_core::store::{Charge, LocalStore, Origin, Store, Verdict};
 use ratelimit_core::testing::Subject;
 use ratelimit_core::time::Clock;
-use ratelimit_core::{Key, Limit, Limiter, ManualClock, MemoryStore, Nanos, StoreError, StoreErrorKind};
+use ratelimit_core::{
+    Algorithm, Key, Limit, Limiter, ManualClock, MemoryStore, Nanos, StoreError, StoreErrorKind,
+};
 use ratelimit_redis::lease::grant::{Grant, Level, grant};
 use ratelimit_redis::lease::{Ask, Given, GrantSource, Kind, LeasedStore, Policy, Reply, Terms, Ticks};
 
@@ -219,7 +221,7 @@ async fn reset_sleep_and_another_quota_drop_leases() {
     assert_eq!(limiter.store().leased_units(), 0, "leases outlive a sleep");
     warm(&clock, &limiter, &limit).await;
     let other = limit.with_quota("500/s".parse().unwrap(), None).unwrap();
-    limiter.check(&other, "k").await.unwrap();
+    let _ = limiter.check(&other, "k").await.unwrap();
     let decision = limiter.check(&other, "k").await.unwrap();
     assert!(decision.remaining() <= 500, "{decision:?}");
 }
@@ -288,5 +290,44 @@ async fn requests_that_are_given_up_stop_nobody() {
             let waiting = tokio::time::timeout(Duration::from_secs(5), limiter.check(&limit, "k"));
             assert!(waiting.await.expect("nobody waits for ever").unwrap().is_allowed());
         }
+    }
+}
+
+/// Three replicas on one store, greedy traffic: no window is admitted more than its limit, and nearly all of it is
+/// used.
+#[tokio::test]
+async fn windows_are_kept_by_all_replicas_together() {
+    for (algorithm, seed) in [Algorithm::SlidingWindow, Algorithm::FixedWindow].into_iter().zip(0..) {
+        let clock = ManualClock::default();
+        let source = Arc::new(Granting::new(&clock));
+        let with = |_| LeasedStore::with(Arc::clone(&source), clock.clone(), Policy::default(), 1000);
+        let replicas: Vec<_> = (0..3).map(with).map(Limiter::new).collect();
+        let limit = Limit::new("windows", "2000/s".parse().unwrap()).algorithm(algorithm);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut admitted, mut asked, mut leased) = (Vec::new(), 0, 0);
+        let end = clock.now().saturating_add(Nanos::from_secs(5));
+        while clock.now() < end {
+            clock.advance(Duration::from_micros(rng.u64(1..300)));
+            asked += 1;
+            let decision = replicas[rng.usize(0..3)].check(&limit, "k").await.unwrap();
+            leased += u32::from(decision.origin() == Origin::Lease);
+            if decision.is_allowed() {
+                admitted.push((clock.now().get(), clock.utc().whole_secs()));
+            }
+        }
+        for (first, &(start, window)) in admitted.iter().enumerate() {
+            let inside = |&&(at, of): &&(u64, u64)| match algorithm {
+                Algorithm::SlidingWindow => at < start + 1_000_000_000,
+                _ => of == window,
+            };
+            let units = admitted[first..].iter().take_while(inside).count();
+            assert!(units <= 2000, "{algorithm}: {units} of 2000 in a window that begins at {start}");
+        }
+        let calls = source.calls.load(Ordering::Relaxed);
+        let units = admitted.len();
+        println!("{algorithm}: {calls} calls for {asked} requests, {units} admitted, {leased} out of leases");
+        // A sliding window gives back by tenths; of the first of eleven nothing is lost.
+        assert!(units >= 5 * 2000 * 85 / 100, "{algorithm}: {units} of 10000 used");
+        assert!(leased > 5000 && calls * 10 < asked, "{algorithm}: {leased} leased, {calls} calls");
     }
 }

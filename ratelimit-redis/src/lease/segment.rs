@@ -190,3 +190,99 @@ impl Segments {
         self.0.retain(|piece| piece.left(now) > Ticks::ZERO);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    /// What may happen to a key's pieces; numbers are slots.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Pass(u128),
+        /// Slots that begin so far behind the end of the last.
+        Grant(u128, u128),
+        Spend(u128),
+        /// Undoes one of the charges, or gives a part of it back.
+        PutBack(usize),
+        GiveBack(usize, u128),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (0..4_u128).prop_map(Event::Pass),
+            (0..3_u128, 1..8_u128).prop_map(|(gap, length)| Event::Grant(gap, length)),
+            (1..4_u128).prop_map(Event::Spend),
+            (1..4_u128).prop_map(Event::Spend),
+            (0..8_usize).prop_map(Event::PutBack),
+            (0..8_usize, 1..4_u128).prop_map(|(which, length)| Event::GiveBack(which, length)),
+        ]
+    }
+
+    proptest! {
+        /// Against a map of single slots: none is spent that was not granted, none twice, none before now; what
+        /// there is in one run is found.
+        #[test]
+        fn slots_are_spent_once_and_in_time(events in prop::collection::vec(event(), 1..60)) {
+            let (mut now, mut end) = (0_u128, 0_u128);
+            let mut free: HashMap<u128, bool> = HashMap::new();
+            let mut pieces = Segments::default();
+            let mut charges: Vec<(Spent, u128)> = Vec::new();
+            for event in events {
+                match event {
+                    Event::Pass(time) => now += time,
+                    Event::Grant(gap, length) => {
+                        let start = end.max(now) + gap;
+                        end = start + length;
+                        free.extend((start..end).map(|slot| (slot, true)));
+                        pieces.add(Segment::ending(Ticks::new(end), Ticks::new(length)), Ticks::new(now));
+                    }
+                    Event::Spend(length) => {
+                        let runs = (now..end).any(|at| {
+                            (at..at + length).all(|slot| free.get(&slot).copied().unwrap_or(false))
+                        });
+                        match pieces.spend(Ticks::new(now), Ticks::new(length)) {
+                            Some(spent) => {
+                                let after = spent.after().get();
+                                prop_assert!(after - length >= now, "spent after its time");
+                                for slot in after - length..after {
+                                    prop_assert_eq!(free.insert(slot, false), Some(true), "slot {}", slot);
+                                }
+                                charges.push((spent, length));
+                            }
+                            None => prop_assert!(!runs, "{} were there at {}: {:?}", length, now, pieces),
+                        }
+                    }
+                    Event::PutBack(which) if which < charges.len() => {
+                        let (spent, length) = charges.swap_remove(which);
+                        pieces.put_back(spent, Ticks::new(now));
+                        let after = spent.after().get();
+                        free.extend((after - length..after).map(|slot| (slot, true)));
+                    }
+                    Event::GiveBack(which, part) if which < charges.len() => {
+                        let (spent, length) = charges.swap_remove(which);
+                        let part = part.min(length);
+                        let given = pieces.give_back(spent.after(), Ticks::new(part), Ticks::new(now)).get();
+                        let after = spent.after().get();
+                        prop_assert_eq!(given, part.min(after.saturating_sub(now)));
+                        free.extend((after - given..after).map(|slot| (slot, true)));
+                    }
+                    Event::PutBack(_) | Event::GiveBack(..) => {}
+                }
+                let there = (now..end).filter(|slot| free.get(slot).copied().unwrap_or(false)).count();
+                prop_assert_eq!(pieces.left(Ticks::new(now)).get(), there as u128, "{:?} at {}", pieces, now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_cannot_be_spent_behind_now() {
+        let mut piece = Segment::ending(Ticks::new(10), Ticks::new(10));
+        assert!(piece.spend(Ticks::new(4), Ticks::new(3)).is_some(), "slots 4 to 6");
+        assert_eq!(piece.left(Ticks::new(4)), Ticks::new(3));
+        assert!(piece.spend(Ticks::new(8), Ticks::new(3)).is_none(), "only two are left at 8");
+        let two = piece.spend(Ticks::new(8), Ticks::new(2)).unwrap();
+        assert!(piece.put_back(two) && !piece.put_back(two), "once");
+    }
+}
