@@ -1,5 +1,11 @@
 //! `scripts/lease.lua` says what `lease::grant` says, to the bit, on a real server.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
