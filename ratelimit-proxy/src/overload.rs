@@ -62,12 +62,21 @@ pub(crate) fn watch(shared: &Arc<Shared>) -> io::Result<()> {
                 Some(false) => tracing::warn!(used, most, "there is memory again: requests are served"),
                 None => {}
             }
+            if shared.memory.is_short() {
+                nudge();
+            }
             drop(shared);
             thread::sleep(INTERVAL);
         }
         Ok(())
     };
     supervise::thread("memory", &shared.metrics, work).map(drop)
+}
+
+/// Makes the allocator look at what it could give back to the system: it does so only when large pieces come and
+/// go, and where all requests are refused, none do.
+fn nudge() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(4 << 20)));
 }
 
 /// Bytes of memory in use.
