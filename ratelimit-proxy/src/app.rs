@@ -10,6 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{Admin, View};
 use crate::config::{Config, LimitConfig, Match};
+use crate::overload;
+use crate::server::descriptors::Connections;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
 
@@ -26,16 +28,24 @@ impl App {
     ///
     /// # Errors
     /// When an address can't be listened on or a thread can't be started; the text names it.
-    pub(crate) fn start(config: Config) -> io::Result<Self> {
+    pub(crate) fn start(mut config: Config) -> io::Result<Self> {
         let threads = config.server.threads.unwrap_or_else(processors);
+        let wanted = config.server.max_connections;
+        let connections = Connections::ask(wanted, threads);
+        if connections.clients < wanted {
+            let served = connections.clients;
+            tracing::warn!(wanted, served, "too few file descriptors for all connections: see ulimit -n");
+        }
+        config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
         for address in &config.listen {
             refuse_if_taken(*address)?;
         }
         let listeners = Listeners::bind(&config.listen, threads)?;
         let shared = Arc::new(Shared::new(&config));
+        overload::watch(&shared)?;
         let view = Arc::new(View::new(Arc::clone(&shared), config.limits));
-        let admin = admin.map(|listener| Admin::start(listener, &view)).transpose()?;
+        let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
         let server = Server::start(&shared, listeners)?;
         view.ready(true);
         Ok(Self { server, admin, view, drain: config.server.drain })

@@ -7,6 +7,7 @@ mod deadlines;
 mod decide;
 mod exchange;
 mod fault;
+mod overload;
 mod socket;
 mod state;
 mod supervise;
@@ -23,5 +24,6 @@ pub mod telemetry;
 
 pub use answer::{Answers, DenialBody};
 pub use fault::{Fault, Side};
+pub use overload::Memory;
 pub use state::{Shared, Timeouts};
 pub use upstream::{Target, TargetError};

@@ -195,6 +195,8 @@ pub struct ServerConfig {
     pub threads: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Most bytes of memory; whatever there is if `None`.
+    pub max_memory: Option<u64>,
     /// How long requests under way may take to finish when the process is told to stop.
     pub drain: Duration,
     /// How long to wait for whom.
@@ -224,6 +226,7 @@ impl Default for ServerConfig {
         Self {
             threads: None,
             max_connections: 10_000,
+            max_memory: None,
             drain: Duration::from_secs(30),
             timeouts: Timeouts::default(),
         }

@@ -60,6 +60,20 @@ impl ProtocolError {
         [(Self::Head, "head"), (Self::Body, "body"), (Self::Timeout, "timeout"), (Self::Other, "other")];
 }
 
+/// What there was not enough of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// Connections: a thread had as many as it may, and the next ones waited.
+    Full,
+    /// What the machine has to give for a connection: file descriptors, memory of the kernel.
+    Starved,
+    /// Memory: a request was refused.
+    Shed,
+}
+
+/// How many there are.
+const PRESSURES: usize = 3;
+
 /// The classes of status codes, as they stand in metrics.
 pub const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -85,6 +99,7 @@ pub struct WorkerMetrics {
     closed: AtomicU64,
     errors: [AtomicU64; ProtocolError::ALL.len()],
     panics: AtomicU64,
+    pressures: [AtomicU64; PRESSURES],
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +124,8 @@ pub struct Totals {
     pub connections: u64,
     /// In the order of [`ProtocolError::ALL`].
     pub errors: [u64; ProtocolError::ALL.len()],
+    /// How often there was not enough.
+    pub pressures: [u64; PRESSURES],
     /// Panics caught: bugs.
     pub panics: u64,
     /// Background tasks that died and were started again.
@@ -131,6 +148,14 @@ impl LimitTotals {
     #[must_use]
     pub fn said(&self, outcome: DecisionOutcome) -> u64 {
         self.outcomes.get(outcome as usize).copied().unwrap_or_default()
+    }
+}
+
+impl Totals {
+    /// How often there was not enough of that.
+    #[must_use]
+    pub fn pressure(&self, of: Pressure) -> u64 {
+        self.pressures.get(of as usize).copied().unwrap_or_default()
     }
 }
 
@@ -158,6 +183,7 @@ impl Metrics {
             closed: AtomicU64::new(0),
             errors: <[AtomicU64; ProtocolError::ALL.len()]>::default(),
             panics: AtomicU64::new(0),
+            pressures: <[AtomicU64; PRESSURES]>::default(),
         });
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
         worker
@@ -238,6 +264,13 @@ impl WorkerMetrics {
         }
     }
 
+    /// There was not enough.
+    pub fn pressure(&self, of: Pressure) {
+        if let Some(count) = self.pressures.get(of as usize) {
+            add(count, 1);
+        }
+    }
+
     /// A request panicked.
     pub fn panic(&self) {
         add(&self.panics, 1);
@@ -250,6 +283,7 @@ impl WorkerMetrics {
         }
         sum(&mut totals.classes, &self.classes);
         sum(&mut totals.errors, &self.errors);
+        sum(&mut totals.pressures, &self.pressures);
         self.requests.add_to(&mut totals.requests);
         self.upstream.add_to(&mut totals.upstream);
         // In this order, so that a connection that comes and goes in between is not one too few.

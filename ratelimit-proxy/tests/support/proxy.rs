@@ -5,12 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ratelimit_core::{Limit, MemoryStore, SystemClock};
-use ratelimit_proxy::config::{ClientIp, LimitConfig, Loaded, Match, load_str};
-use ratelimit_proxy::policy::Policy;
+use ratelimit_core::Limit;
+use ratelimit_proxy::config::{ClientIp, Config, LimitConfig, Loaded, LogRequests, Match, load_str};
 use ratelimit_proxy::server::{Drained, Listeners, Server};
-use ratelimit_proxy::telemetry::log::RequestLog;
-use ratelimit_proxy::telemetry::metrics::Metrics;
 use ratelimit_proxy::{Answers, Shared, Timeouts};
 
 /// What a proxy is started with.
@@ -56,22 +53,22 @@ impl Setup {
         setup
     }
 
+    /// As a configuration.
+    pub fn config(&self, upstream: SocketAddr) -> Config {
+        let mut config = Config::new(format!("http://{upstream}").parse().unwrap());
+        config.client_ip = self.client_ip.clone();
+        config.exempt = self.exempt.clone();
+        config.limits = self.limits.clone();
+        config.answers = self.answers.clone();
+        config.log.requests = LogRequests::Off;
+        config.server.timeouts = self.timeouts;
+        config.server.max_connections = self.max_connections;
+        config
+    }
+
     /// Starts it in front of that upstream.
     pub fn start(self, upstream: SocketAddr) -> Proxy {
-        let names: Vec<_> = self.limits.iter().map(|limit| limit.limit.name()).collect();
-        let metrics = Metrics::new(&names);
-        let shared = Arc::new(Shared {
-            policy: Policy::build(&self.client_ip, &self.exempt, &self.limits),
-            store: MemoryStore::default(),
-            upstream: format!("http://{upstream}").parse().unwrap(),
-            timeouts: self.timeouts,
-            answers: self.answers,
-            metrics,
-            log: RequestLog::default(),
-            max_connections: self.max_connections,
-            clock: SystemClock::default(),
-        });
-        Proxy::serve(shared, self.threads)
+        Proxy::serve(Arc::new(Shared::new(&self.config(upstream))), self.threads)
     }
 }
 
