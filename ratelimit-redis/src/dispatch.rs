@@ -24,7 +24,7 @@ use smallvec::smallvec;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep};
 
-use crate::batch::{Batch, Batcher, Context, Judged, REQUESTS, Request};
+use crate::batch::{Batch, Batcher, Context, Judged, REQUESTS, Request, Said};
 use crate::breaker::Breaker;
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
@@ -238,7 +238,7 @@ impl Dispatcher {
     fn answer(
         &mut self,
         batch: Batch,
-        answers: Vec<Result<Verdict, Unanswered>>,
+        answers: Vec<Result<Said, Unanswered>>,
         held: &[smallvec::SmallVec<[u32; 2]>],
     ) {
         let now = self.now();
@@ -247,11 +247,11 @@ impl Dispatcher {
             let held = held.next().map_or(&[][..], |held| held);
             let permits = batch.has_permits && request.parts.iter().any(Part::is_permits);
             let answer = match answer {
-                Ok(verdict) => {
-                    if permits {
-                        self.ledger.answered(&request.parts, &verdict, held, now);
+                Ok(said) => {
+                    if let (Said::Verdict(verdict), true) = (&said, permits) {
+                        self.ledger.answered(&request.parts, verdict, held, now);
                     }
-                    Ok(verdict)
+                    Ok(said)
                 }
                 Err(unanswered) => {
                     if permits {
@@ -263,7 +263,7 @@ impl Dispatcher {
             };
             let Some(waiting) = request.answer else { continue };
             // Nobody waits any more: permits that were granted go back. Other charges stay, as after a time-out.
-            if let (Err(Ok(verdict)), true) = (waiting.send(answer), permits)
+            if let (Err(Ok(Said::Verdict(verdict))), true) = (waiting.send(answer), permits)
                 && let Some(release) = release_of(&request.parts, &verdict)
             {
                 self.waiting.push_back(release);

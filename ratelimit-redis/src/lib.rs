@@ -46,6 +46,7 @@ mod denied;
 mod dispatch;
 mod error;
 mod fallback;
+mod grants;
 mod keys;
 mod link;
 mod permits;

@@ -75,7 +75,7 @@ impl Shape {
         amount.min(self.ceiling + self.unit())
     }
 
-    fn unit(&self) -> f64 {
+    pub(crate) fn unit(&self) -> f64 {
         match self.kind {
             Kind::Bucket { unit } => unit,
             _ => 1.0,
@@ -110,12 +110,18 @@ impl Shape {
 
 /// T in microseconds, exact as a double.
 fn interval(period: u64, count: u64) -> f64 {
+    let (numerator, shift) = refill(period, count);
+    float(numerator) / float(1 << shift)
+}
+
+/// T as microseconds in 2⁻ˢ, and s.
+pub(crate) fn refill(period: u64, count: u64) -> (u64, u32) {
     let (mut scaled, mut shift) = (period, 0_u32);
     while shift < 20 && !scaled.is_multiple_of(count) && scaled.div_ceil(count) < 100_000 {
         scaled *= 2;
         shift += 1;
     }
-    float(scaled.div_ceil(count)) / float(1 << shift)
+    (scaled.div_ceil(count), shift)
 }
 
 /// Exact below 2⁵³, and nothing here is larger.

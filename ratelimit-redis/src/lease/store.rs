@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
 use ratelimit_core::store::{Charge, Origin, Outcomes, Verdict};
 use ratelimit_core::time::Clock;
-use ratelimit_core::{Key, Limit, Nanos, Store, StoreError, SystemClock};
+use ratelimit_core::{Key, Limit, Nanos, Store, StoreError, StoreErrorKind, SystemClock};
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
@@ -116,37 +116,53 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
 
     /// A call about one limit that leases.
     async fn decide_one(&self, charge: Charge<'_>, units: u32, terms: &Terms) -> Result<Verdict, StoreError> {
-        let table = &self.0.table;
-        let id = table.id(charge.limit, charge.key);
-        let mut next = table.arrive(id, self.0.now(), units, terms);
+        let id = self.0.table.id(charge.limit, charge.key);
+        let next = self.0.table.arrive(id, self.0.now(), units, terms);
+        let waits = matches!(next, Next::Ask(_) | Next::Wait(_));
+        let leasing = self.lease_one(id, charge, units, terms, next);
+        // One deadline over all that is waited for here: a lease, or somebody else's, again and again.
+        let led = match self.0.source.deadline().filter(|_| waits && Handle::try_current().is_ok()) {
+            Some(deadline) => {
+                tokio::time::timeout(deadline, leasing).await.unwrap_or(Led::Failed(StoreErrorKind::Timeout))
+            }
+            None => leasing.await,
+        };
+        match led {
+            Led::To(verdict) => return Ok(verdict),
+            Led::Failed(kind) => {
+                if let Some(answer) = self.0.source.without(&[charge], kind) {
+                    return answer;
+                }
+            }
+            Led::Nowhere => {}
+        }
+        self.decide_strictly(&[charge]).await
+    }
+
+    async fn lease_one(&self, id: Id, charge: Charge<'_>, units: u32, terms: &Terms, mut next: Next) -> Led {
         let mut waits = 0;
         loop {
             match next {
                 Next::Taken(taken) => {
-                    let outcome = self.taken(id, &charge, &taken);
-                    return Ok(verdict(charge.limit, outcome, Origin::Lease));
+                    return Led::To(verdict(charge.limit, self.taken(id, &charge, &taken), Origin::Lease));
                 }
-                Next::Denied(outcome) => return Ok(verdict(charge.limit, outcome, Origin::Known)),
+                Next::Denied(outcome) => return Led::To(verdict(charge.limit, outcome, Origin::Known)),
                 Next::Ask(ask) => {
                     self.0.debts.send(id, &self.0.source);
-                    match self.ask(id, charge.limit, charge.key, ask).await {
-                        Ok(Some(outcome)) => return Ok(verdict(charge.limit, outcome, Origin::Store)),
-                        // What to do without the store is for the store to say.
-                        Ok(None) | Err(_) => break,
-                    }
+                    return match self.ask(id, charge.limit, charge.key, ask).await {
+                        Ok(Some(outcome)) => Led::To(verdict(charge.limit, outcome, Origin::Store)),
+                        Ok(None) => Led::Nowhere,
+                        Err(error) => Led::Failed(error.kind()),
+                    };
                 }
-                Next::Wait(answered) => {
+                Next::Wait(answered) if waits < PATIENCE => {
                     answered.await;
                     waits += 1;
-                    if waits >= PATIENCE {
-                        break;
-                    }
-                    next = table.again(id, self.0.now(), units, terms);
+                    next = self.0.table.again(id, self.0.now(), units, terms);
                 }
-                Next::Strict => break,
+                Next::Wait(_) | Next::Strict => return Led::Nowhere,
             }
         }
-        self.decide_strictly(&[charge]).await
     }
 
     /// Asks the shared store, and remembers what it refuses.
@@ -215,6 +231,16 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         let end = shared.source.end_of(receipt).filter(|_| terms.kind == Kind::Bucket);
         end.is_some_and(|end| shared.table.give_back(id, end, None, units, shared.now()))
     }
+}
+
+/// What came of looking for a lease.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one, and are moved once")]
+enum Led {
+    To(Verdict),
+    /// To nothing: it is for the shared store to decide.
+    Nowhere,
+    /// The shared store can't answer.
+    Failed(StoreErrorKind),
 }
 
 impl<S: GrantSource, C: Clock> Shared<S, C> {
