@@ -9,6 +9,7 @@ mod exchange;
 mod fault;
 mod socket;
 mod state;
+mod store;
 mod supervise;
 mod upstream;
 
@@ -24,4 +25,5 @@ pub mod telemetry;
 pub use answer::{Answers, DenialBody};
 pub use fault::{Fault, Side};
 pub use state::{Shared, Timeouts};
+pub use store::{AnyStore, SharedStore, Unusable};
 pub use upstream::{Target, TargetError};

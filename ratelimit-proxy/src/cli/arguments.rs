@@ -68,7 +68,8 @@ pub(super) struct Run {
     /// Where operators connect, or `off` [default: 127.0.0.1:9090, or what the configuration says]
     #[arg(long, value_name = "ADDRESS", value_parser = admin)]
     pub(super) admin: Option<AdminAddress>,
-    /// Share the counters through Redis (not available yet)
+    /// Share the counters with other replicas through Redis or Valkey, such as redis://127.0.0.1:6379
+    // Read later: what can't be read must not be repeated, because it may hold a password.
     #[arg(long, value_name = "URL")]
     pub(super) redis: Option<String>,
     /// Spend pieces of the shared limits locally (not available yet)

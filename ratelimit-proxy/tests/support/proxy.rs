@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ratelimit_core::{Limit, MemoryStore, SystemClock};
+use ratelimit_core::{Limit, SystemClock};
 use ratelimit_proxy::config::{ClientIp, LimitConfig, Match};
 use ratelimit_proxy::policy::Policy;
 use ratelimit_proxy::server::{Drained, Listeners, Server};
 use ratelimit_proxy::telemetry::log::RequestLog;
 use ratelimit_proxy::telemetry::metrics::Metrics;
-use ratelimit_proxy::{Answers, Shared, Timeouts};
+use ratelimit_proxy::{Answers, AnyStore, Shared, Timeouts};
 
 /// What a proxy is started with.
 pub struct Setup {
@@ -21,6 +21,7 @@ pub struct Setup {
     pub answers: Answers,
     pub threads: usize,
     pub max_connections: usize,
+    pub store: AnyStore,
 }
 
 impl Default for Setup {
@@ -33,6 +34,7 @@ impl Default for Setup {
             answers: Answers::default(),
             threads: 1,
             max_connections: 1000,
+            store: AnyStore::default(),
         }
     }
 }
@@ -61,7 +63,7 @@ impl Setup {
         let metrics = Metrics::new(&names);
         let shared = Arc::new(Shared {
             policy: Policy::build(&self.client_ip, &self.exempt, &self.limits),
-            store: MemoryStore::default(),
+            store: self.store,
             upstream: format!("http://{upstream}").parse().unwrap(),
             timeouts: self.timeouts,
             answers: self.answers,
