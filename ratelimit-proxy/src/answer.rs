@@ -11,7 +11,7 @@ use ratelimit_core::{Decision, Fields, Limit, Nanos};
 use smallvec::SmallVec;
 
 use crate::exchange::Body;
-use crate::fault::{Fault, Side};
+use crate::fault::Fault;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -136,7 +136,8 @@ impl Answers {
     /// Something else than a limit keeps a request from being served.
     pub(crate) fn fault(&self, fault: Fault) -> Response<Body> {
         let status = fault.status();
-        let kind = if fault.side() == Side::Store { REDUCED_CAPACITY } else { "about:blank" };
+        let reduced = status == StatusCode::SERVICE_UNAVAILABLE;
+        let kind = if reduced { REDUCED_CAPACITY } else { "about:blank" };
         // Nothing here comes from the client, and nothing needs escaping.
         let body = format!(
             r#"{{"type":"{kind}","title":"{}","status":{},"detail":"{}"}}"#,

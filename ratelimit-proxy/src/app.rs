@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use crate::admin::{Admin, View};
 use crate::config::{Config, LimitConfig, Match, RedisConfig, StoreConfig};
+use crate::overload;
+use crate::server::descriptors::Connections;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
 use crate::store::AnyStore;
@@ -34,8 +36,15 @@ impl App {
     ///
     /// # Errors
     /// When an address can't be listened on, a thread can't be started, or the store refuses us; the text names it.
-    pub(crate) async fn start(config: Config) -> io::Result<Self> {
+    pub(crate) async fn start(mut config: Config) -> io::Result<Self> {
         let threads = config.server.threads.unwrap_or_else(processors);
+        let wanted = config.server.max_connections;
+        let connections = Connections::ask(wanted, threads);
+        if connections.clients < wanted {
+            let served = connections.clients;
+            tracing::warn!(wanted, served, "too few file descriptors for all connections: see ulimit -n");
+        }
+        config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
         for address in &config.listen {
             refuse_if_taken(*address)?;
@@ -43,13 +52,14 @@ impl App {
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
         let shared = Arc::new(Shared::new(&config, store));
+        overload::watch(&shared)?;
         let redis = match config.store {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),
         };
         let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
         let view = Arc::new(View::new(Arc::clone(&shared), config.limits, needs_store));
-        let admin = admin.map(|listener| Admin::start(listener, &view)).transpose()?;
+        let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
         let server = Server::start(&shared, listeners)?;
         view.ready(true);
         Ok(Self { server, admin, view, drain: config.server.drain, redis })

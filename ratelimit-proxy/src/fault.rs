@@ -51,6 +51,8 @@ pub enum Fault {
     AnswerTimeout,
     /// The store can't say whether the limits allow the request.
     Undecided,
+    /// The proxy has less memory left than it needs.
+    Overloaded,
     /// A panic, which is a bug.
     Panic,
 }
@@ -74,7 +76,7 @@ impl Fault {
                 Side::Upstream
             }
             Self::Undecided => Side::Store,
-            Self::Panic => Side::Own,
+            Self::Overloaded | Self::Panic => Side::Own,
         }
     }
 
@@ -92,7 +94,7 @@ impl Fault {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::AnswerTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Undecided => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Undecided | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -116,6 +118,7 @@ impl Fault {
             Self::BadAnswer => "the upstream's answer is broken",
             Self::AnswerTimeout => "the upstream did not answer in time",
             Self::Undecided => "the rate limits can't be checked at the moment",
+            Self::Overloaded => "the proxy is short of memory",
             Self::Panic => "an internal error",
         }
     }
@@ -139,7 +142,7 @@ impl Fault {
     #[must_use]
     pub const fn retry_after(self) -> Option<u64> {
         match self {
-            Self::Undecided => Some(1),
+            Self::Undecided | Self::Overloaded => Some(1),
             _ => None,
         }
     }

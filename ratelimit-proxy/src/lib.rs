@@ -7,6 +7,7 @@ mod deadlines;
 mod decide;
 mod exchange;
 mod fault;
+mod overload;
 mod socket;
 mod state;
 mod store;
@@ -24,6 +25,7 @@ pub mod telemetry;
 
 pub use answer::{Answers, DenialBody};
 pub use fault::{Fault, Side};
+pub use overload::Memory;
 pub use state::{Shared, Timeouts};
 pub use store::{AnyStore, SharedStore, Unusable};
 pub use upstream::{Target, TargetError};

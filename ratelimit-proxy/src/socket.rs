@@ -133,8 +133,7 @@ mod tests {
         }
         let mut space = [0; 8];
         let mut buf = ReadBuf::new(&mut space);
-        let read = |cx: &mut Context<'_>| Pin::new(socket.0.borrow_mut().inner_mut()).poll_read(cx, &mut buf);
-        poll_fn(read).await.unwrap();
+        poll_fn(|cx| Pin::new(socket.0.borrow_mut().inner_mut()).poll_read(cx, &mut buf)).await.unwrap();
         assert_eq!(buf.filled(), b"x");
         assert!(!socket.has_news(), "all of it was read");
         drop(far);

@@ -17,11 +17,12 @@ use slab::Slab;
 use crate::answer::{Answers, KnownPolicy};
 use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
+use crate::overload::Memory;
 use crate::policy::Policy;
 use crate::server::linger::Leftover;
 use crate::store::AnyStore;
 use crate::telemetry::log::RequestLog;
-use crate::telemetry::metrics::{Metrics, WorkerMetrics};
+use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
 use crate::upstream::Target;
 use crate::upstream::pool::Pool;
 
@@ -73,6 +74,8 @@ pub struct Shared {
     pub log: RequestLog,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
+    /// Whether there is memory for more requests.
+    pub memory: Memory,
     /// The wall clock, for fields that name a point in time.
     pub clock: SystemClock,
 }
@@ -92,6 +95,7 @@ impl Shared {
             answers: config.answers.clone(),
             log: RequestLog::new(config.log),
             max_connections: config.server.max_connections,
+            memory: Memory::new(config.server.max_memory),
             clock: SystemClock::default(),
         }
     }
@@ -126,6 +130,16 @@ impl Worker {
             connections: RefCell::default(),
             all_closed: tokio::sync::Notify::new(),
         })
+    }
+
+    /// Whether a new request has to be refused for want of memory; if so, what is idle is given up.
+    pub(crate) fn sheds(&self) -> bool {
+        let short = self.shared.memory.is_short();
+        if short {
+            self.pool.clear();
+            self.metrics.pressure(Pressure::Shed);
+        }
+        short
     }
 
     /// Whether connections should end as soon as they can.

@@ -3,6 +3,7 @@
 
 mod limits;
 mod routes;
+mod spare;
 mod view;
 
 use std::io;
@@ -18,11 +19,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use self::routes::Routes;
+use self::spare::Spare;
 pub(crate) use self::view::View;
 use crate::supervise;
 
-/// Connections at a time; others wait in the kernel's queue.
-const CONNECTIONS: usize = 128;
 /// How long a client may take for the head of a request.
 const HEAD: Duration = Duration::from_secs(2);
 /// How long a connection is kept, and how long a response that is being read then may still take. Whoever reads
@@ -39,15 +39,15 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Answers on that listener.
+    /// Answers on that listener, at most so many connections at a time; others wait in the kernel's queue.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(crate) fn start(listener: TcpListener, view: &Arc<View>) -> io::Result<Self> {
+    pub(crate) fn start(listener: TcpListener, view: &Arc<View>, connections: usize) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let routes = Arc::new(Routes::new(Arc::clone(view), address));
-        let work = move || serve(&listener, &routes, stopped.clone());
+        let work = move || serve(&listener, &routes, connections, stopped.clone());
         let thread = supervise::thread("admin", &view.shared().metrics, work)?;
         Ok(Self { address, stop, thread })
     }
@@ -64,12 +64,18 @@ impl Admin {
     }
 }
 
-fn serve(listener: &TcpListener, routes: &Arc<Routes>, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+fn serve(
+    listener: &TcpListener,
+    routes: &Arc<Routes>,
+    connections: usize,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        let slots = Arc::new(Semaphore::new(connections));
         let mut connections = JoinSet::new();
+        let mut spare = Spare::new();
         loop {
             let accepting = async {
                 let slot = Arc::clone(&slots).acquire_owned().await;
@@ -79,14 +85,18 @@ fn serve(listener: &TcpListener, routes: &Arc<Routes>, mut stopped: watch::Recei
                 (accepted, slot) = accepting => match accepted {
                     Ok((socket, _)) => {
                         let routes = Arc::clone(routes);
+                        // What a connection took of the spare ones has to come back.
+                        let keep = !spare.is_spent();
                         connections.spawn(async move {
-                            connection(socket, routes).await;
+                            connection(socket, routes, keep).await;
                             drop(slot);
                         });
                     }
+                    Err(_) if spare.release() => {}
                     Err(_) => tokio::time::sleep(PAUSE).await,
                 },
                 Some(ended) = connections.join_next() => {
+                    spare.refill();
                     if ended.is_err_and(|error| error.is_panic()) {
                         routes.view().shared().metrics.panic();
                     }
@@ -97,12 +107,13 @@ fn serve(listener: &TcpListener, routes: &Arc<Routes>, mut stopped: watch::Recei
     })
 }
 
-async fn connection(socket: TcpStream, routes: Arc<Routes>) {
+async fn connection(socket: TcpStream, routes: Arc<Routes>, keep: bool) {
     let service = service_fn(move |request| {
         let response = routes.answer(&request);
         async move { Ok::<_, std::convert::Infallible>(response) }
     });
     let connection = http1::Builder::new()
+        .keep_alive(keep)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(16 * 1024)

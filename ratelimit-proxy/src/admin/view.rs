@@ -70,7 +70,12 @@ impl View {
     /// What is measured rather than counted, at most a second old; the limits are those in force, in the order of
     /// the policy's rules.
     pub(super) fn gauges(&self) -> Gauges {
-        Gauges { limits: self.census(), log_lost: log::lost(), store: self.shared.store.gauges() }
+        Gauges {
+            limits: self.census(),
+            max_connections: self.shared.max_connections,
+            log_lost: log::lost(),
+            store: self.shared.store.gauges(),
+        }
     }
 
     fn census(&self) -> Vec<LimitGauges> {

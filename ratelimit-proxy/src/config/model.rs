@@ -102,7 +102,7 @@ pub struct LimitConfig {
 /// What becomes of a request that lacks a value of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
-    /// All such requests share one bucket.
+    /// "Missing" is a value of its own: requests that lack the same part, and agree in the others, share a bucket.
     #[default]
     Share,
     /// The limit does not apply to it.
@@ -187,6 +187,8 @@ pub struct ServerConfig {
     pub threads: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Most bytes of memory; whatever there is if `None`.
+    pub max_memory: Option<u64>,
     /// How long requests under way may take to finish when the process is told to stop.
     pub drain: Duration,
     /// How long to wait for whom.
@@ -210,6 +212,7 @@ impl Default for ServerConfig {
         Self {
             threads: None,
             max_connections: 10_000,
+            max_memory: None,
             drain: Duration::from_secs(30),
             timeouts: Timeouts::default(),
         }

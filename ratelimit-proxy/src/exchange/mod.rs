@@ -62,6 +62,9 @@ async fn attempt(
     body: &mut Option<Incoming>,
     tail: &mut Tail,
 ) -> Result<Response<Body>, Fault> {
+    if client.worker.sheds() {
+        return Err(Fault::Overloaded);
+    }
     let shared = &*client.worker.shared;
     let mut keys = client.keys.take();
     keys.clear();

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::connection::serve;
 use crate::state::Worker;
+use crate::telemetry::metrics::Pressure;
 
 /// The first and the longest pause after the machine refused a connection (no file descriptors, no memory).
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(1000));
@@ -19,14 +20,25 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>, slots:
     let mut pause = PAUSE.0;
     loop {
         // Before accepting: what waits in the kernel's queue costs us nothing.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let slot = match Arc::clone(&slots).try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_full) => {
+                worker.metrics.pressure(Pressure::Full);
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+                slot
+            }
+        };
         match listener.accept().await {
             Ok((socket, peer)) => {
                 pause = PAUSE.0;
                 spawn(&worker, socket, peer, slot);
             }
             Err(error) if is_the_clients(&error) => {}
-            Err(_) => {
+            Err(error) => {
+                worker.metrics.pressure(Pressure::Starved);
+                if pause == PAUSE.0 {
+                    tracing::warn!(%error, "connections can't be taken in and have to wait");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);
             }

@@ -83,10 +83,14 @@ async fn closed(stage: &mut watch::Receiver<Stage>) {
     let _ = stage.wait_for(|stage| *stage == Stage::Closed).await;
 }
 
-/// Closes connections to the upstream that nobody has asked for in a while.
+/// Closes connections to the upstream that nobody has asked for in a while; all idle ones where memory is short.
 async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        worker.pool.sweep(Instant::now());
+        if worker.shared.memory.is_short() {
+            worker.pool.clear();
+        } else {
+            worker.pool.sweep(Instant::now());
+        }
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::histogram::Distribution;
-use super::metrics::{CODE_CLASSES, DecisionOutcome, ProtocolError, Totals};
+use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Totals};
 use super::process::Reading;
 use super::store::{Answered, StoreGauges};
 
@@ -38,6 +38,8 @@ impl Format {
 pub(crate) struct Gauges {
     /// One for each limit, in their order.
     pub(crate) limits: Vec<LimitGauges>,
+    /// Most connections of clients.
+    pub(crate) max_connections: usize,
     /// Lines of the log that were lost because nobody read them in time.
     pub(crate) log_lost: u64,
     /// Of a store that is shared.
@@ -102,6 +104,7 @@ impl Collector for Scrape {
             store(&mut encoder, gauges)?;
         }
         proxy(&mut encoder, totals)?;
+        pressure(&mut encoder, totals, gauges)?;
         own(&mut encoder, totals, gauges, process)
     }
 }
@@ -192,6 +195,31 @@ fn proxy(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     let mut family = encoder.encode_descriptor("proxy_protocol_errors", help, None, MetricType::Counter)?;
     for ((_, word), count) in ProtocolError::ALL.iter().zip(totals.errors) {
         family.encode_family(&[("kind", *word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+    }
+    Ok(())
+}
+
+fn pressure(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges) -> fmt::Result {
+    gauge(
+        encoder,
+        "proxy_max_connections",
+        "Most connections of clients that are served; more wait",
+        &wide(gauges.max_connections),
+    )?;
+    for (name, help, pressure) in [
+        (
+            "proxy_connections_full",
+            "Times that a thread had as many connections as it may and let the next ones wait",
+            Pressure::Full,
+        ),
+        (
+            "proxy_accept_errors",
+            "Failed attempts to take in a connection, for want of file descriptors or memory of the kernel",
+            Pressure::Starved,
+        ),
+        ("proxy_requests_shed", "Requests refused because the process is short of memory", Pressure::Shed),
+    ] {
+        counter(encoder, name, help, &totals.pressure(pressure))?;
     }
     Ok(())
 }

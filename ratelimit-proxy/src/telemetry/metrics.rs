@@ -60,6 +60,20 @@ impl ProtocolError {
         [(Self::Head, "head"), (Self::Body, "body"), (Self::Timeout, "timeout"), (Self::Other, "other")];
 }
 
+/// What there was not enough of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// Connections: a thread had as many as it may, and the next ones waited.
+    Full,
+    /// What the machine has to give for a connection: file descriptors, memory of the kernel.
+    Starved,
+    /// Memory: a request was refused.
+    Shed,
+}
+
+/// How many there are.
+const PRESSURES: usize = 3;
+
 /// The classes of status codes, as they stand in metrics.
 pub const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -86,6 +100,7 @@ pub struct WorkerMetrics {
     closed: AtomicU64,
     errors: [AtomicU64; ProtocolError::ALL.len()],
     panics: AtomicU64,
+    pressures: [AtomicU64; PRESSURES],
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +127,8 @@ pub struct Totals {
     pub connections: u64,
     /// In the order of [`ProtocolError::ALL`].
     pub errors: [u64; ProtocolError::ALL.len()],
+    /// How often there was not enough.
+    pub pressures: [u64; PRESSURES],
     /// Panics caught: bugs.
     pub panics: u64,
     /// Background tasks that died and were started again.
@@ -134,6 +151,14 @@ impl LimitTotals {
     #[must_use]
     pub fn said(&self, outcome: DecisionOutcome) -> u64 {
         self.outcomes.get(outcome as usize).copied().unwrap_or_default()
+    }
+}
+
+impl Totals {
+    /// How often there was not enough of that.
+    #[must_use]
+    pub fn pressure(&self, of: Pressure) -> u64 {
+        self.pressures.get(of as usize).copied().unwrap_or_default()
     }
 }
 
@@ -162,6 +187,7 @@ impl Metrics {
             closed: AtomicU64::new(0),
             errors: <[AtomicU64; ProtocolError::ALL.len()]>::default(),
             panics: AtomicU64::new(0),
+            pressures: <[AtomicU64; PRESSURES]>::default(),
         });
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
         worker
@@ -253,6 +279,13 @@ impl WorkerMetrics {
         }
     }
 
+    /// There was not enough.
+    pub fn pressure(&self, of: Pressure) {
+        if let Some(count) = self.pressures.get(of as usize) {
+            add(count, 1);
+        }
+    }
+
     /// A request panicked.
     pub fn panic(&self) {
         add(&self.panics, 1);
@@ -265,6 +298,7 @@ impl WorkerMetrics {
         }
         sum(&mut totals.classes, &self.classes);
         sum(&mut totals.errors, &self.errors);
+        sum(&mut totals.pressures, &self.pressures);
         self.requests.add_to(&mut totals.requests);
         self.upstream.add_to(&mut totals.upstream);
         self.decisions.add_to(&mut totals.decisions);

@@ -45,6 +45,11 @@ impl Pool {
         }
     }
 
+    /// Drops all of them.
+    pub(crate) fn clear(&self) {
+        self.idle.take();
+    }
+
     /// Drops the connections that were closed by the upstream or have not been used for long.
     pub(crate) fn sweep(&self, now: Instant) {
         let fresh =

@@ -1,15 +1,13 @@
 //! A proxy with the configuration a test asks for.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ratelimit_core::{Limit, SystemClock};
-use ratelimit_proxy::config::{ClientIp, LimitConfig, Match};
-use ratelimit_proxy::policy::Policy;
+use ratelimit_core::Limit;
+use ratelimit_proxy::config::{ClientIp, Config, LimitConfig, Loaded, LogRequests, Match, load_str};
 use ratelimit_proxy::server::{Drained, Listeners, Server};
-use ratelimit_proxy::telemetry::log::RequestLog;
-use ratelimit_proxy::telemetry::metrics::Metrics;
 use ratelimit_proxy::{Answers, AnyStore, Shared, Timeouts};
 
 /// What a proxy is started with.
@@ -57,25 +55,34 @@ impl Setup {
         setup
     }
 
+    /// As a configuration.
+    pub fn config(&self, upstream: SocketAddr) -> Config {
+        let mut config = Config::new(format!("http://{upstream}").parse().unwrap());
+        config.client_ip = self.client_ip.clone();
+        config.exempt = self.exempt.clone();
+        config.limits = self.limits.clone();
+        config.answers = self.answers.clone();
+        config.log.requests = LogRequests::Off;
+        config.server.timeouts = self.timeouts;
+        config.server.max_connections = self.max_connections;
+        config
+    }
+
     /// Starts it in front of that upstream.
     pub fn start(self, upstream: SocketAddr) -> Proxy {
-        let names: Vec<_> = self.limits.iter().map(|limit| limit.limit.name()).collect();
-        let metrics = Metrics::new(&names);
-        let shared = Arc::new(Shared {
-            policy: Policy::build(&self.client_ip, &self.exempt, &self.limits),
-            store: self.store,
-            upstream: format!("http://{upstream}").parse().unwrap(),
-            timeouts: self.timeouts,
-            answers: self.answers,
-            metrics,
-            log: RequestLog::default(),
-            max_connections: self.max_connections,
-            clock: SystemClock::default(),
-        });
-        let listeners = Listeners::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], self.threads).unwrap();
-        let server = Server::start(&shared, listeners).unwrap();
-        Proxy { address: server.addresses()[0], shared, server: Some(server) }
+        let config = self.config(upstream);
+        Proxy::serve(Arc::new(Shared::new(&config, self.store)), self.threads)
     }
+}
+
+/// What a configuration says, in front of that upstream. Files that it names are sought in `tests/config`.
+pub fn load(yaml: &str, upstream: SocketAddr) -> Loaded {
+    let text = format!("upstream: http://{upstream}\n{yaml}");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    load_str(&text, "test.yaml", &|_| None, &base).unwrap_or_else(|faults| {
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        panic!("{}\n{text}", faults.join("\n"))
+    })
 }
 
 /// A running proxy; stops when dropped.
@@ -89,6 +96,17 @@ impl Proxy {
     /// Without limits.
     pub fn plain(upstream: SocketAddr) -> Self {
         Setup::default().start(upstream)
+    }
+
+    /// As a configuration says, in front of that upstream, with one thread.
+    pub fn from_yaml(yaml: &str, upstream: SocketAddr) -> Self {
+        Self::serve(Arc::new(Shared::new(&load(yaml, upstream).config, AnyStore::default())), 1)
+    }
+
+    fn serve(shared: Arc<Shared>, threads: usize) -> Self {
+        let listeners = Listeners::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], threads).unwrap();
+        let server = Server::start(&shared, listeners).unwrap();
+        Self { address: server.addresses()[0], shared, server: Some(server) }
     }
 
     /// The server, to be drained or closed by the test.

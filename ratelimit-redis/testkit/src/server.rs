@@ -81,6 +81,33 @@ impl Server {
         panic!("{program:?} does not start");
     }
 
+    /// A Sentinel with those lines of configuration.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub(crate) fn start_sentinel(lines: &str) -> Self {
+        for _ in 0..10 {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let file = directory.path().join("sentinel.conf");
+            std::fs::write(&file, lines).expect("a configuration");
+            // The file comes first, and a Sentinel rewrites it.
+            let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
+            let mut server = Self {
+                child: None,
+                program: Program::Redis,
+                port: free_port(),
+                arguments,
+                password: None,
+                directory,
+            };
+            if server.try_run() {
+                return server;
+            }
+        }
+        panic!("no Sentinel starts");
+    }
+
     /// The port it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -170,12 +197,22 @@ impl Server {
     /// Runs it and waits until it answers; false if it ended instead.
     fn try_run(&mut self) -> bool {
         let log = std::fs::File::create(self.directory.path().join("log")).expect("a log file");
-        let child = Command::new(self.program.path())
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--unixsocket", "socket"])
-            .arg("--dir")
-            .arg(self.directory.path())
-            .args(&self.arguments)
+        let sentinel = self.arguments.last().is_some_and(|last| last == "--sentinel");
+        let mut command = Command::new(self.program.path());
+        if sentinel {
+            command.args(self.arguments.first());
+        }
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"])
+            .arg(self.directory.path());
+        if sentinel {
+            command.arg("--sentinel");
+        } else {
+            command
+                .args(["--save", "", "--appendonly", "no", "--unixsocket", "socket"])
+                .args(&self.arguments);
+        }
+        let child = command
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a log file"))
             .stdout(log)

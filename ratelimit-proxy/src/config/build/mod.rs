@@ -306,6 +306,9 @@ fn server(field: &Field<raw::Server>, faults: &mut Faults) -> ServerConfig {
     if let Some(connections) = raw.max_connections.get() {
         built.max_connections = usize::try_from(connections.0).unwrap_or(usize::MAX);
     }
+    if let Some(memory) = raw.max_memory.get() {
+        built.max_memory = Some(memory.0);
+    }
     if let Some(drain) = raw.drain.get() {
         built.drain = drain.0;
     }

@@ -181,9 +181,59 @@ impl Decode for Lasting {
     }
 }
 
+/// An amount of memory: `512MiB`, `2GiB`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size(pub(super) u64);
+
+impl Size {
+    /// Less than that no proxy runs in.
+    const LEAST: u64 = 16 << 20;
+
+    fn parse(text: &str) -> Option<u64> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at_checked(digits)?;
+        let number: u64 = number.parse().ok()?;
+        let bytes = match unit.trim_start() {
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return None,
+        };
+        number.checked_mul(bytes)
+    }
+}
+
+impl Decode for Size {
+    fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
+        let text = text(here, "an amount of memory", faults)?;
+        let hint = "write a whole number and a unit, such as 512MiB or 2GiB, 16MiB at least";
+        let Some(bytes) = Self::parse(text).filter(|bytes| *bytes >= Self::LEAST) else {
+            faults.refuse_with(&here.place, format!("{} is no amount of memory", shown(text)), hint);
+            return None;
+        };
+        Some(Self(bytes))
+    }
+
+    fn schema(_: &mut Shapes) -> Value {
+        or_variable(
+            json!({"type": "string", "pattern": "^[0-9]+ *(KiB|MiB|GiB)$", "examples": ["512MiB", "2GiB"]}),
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("512MiB", 512 << 20), ("2 GiB", 2 << 30), ("1KiB", 1024)] {
+            assert_eq!(Size::parse(text), Some(bytes), "{text}");
+        }
+        for text in ["", "5", "512MB", "-1MiB", "1.5GiB", "99999999999999999999GiB", "17179869184GiB"] {
+            assert_eq!(Size::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -13,7 +13,7 @@ use http::HeaderName;
 
 use self::later::{BalanceHash, BalanceWord, HealthCheck, Jwt, ListenTls, Rls};
 use super::decode::{Either, Items, Many, choice, section};
-use super::leaf::{Lasting, Net, OrOff, Text, Whole};
+use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
 use crate::upstream::Target;
 
@@ -137,6 +137,9 @@ section! {
         threads: Whole<1, 1024>,
         /// Most connections at a time; 10000 if absent.
         max_connections: Positive,
+        /// Memory in use from which new requests are answered 503, such as 512MiB; no bound if absent. Counters are not
+        /// dropped, so leave more room than they need.
+        max_memory: Size,
         /// How long requests under way may take to finish when the process is told to stop; 30s if absent.
         drain: Lasting,
         /// How long to wait for clients.
