@@ -17,6 +17,7 @@ use crate::telemetry::{StoreCalls, StoreGauges};
 /// Where counters live.
 #[derive(Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process, and memory should be near")]
 pub enum AnyStore {
     /// In this process.
     Memory(MemoryStore),
