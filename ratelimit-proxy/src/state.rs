@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use hyper::body::Incoming;
 use ratelimit_core::time::Clock as _;
-use ratelimit_core::{KeyBuf, MemoryStore, Nanos, ResetFormat, SystemClock};
+use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 
 use crate::answer::{Answers, KnownPolicy};
@@ -20,6 +20,7 @@ use crate::deadlines::{Deadlines, Wait};
 use crate::overload::Memory;
 use crate::policy::Policy;
 use crate::server::linger::Leftover;
+use crate::store::AnyStore;
 use crate::telemetry::log::RequestLog;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
 use crate::upstream::Target;
@@ -60,7 +61,7 @@ pub struct Shared {
     /// Which limits apply to which request.
     pub policy: Policy,
     /// Where their counters live.
-    pub store: MemoryStore,
+    pub store: AnyStore,
     /// Where requests go.
     pub upstream: Target,
     /// How long to wait for whom.
@@ -80,15 +81,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with empty counters.
+    /// What a configuration comes to, with counters in that store.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, store: AnyStore) -> Self {
         let policy = Policy::of(config);
         let names: Vec<&str> = policy.rules().iter().map(|rule| rule.limit.name()).collect();
         Self {
             metrics: Metrics::new(&names),
             policy,
-            store: MemoryStore::default().max_keys(config.store.max_keys).overflow(config.store.overflow),
+            store,
             upstream: config.upstream.clone(),
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),

@@ -81,6 +81,19 @@ impl RedisStore {
         self.shared.counters.snapshot()
     }
 
+    /// Waits until everything that was posted before is made: before a process ends. Bounded by nothing but the
+    /// store's troubles, so put a time limit around it.
+    ///
+    /// # Errors
+    /// When the store is gone, or goes: what it was not told is lost.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        // A request for nothing, which the task answers when there is nothing else.
+        let request = Request { parts: Parts::new(), answer: Some(sender), again: false };
+        self.requests.send(request).await.map_err(|_| ended())?;
+        receiver.await.unwrap_or_else(|_| Err(ended())).map(drop)
+    }
+
     /// An answer from what is known of earlier denials.
     fn known(&self, asked: &Asked, now: Nanos) -> Option<Verdict> {
         let denies = |part: &Part| match part.what {
