@@ -136,7 +136,10 @@ pub(crate) struct Body {
 enum Source {
     Own(Option<Bytes>),
     /// The connection that brings it; gone when there is nothing more to come.
-    Upstream { link: Option<Box<Link>>, client: Rc<Client> },
+    Upstream {
+        link: Option<Box<Link>>,
+        client: Rc<Client>,
+    },
 }
 
 impl Body {

@@ -288,7 +288,10 @@ mod tests {
         assert_eq!(chunked("3\r\nabc\r\n0\r\n\r\nHTTP"), whole("[abc]", "HTTP"));
         assert_eq!(chunked("0\r\n\r\n"), whole("", ""));
         assert_eq!(chunked("000\r\n\r\n"), whole("", ""));
-        assert_eq!(chunked("A \t;x=y\r\n0123456789\r\n1;z\r\na\r\n0;end\r\n\r\n"), whole("[0123456789][a]", ""));
+        assert_eq!(
+            chunked("A \t;x=y\r\n0123456789\r\n1;z\r\na\r\n0;end\r\n\r\n"),
+            whole("[0123456789][a]", "")
+        );
         assert_eq!(
             chunked("1\r\na\r\n0\r\nX-A:  b \r\nx-c:\r\n\r\nrest"),
             whole("[a]{\"x-a\": \"b\", \"x-c\": \"\"}", "rest")

@@ -27,7 +27,7 @@ async fn theirs(response: &[u8], method: Method) -> Option<Outcome> {
     let (head, mut body) = response.ok()?.into_parts();
     let mut outcome = Outcome {
         status: head.status,
-        fields: head.headers,
+        fields: without_persistence(head.headers),
         body: Vec::new(),
         trailers: None,
         complete: true,
@@ -47,8 +47,17 @@ async fn theirs(response: &[u8], method: Method) -> Option<Outcome> {
     Some(outcome)
 }
 
+/// Lines about persistence alone are taken out on reading.
+fn without_persistence(mut fields: HeaderMap) -> HeaderMap {
+    if fields.get_all("connection").iter().all(|line| line == "close" || line == "keep-alive") {
+        fields.remove("connection");
+    }
+    fields
+}
+
 fn ours(response: &[u8], method: Method) -> Option<Outcome> {
-    let head = Request::builder().method(method).uri("/").header("host", "a").body(()).unwrap().into_parts().0;
+    let head =
+        Request::builder().method(method).uri("/").header("host", "a").body(()).unwrap().into_parts().0;
     read(&mut Connection::new(Script::new([response.to_vec()], End::Closes), Instant::now()), &head).ok()
 }
 

@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn all_is_sent_in_order_however_little_the_socket_takes() {
         let large = vec![b'l'; TOGETHER + 1];
-        for pieces in [vec![], vec![b"a".to_vec(), vec![], b"bc".to_vec()], vec![large.clone(), b"d".to_vec(), large]]
+        for pieces in
+            [vec![], vec![b"a".to_vec(), vec![], b"bc".to_vec()], vec![large.clone(), b"d".to_vec(), large]]
         {
             for width in [1, 2, 3, 1000, 1 << 20] {
                 let plain = [b"head".to_vec(), pieces.concat()].concat();
