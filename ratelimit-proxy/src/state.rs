@@ -217,13 +217,13 @@ pub(crate) struct Client {
     place: Place,
 }
 
-/// What is told to the upstream about where a request came from.
+/// What is told to the upstream about where a request came from, ready to be sent: made for one host, and the same
+/// for nearly all requests of a connection.
 #[derive(Default)]
 pub(crate) struct Forwarding {
-    pub(crate) peer: Option<HeaderValue>,
-    /// The host the other values were made for.
     pub(crate) host: Option<HeaderValue>,
-    pub(crate) forwarded: Option<HeaderValue>,
+    /// Whole lines.
+    pub(crate) lines: Vec<u8>,
 }
 
 /// Where a connection is between two requests.
