@@ -19,8 +19,8 @@ pub struct Facts<'r> {
     pub path: &'r str,
     /// What stands after the `?`, as it came; empty if there is none.
     pub query: &'r str,
-    /// The header fields. Twins that differ only in `_` and `-` must have been dropped before: upstreams that
-    /// fold them together would otherwise see another value than the limit did.
+    /// The header fields. Twins of those that limits look at ([`Policy::is_twin`](crate::policy::Policy::is_twin))
+    /// mean nothing here and must not be forwarded: upstreams that take `_` for `-` would see another value.
     pub headers: &'r HeaderMap,
     /// The client's address: resolved through trusted proxies and canonical, not masked.
     pub client: IpAddr,

@@ -155,12 +155,12 @@ impl State {
         let (replicas, network) = (&self.replicas, &mut self.network);
         network.retain(|message| {
             let (Message::Ask { replica, flight } | Message::Reply { replica, flight, .. }) = *message;
-            let mut lease = replicas[usize::from(replica)];
+            let mut lease = replicas[usize::from(replica)].clone();
             if lease.asking().is_some_and(|ask| ask.flight == flight) {
                 return true;
             }
             if let Message::Reply { at, given, .. } = *message {
-                let before = lease;
+                let before = lease.clone();
                 assert_eq!(lease.answered(flight, now, reply(at, given)), Answer::Ignored);
                 assert_eq!(lease, before, "an answer that is ignored changed something");
             }

@@ -7,16 +7,17 @@
     reason = "figures"
 )]
 
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ratelimit_core::algorithm::{Op, Outcome, Program, Receipt};
 use ratelimit_core::store::{Charge, LocalStore, Origin, Store, Verdict};
 use ratelimit_core::testing::Subject;
 use ratelimit_core::time::Clock;
-use ratelimit_core::{Key, Limit, Limiter, ManualClock, MemoryStore, Nanos, StoreError, StoreErrorKind};
+use ratelimit_core::{
+    Algorithm, Key, Limit, Limiter, ManualClock, MemoryStore, Nanos, StoreError, StoreErrorKind,
+};
 use ratelimit_redis::lease::grant::{Grant, Level, grant};
 use ratelimit_redis::lease::{Ask, Given, GrantSource, Kind, LeasedStore, Policy, Reply, Terms, Ticks};
 
@@ -142,4 +143,191 @@ mod laws {
     }
 
     ratelimit_core::store_laws!(subject);
+}
+
+/// Drives the clock and asks, one request after the other; what was admitted, and by whom.
+async fn ask(
+    limiter: &Limiter<LeasedStore<Granting, ManualClock>>,
+    limit: &Limit,
+    key: &str,
+) -> (bool, Origin) {
+    let decision = limiter.check(limit, key).await.unwrap();
+    (decision.is_allowed(), decision.origin())
+}
+
+/// Lets spawned refreshes finish.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hot_key_is_decided_here_and_a_cold_one_by_the_store() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("hot", "5000/s".parse().unwrap());
+    let mut leases = 0;
+    for _ in 0..20_000 {
+        clock.advance(Duration::from_micros(250));
+        let (admitted, origin) = ask(&limiter, &limit, "hot").await;
+        assert!(admitted);
+        leases += u32::from(origin == Origin::Lease);
+        settle().await;
+    }
+    let calls = limiter.store().source().calls.swap(0, Ordering::Relaxed);
+    assert!(calls <= 400 && leases >= 19_600, "{calls} calls, {leases} of 20000 decided here");
+    for _ in 0..50 {
+        clock.advance(Duration::from_millis(500));
+        assert_eq!(ask(&limiter, &limit, "cold").await, (true, Origin::Store));
+    }
+    assert_eq!(limiter.store().source().calls.load(Ordering::Relaxed), 50);
+    assert!(limiter.store().leased_units() == 0, "what was held has lapsed");
+}
+
+#[tokio::test]
+async fn a_denied_key_costs_a_call_a_second() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("denied", "1/min".parse().unwrap()).burst(3);
+    for _ in 0..30_000 {
+        clock.advance(Duration::from_millis(1));
+        ask(&limiter, &limit, "k").await;
+    }
+    let calls = limiter.store().source().calls.load(Ordering::Relaxed);
+    assert!(calls <= 40, "{calls} calls in 30 s");
+}
+
+/// Holds units of a key.
+async fn warm(clock: &ManualClock, limiter: &Limiter<LeasedStore<Granting, ManualClock>>, limit: &Limit) {
+    for _ in 0..40 {
+        clock.advance(Duration::from_micros(300));
+        ask(limiter, limit, "k").await;
+        settle().await;
+    }
+    assert!(limiter.store().leased_units() > 0, "nothing is held");
+}
+
+#[tokio::test]
+async fn reset_sleep_and_another_quota_drop_leases() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("drop", "1000/s".parse().unwrap());
+    warm(&clock, &limiter, &limit).await;
+    limiter.reset(&limit, "k").await.unwrap();
+    assert_eq!(limiter.store().leased_units(), 0, "a reset key holds leases");
+    warm(&clock, &limiter, &limit).await;
+    clock.set_utc(Nanos::from_secs(2_000_000_000));
+    assert_eq!(limiter.store().leased_units(), 0, "leases outlive a sleep");
+    warm(&clock, &limiter, &limit).await;
+    let other = limit.with_quota("500/s".parse().unwrap(), None).unwrap();
+    let _ = limiter.check(&other, "k").await.unwrap();
+    let decision = limiter.check(&other, "k").await.unwrap();
+    assert!(decision.remaining() <= 500, "{decision:?}");
+}
+
+#[tokio::test]
+async fn charges_after_the_fact_are_taken_from_what_is_held_or_sent_together() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("late", "1000/s".parse().unwrap()).debt(1000);
+    warm(&clock, &limiter, &limit).await;
+    let held = limiter.store().leased_units();
+    limiter.debit(&limit, "k", 2);
+    assert_eq!(limiter.store().leased_units(), held - 2);
+    for _ in 0..10 {
+        limiter.debit(&limit, "other", 50);
+    }
+    let left = limiter.peek(&limit, "other").await.unwrap().remaining();
+    assert_eq!(left, 500, "what is owed is sent before the key is asked about");
+}
+
+#[tokio::test]
+async fn what_is_given_back_can_be_spent_until_its_time() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("back", "1000/s".parse().unwrap());
+    warm(&clock, &limiter, &limit).await;
+    let held = limiter.store().leased_units();
+    let reserved = limiter.reserve(&limit, "k", 5).await.unwrap().unwrap();
+    assert_eq!(limiter.store().leased_units(), held - 5);
+    ask(&limiter, &limit, "k").await;
+    reserved.settle(1);
+    assert_eq!(
+        limiter.store().leased_units(),
+        held - 2,
+        "4 of 5 come back, though another was charged since"
+    );
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(limiter.store().leased_units(), 0);
+}
+
+#[tokio::test]
+async fn without_leases_the_store_decides() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    limiter.store().source().broken.store(1, Ordering::Relaxed);
+    let limit = Limit::new("broken", "1000/s".parse().unwrap());
+    for _ in 0..100 {
+        clock.advance(Duration::from_micros(100));
+        assert_eq!(ask(&limiter, &limit, "k").await, (true, Origin::Store));
+    }
+}
+
+/// Requests that are given up while their question is under way leave nobody waiting.
+#[tokio::test]
+async fn requests_that_are_given_up_stop_nobody() {
+    let clock = ManualClock::default();
+    let limiter = Limiter::new(leased(&clock));
+    let limit = Limit::new("given-up", "1000/s".parse().unwrap());
+    for round in 0..200 {
+        clock.advance(Duration::from_micros(100));
+        let call = limiter.check(&limit, "k");
+        let impatient = tokio::time::timeout(Duration::ZERO, call);
+        if round % 2 == 0 {
+            let _ = impatient.await;
+        } else {
+            let waiting = tokio::time::timeout(Duration::from_secs(5), limiter.check(&limit, "k"));
+            assert!(waiting.await.expect("nobody waits for ever").unwrap().is_allowed());
+        }
+    }
+}
+
+/// Three replicas on one store, greedy traffic: no window is admitted more than its limit, and nearly all of it is
+/// used.
+#[tokio::test]
+async fn windows_are_kept_by_all_replicas_together() {
+    for (algorithm, seed) in [Algorithm::SlidingWindow, Algorithm::FixedWindow].into_iter().zip(0..) {
+        let clock = ManualClock::default();
+        let source = Arc::new(Granting::new(&clock));
+        let with = |_| LeasedStore::with(Arc::clone(&source), clock.clone(), Policy::default(), 1000);
+        let replicas: Vec<_> = (0..3).map(with).map(Limiter::new).collect();
+        let limit = Limit::new("windows", "2000/s".parse().unwrap()).algorithm(algorithm);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut admitted, mut asked, mut leased) = (Vec::new(), 0, 0);
+        let end = clock.now().saturating_add(Nanos::from_secs(5));
+        while clock.now() < end {
+            clock.advance(Duration::from_micros(rng.u64(1..300)));
+            asked += 1;
+            let decision = replicas[rng.usize(0..3)].check(&limit, "k").await.unwrap();
+            leased += u32::from(decision.origin() == Origin::Lease);
+            if decision.is_allowed() {
+                admitted.push((clock.now().get(), clock.utc().whole_secs()));
+            }
+        }
+        for (first, &(start, window)) in admitted.iter().enumerate() {
+            let inside = |&&(at, of): &&(u64, u64)| match algorithm {
+                Algorithm::SlidingWindow => at < start + 1_000_000_000,
+                _ => of == window,
+            };
+            let units = admitted[first..].iter().take_while(inside).count();
+            assert!(units <= 2000, "{algorithm}: {units} of 2000 in a window that begins at {start}");
+        }
+        let calls = source.calls.load(Ordering::Relaxed);
+        let units = admitted.len();
+        println!("{algorithm}: {calls} calls for {asked} requests, {units} admitted, {leased} out of leases");
+        // A sliding window gives back by tenths; of the first of eleven nothing is lost.
+        assert!(units >= 5 * 2000 * 85 / 100, "{algorithm}: {units} of 10000 used");
+        assert!(leased > 5000 && calls * 10 < asked, "{algorithm}: {leased} leased, {calls} calls");
+    }
 }

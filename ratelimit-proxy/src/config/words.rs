@@ -50,6 +50,8 @@ pub enum SourceError {
     NoName(&'static str),
     /// What stands behind `header.` is no name of a header field.
     HeaderName,
+    /// `header.host`, which is not the host that the request is for where the target names another.
+    HostField,
     /// A word of the language that this version does not bring to life yet.
     NotYet(&'static str),
 }
@@ -86,7 +88,11 @@ impl FromStr for Source {
             return Err(SourceError::NoName(word));
         }
         Ok(match word {
-            "header" => Self::Header(HeaderName::try_from(name).map_err(|_| SourceError::HeaderName)?),
+            "header" => match HeaderName::try_from(name) {
+                Ok(http::header::HOST) => return Err(SourceError::HostField),
+                Ok(name) => Self::Header(name),
+                Err(_) => return Err(SourceError::HeaderName),
+            },
             "query" => Self::Query(name.to_owned()),
             "cookie" => Self::Cookie(name.to_owned()),
             _ => Self::Capture(name.to_owned()),
@@ -143,6 +149,7 @@ impl fmt::Display for SourceError {
             ),
             Self::NoName(word) => write!(f, "{word}. needs a name behind the dot"),
             Self::HeaderName => f.write_str("not a name of a header field"),
+            Self::HostField => f.write_str("write host: a target may name another host than this field does"),
             Self::NotYet(word) => write!(f, "{word} is not available yet"),
         }
     }
@@ -343,6 +350,7 @@ mod tests {
         assert_eq!("clint.ip".parse::<Source>(), Err(SourceError::Unknown(Some("client.ip"))));
         assert_eq!("headers.x".parse::<Source>(), Err(SourceError::Unknown(Some("header"))));
         assert_eq!("header.".parse::<Source>(), Err(SourceError::NoName("header")));
+        assert_eq!("header.Host".parse::<Source>(), Err(SourceError::HostField));
         assert_eq!("jwt.sub".parse::<Source>(), Err(SourceError::NotYet("jwt")));
         assert_eq!("tls.client".parse::<Source>(), Err(SourceError::NotYet("tls.client")));
     }

@@ -11,6 +11,7 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{HeaderValue as Value, Version};
 use smallvec::SmallVec;
 
+use crate::policy::Policy;
 use crate::state::{Client, Forwarding};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -57,21 +58,20 @@ const NO_TWINS: [&str; 12] = [
     "x-real-ip",
 ];
 
-/// Makes a request's head fit for the upstream. `is_key` says which other fields limits depend on: they can't be
-/// nominated away, or a client would be counted by a value that the upstream never sees, and no underscored
-/// twin of them may pass.
-pub(super) fn strip_request(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) {
+/// Makes a request's head fit for the upstream. Fields that limits depend on can't be nominated away, or a client
+/// would be counted by a value that the upstream never sees, and no twin of them may pass.
+pub(super) fn strip_request(headers: &mut HeaderMap, policy: &Policy) {
     let found = Hop::of(headers);
     let takes_trailers = found.has(Hop::TE) && wants_trailers(headers);
-    strip(headers, found, &is_key);
+    strip(headers, found, |name| policy.is_key(name));
     if found.has(Hop::TRAILER) {
         headers.remove(header::TRAILER);
     }
     if found.has(Hop::EXPECT) {
         headers.remove(header::EXPECT);
     }
-    if found.has(Hop::UNDERSCORE) {
-        remove_twins(headers, is_key);
+    if found.has(Hop::UNDERSCORE) || policy.has_underscores() {
+        remove_twins(headers, policy);
     }
     if takes_trailers {
         headers.insert(header::TE, Value::from_static("trailers"));
@@ -208,16 +208,11 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-fn remove_twins(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) {
-    let twin = |name: &&HeaderName| {
-        let text = name.as_str();
-        if !text.contains('_') || is_key(name) {
-            return false;
-        }
-        let dashed = text.replace('_', "-");
-        let as_name = HeaderName::from_bytes(dashed.as_bytes());
-        NO_TWINS.contains(&dashed.as_str()) || as_name.is_ok_and(|name| is_key(&name))
+fn remove_twins(headers: &mut HeaderMap, policy: &Policy) {
+    let mistaken = |name: &HeaderName| {
+        name.as_str().contains('_') && NO_TWINS.contains(&name.as_str().replace('_', "-").as_str())
     };
+    let twin = |name: &&HeaderName| !policy.is_key(name) && mistaken(name) || policy.is_twin(name);
     let twins: SmallVec<[HeaderName; 2]> = headers.keys().filter(twin).cloned().collect();
     for name in twins {
         headers.remove(name);
@@ -301,6 +296,9 @@ fn forwarded(peer: IpAddr, host: &HeaderValue) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::words::{KeyPart, Source};
+    use crate::config::{ClientIp, LimitConfig};
+    use ratelimit_core::{Limit, Rate};
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -308,6 +306,16 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    /// Limits by these fields.
+    fn keyed(names: &[&'static str]) -> Policy {
+        let limit = |name: &&'static str| LimitConfig {
+            key: vec![KeyPart::One(Source::Header(HeaderName::from_static(name)))],
+            ..LimitConfig::new(Limit::new(*name, Rate::per_hour(1)))
+        };
+        let limits: Vec<_> = names.iter().map(limit).collect();
+        Policy::build(&ClientIp::default(), &[], &limits)
     }
 
     fn names(headers: &HeaderMap) -> Vec<&str> {
@@ -336,14 +344,14 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("expect", "100-continue"),
         ]);
-        strip_request(&mut request, |_| false);
+        strip_request(&mut request, &keyed(&[]));
         assert_eq!(names(&request), ["authorization", "host", "x-forwarded-for", "x-three"]);
     }
 
     #[test]
     fn trailers_may_be_asked_for() {
         let mut request = headers(&[("host", "a"), ("te", "gzip, Trailers"), ("connection", "TE")]);
-        strip_request(&mut request, |_| false);
+        strip_request(&mut request, &keyed(&[]));
         assert_eq!(request["te"], "trailers");
         assert_eq!(request["connection"], "te");
     }
@@ -387,14 +395,18 @@ mod tests {
             ("my_own", "fine"),
             ("own_key", "fine"),
         ]);
-        strip_request(&mut request, |name| matches!(name.as_str(), "x-api-key" | "own_key"));
+        strip_request(&mut request, &keyed(&["x-api-key", "own_key"]));
         assert_eq!(names(&request), ["my_own", "own_key"]);
+        // The other way round: the key has the underscore.
+        let mut request = headers(&[("own-key", "stolen"), ("x-other", "fine")]);
+        strip_request(&mut request, &keyed(&["own_key"]));
+        assert_eq!(names(&request), ["x-other"]);
     }
 
     #[test]
     fn what_limits_depend_on_can_not_be_nominated_away() {
         let mut request = headers(&[("connection", "X-Api-Key, x-one"), ("x-api-key", "k"), ("x-one", "1")]);
-        strip_request(&mut request, |name| name.as_str() == "x-api-key");
+        strip_request(&mut request, &keyed(&["x-api-key"]));
         assert_eq!(names(&request), ["x-api-key"]);
     }
 

@@ -129,7 +129,7 @@ impl Outbound {
         if let Some(target) = self.target {
             head.uri = target;
         }
-        hop::strip_request(&mut head.headers, |name| shared.policy.is_key(name));
+        hop::strip_request(&mut head.headers, &shared.policy);
         if let Some(host) = self.host {
             head.headers.insert(header::HOST, host);
         } else if !head.headers.contains_key(header::HOST) {

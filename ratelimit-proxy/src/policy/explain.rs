@@ -10,14 +10,24 @@ use serde::Serialize;
 
 use super::Policy;
 use super::key::Found;
+use super::matcher::quoted;
 use super::rule::{Judgement, Rule, RuleMode};
 use super::source::Value;
 use crate::config::words::{KeyPart, Source};
 use crate::facts::Facts;
 
+/// Where a quota comes from that no override changed.
+const FROM_LIMIT: &str = "limit";
+
 /// What the limits make of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
+    /// The method.
+    pub method: String,
+    /// The host, in lower case and without port; `None` if the request names none.
+    pub host: Option<String>,
+    /// The path as it is matched and forwarded.
+    pub path: String,
     /// The client's address, not masked.
     pub client: IpAddr,
     /// The exemption that lets the request off, in words.
@@ -71,6 +81,8 @@ pub enum Effect {
     Denies,
     /// The cost that the request names is no number.
     BadCost,
+    /// The cost is more than the limit can ever hold.
+    Never,
 }
 
 /// One part of a key.
@@ -78,8 +90,11 @@ pub enum Effect {
 pub struct ExplainedPart {
     /// Where the value is from; of several sources the one that had it.
     pub source: String,
-    /// The value, escaped where it is not plain text; `None` if it is missing.
+    /// The value, bytes that are no text escaped (`\xff`); `None` if it is missing.
     pub value: Option<String>,
+    /// The value for people: text in quotes and escaped, an address as it is.
+    #[serde(skip)]
+    shown: String,
 }
 
 impl Policy {
@@ -96,7 +111,14 @@ impl Policy {
             self.explain_rule(rule, facts, keys)
         };
         let limits = self.rules.iter().map(one).collect();
-        Explanation { client: facts.client, exempt, limits }
+        Explanation {
+            method: facts.method.to_string(),
+            host: (!facts.host.is_empty()).then(|| facts.host.to_owned()),
+            path: facts.path.to_owned(),
+            client: facts.client,
+            exempt,
+            limits,
+        }
     }
 
     fn explain_rule(&self, rule: &Rule, facts: &Facts<'_>, keys: &mut KeyBuf) -> Explained {
@@ -114,15 +136,20 @@ impl Policy {
                 Explained::new(rule, Effect::Denies).because(format!("{} is missing", part(*number)))
             }
             Judgement::Unlimited(number) => Explained::new(rule, Effect::Unlimited)
-                .because(format!("override {} lets the key do anything", number + 1))
+                .because(format!("override {} frees the key", number + 1))
                 .quota("unlimited".to_owned(), Some(*number)),
             Judgement::Denied(number) => Explained::new(rule, Effect::Denies)
                 .because(format!("override {} denies the key", number + 1))
                 .quota("nothing".to_owned(), Some(*number)),
             Judgement::BadCost => Explained::new(rule, Effect::BadCost)
-                .because("the cost that the request names is not a number"),
+                .because("the cost that the request names is not a number: the answer is 400"),
             Judgement::Applies { limit, overridden, key, cost } => {
-                let counts = Explained::new(rule, Effect::Counts).quota(quota(limit), *overridden);
+                let counts = match limit.capacity() {
+                    most if *cost > most => Explained::new(rule, Effect::Never)
+                        .because(format!("it holds {most} at most, so the answer is 413")),
+                    _ => Explained::new(rule, Effect::Counts),
+                };
+                let counts = counts.quota(quota(limit), *overridden);
                 Explained { cost: Some(*cost), bytes: Some(key.clone()), ..counts }
             }
         };
@@ -136,17 +163,23 @@ impl Policy {
             (KeyPart::First(sources), Some(number)) => sources.get(number).map(Source::to_string),
             _ => None,
         };
-        let value = found.value.as_ref().map(|value| match value {
-            Value::Address(IpAddr::V6(network)) if self.ipv6_prefix < 128 => {
-                format!("{network}/{}", self.ipv6_prefix)
+        let (value, shown) = match &found.value {
+            None => (None, String::new()),
+            Some(Value::Address(address)) => {
+                let address = match address {
+                    IpAddr::V6(network) if self.ipv6_prefix < 128 => {
+                        format!("{network}/{}", self.ipv6_prefix)
+                    }
+                    address => address.to_string(),
+                };
+                (Some(address.clone()), address)
             }
-            Value::Address(address) => address.to_string(),
-            Value::Text(text) => match std::str::from_utf8(text) {
-                Ok(plain) if !plain.chars().any(char::is_control) => plain.to_owned(),
-                _ => text.escape_ascii().to_string(),
+            Some(Value::Text(text)) => match std::str::from_utf8(text) {
+                Ok(plain) => (Some(plain.to_owned()), format!("{plain:?}")),
+                Err(_) => (Some(text.escape_ascii().to_string()), quoted(text)),
             },
-        });
-        ExplainedPart { source: source.unwrap_or_else(|| part.to_string()), value }
+        };
+        ExplainedPart { source: source.unwrap_or_else(|| part.to_string()), value, shown }
     }
 }
 
@@ -170,24 +203,23 @@ impl Explained {
     }
 
     fn quota(self, quota: String, overridden: Option<usize>) -> Self {
-        let from = overridden.map_or_else(|| "limit".to_owned(), |number| format!("override {}", number + 1));
+        let from =
+            overridden.map_or_else(|| FROM_LIMIT.to_owned(), |number| format!("override {}", number + 1));
         Self { quota: Some(quota), quota_from: Some(from), ..self }
     }
 }
 
-/// A quota in words: `100/s, burst 200`, `5/min (sliding_window)`, `4 at a time`.
+/// A quota in words: `100/s, burst 200`, `5/min, sliding_window`, `4 at a time`.
 fn quota(limit: &Limit) -> String {
     let spec = limit.spec();
-    match (&spec.rate, spec.algorithm) {
-        (Some(rate), Algorithm::TokenBucket) if limit.capacity() != rate.count() => {
+    let Some(rate) = &spec.rate else { return format!("{} at a time", limit.capacity()) };
+    match (spec.algorithm, &spec.time_zone) {
+        (Algorithm::TokenBucket, _) if limit.capacity() != rate.count() => {
             format!("{rate}, burst {}", limit.capacity())
         }
-        (Some(rate), Algorithm::TokenBucket) => rate.to_string(),
-        (Some(rate), algorithm) => match &spec.time_zone {
-            Some(zone) => format!("{rate} ({algorithm}, {zone})"),
-            None => format!("{rate} ({algorithm})"),
-        },
-        (None, _) => format!("{} at a time", limit.capacity()),
+        (Algorithm::TokenBucket, _) => rate.to_string(),
+        (algorithm, None) => format!("{rate}, {algorithm}"),
+        (algorithm, Some(zone)) => format!("{rate}, {algorithm}, {zone}"),
     }
 }
 
@@ -202,45 +234,63 @@ impl fmt::Display for Effect {
             Self::Unlimited => "unlimited",
             Self::Denies => "denies",
             Self::BadCost => "bad cost",
+            Self::Never => "never",
         })
     }
 }
 
 impl fmt::Display for ExplainedPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            Some(value) => write!(f, "{} = {value:?}", self.source),
-            None => write!(f, "{} is missing", self.source),
+        match self.value {
+            Some(_) => write!(f, "{} = {}", self.source, self.shown),
+            None => write!(f, "{} missing", self.source),
         }
     }
 }
 
-/// A line for each limit, names and effects in columns.
+/// The words behind a limit's name and effect.
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words: Vec<String> = self.why.iter().cloned().collect();
+        let counts = matches!(self.effect, Effect::Counts | Effect::Never);
+        if let (true, Some(quota), Some(from)) = (counts, &self.quota, &self.quota_from) {
+            let by = if from == FROM_LIMIT { String::new() } else { format!(" ({from})") };
+            words.push(format!("quota {quota}{by}"));
+        }
+        // A key of one part that is missing has been named as the reason.
+        let is_named = self.why.is_some() && matches!(&*self.key, [part] if part.value.is_none());
+        if self.key.is_empty() || is_named {
+            words.extend(counts.then(|| "one bucket for all".to_owned()));
+        } else {
+            let parts: Vec<_> = self.key.iter().map(ToString::to_string).collect();
+            words.push(format!("key {}", parts.join(", ")));
+        }
+        words.extend(self.cost.map(|cost| format!("cost {cost}")));
+        let says_no = counts || matches!(self.effect, Effect::Denies | Effect::BadCost);
+        if self.mode == RuleMode::Shadow && says_no {
+            words.push("shadow, so it never denies".to_owned());
+        }
+        f.write_str(&words.join("; "))
+    }
+}
+
+/// The request, then a line for each limit, names and effects in columns.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "client {}", self.client)?;
+        write!(f, "{} {}", self.method, self.path.escape_debug())?;
+        if let Some(host) = &self.host {
+            write!(f, ", host {host}")?;
+        }
+        write!(f, ", client {}", self.client)?;
         if let Some(exempt) = &self.exempt {
-            writeln!(f, "exempt: {exempt}")?;
+            return write!(f, "\nexempt, so no limit counts it: {exempt}");
+        }
+        if self.limits.is_empty() {
+            return f.write_str("\nthere are no limits");
         }
         let width = self.limits.iter().map(|limit| limit.limit.len()).max().unwrap_or_default();
         for limit in &self.limits {
-            write!(f, "{:width$}  {:9}", limit.limit, limit.effect)?;
-            let mut words = Vec::new();
-            words.extend(limit.why.clone());
-            if limit.effect == Effect::Counts && limit.key.is_empty() {
-                words.push("one bucket for all".to_owned());
-            } else if !limit.key.is_empty() {
-                let parts: Vec<_> = limit.key.iter().map(ToString::to_string).collect();
-                words.push(format!("key: {}", parts.join(", ")));
-            }
-            if let (Some(quota), Some(from)) = (&limit.quota, &limit.quota_from) {
-                words.push(format!("quota: {quota} (from {from})"));
-            }
-            words.extend(limit.cost.map(|cost| format!("cost: {cost}")));
-            if limit.mode == RuleMode::Shadow {
-                words.push("shadow: never denies".to_owned());
-            }
-            writeln!(f, "  {}", words.join("; "))?;
+            write!(f, "\n{:width$}  {:9}  {limit}", limit.limit, limit.effect)?;
         }
         Ok(())
     }

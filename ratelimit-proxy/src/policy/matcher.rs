@@ -2,11 +2,11 @@
 //!
 //! Where a request can be read in two ways, the way that limits it is taken: a field or parameter that comes
 //! several times fits a limit if any of them does, and lets a request off (in `exempt` and under `not`) only
-//! if all do.
+//! if all do; so it is with the case of a method.
 
 use std::fmt;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::pattern::Pattern;
 use super::source::{form_decoded, header_value, is_named, parameters};
@@ -78,7 +78,7 @@ impl Matcher {
         {
             return Some(Condition::Path);
         }
-        if !self.written.methods.is_empty() && !self.written.methods.contains(facts.method) {
+        if !self.method(facts.method) {
             return Some(Condition::Method);
         }
         if self.written.host.as_ref().is_some_and(|host| !host.fits(facts.host.as_bytes())) {
@@ -101,9 +101,19 @@ impl Matcher {
 
     fn header(&self, name: &HeaderName, pattern: &Pattern, facts: &Facts<'_>) -> bool {
         let Some(whole) = header_value(facts.headers, name) else { return false };
-        let mut lines = facts.headers.get_all(name).iter();
-        pattern.fits_text(&whole)
-            || self.effect == Effect::Limits && lines.any(|line| pattern.fits_text(line.as_bytes()))
+        let mut fits = facts.headers.get_all(name).iter().map(|line| pattern.fits_text(line.as_bytes()));
+        match self.effect {
+            Effect::Limits => pattern.fits_text(&whole) || fits.any(|fits| fits),
+            Effect::LetsOff => pattern.fits_text(&whole) && fits.all(|fits| fits),
+        }
+    }
+
+    /// Methods have a case, but some upstreams read `post` as `POST`.
+    fn method(&self, method: &Method) -> bool {
+        self.written.methods.is_empty()
+            || self.written.methods.contains(method)
+            || self.effect == Effect::Limits
+                && self.written.methods.iter().any(|m| m.as_str().eq_ignore_ascii_case(method.as_str()))
     }
 
     fn query(&self, name: &str, pattern: &Pattern, facts: &Facts<'_>) -> bool {
@@ -212,7 +222,7 @@ impl fmt::Display for Matcher {
     }
 }
 
-struct Methods<'m>(&'m [http::Method]);
+struct Methods<'m>(&'m [Method]);
 
 impl fmt::Display for Methods<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,5 +241,69 @@ impl<T: fmt::Display> fmt::Display for List<'_, T> {
             write!(f, "{}{item}", if number == 0 { "" } else { ", " })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::words::Glob;
+    use http::HeaderMap;
+
+    fn fits(written: &Match, effect: Effect, method: &str, lines: &[&'static str], query: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append("x-plan", http::HeaderValue::from_static(line));
+        }
+        let facts = Facts {
+            method: &method.parse().unwrap(),
+            host: "a",
+            path: "/",
+            query,
+            headers: &headers,
+            client: [127, 0, 0, 1].into(),
+        };
+        Matcher::new(written, effect).fails(&facts).is_none()
+    }
+
+    /// Whatever is said twice limits if one of the two would, and lets off if both would.
+    #[test]
+    fn what_can_be_read_in_two_ways_is_limited() {
+        let name = HeaderName::from_static("x-plan");
+        let header = Match { headers: vec![(name, Glob::new("free*"))], ..Match::default() };
+        for (lines, limits, lets_off) in [
+            (&["free"][..], true, true),
+            (&["gold"], false, false),
+            (&["gold", "free"], true, false),
+            // The lines together fit the pattern, one of them alone does not.
+            (&["free", "gold"], true, false),
+            (&["free", "free-7"], true, true),
+            (&["free, gold"], true, true),
+            (&[], false, false),
+        ] {
+            assert_eq!(fits(&header, Effect::Limits, "GET", lines, ""), limits, "{lines:?}");
+            assert_eq!(fits(&header, Effect::LetsOff, "GET", lines, ""), lets_off, "{lines:?}");
+        }
+        let query = Match { query: vec![("plan".to_owned(), Glob::new("free"))], ..Match::default() };
+        for (text, limits, lets_off) in [
+            ("plan=free", true, true),
+            ("plan=gold&plan=free", true, false),
+            ("plan=free&plan=gold", true, false),
+            ("plan=free&pl%61n=fr%65e", true, true),
+            ("", false, false),
+        ] {
+            assert_eq!(fits(&query, Effect::Limits, "GET", &[], text), limits, "{text}");
+            assert_eq!(fits(&query, Effect::LetsOff, "GET", &[], text), lets_off, "{text}");
+        }
+        let method = Match { methods: vec![Method::POST], ..Match::default() };
+        for (text, limits, lets_off) in [("POST", true, true), ("post", true, false), ("POSTS", false, false)]
+        {
+            assert_eq!(fits(&method, Effect::Limits, text, &[], ""), limits, "{text}");
+            assert_eq!(fits(&method, Effect::LetsOff, text, &[], ""), lets_off, "{text}");
+        }
+        // Under `not` it is the other way round.
+        let not = Match { not: Some(Box::new(header)), ..Match::default() };
+        assert!(fits(&not, Effect::Limits, "GET", &["free", "gold"], ""));
+        assert!(!fits(&not, Effect::LetsOff, "GET", &["gold", "free"], ""));
     }
 }

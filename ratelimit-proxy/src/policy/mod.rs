@@ -36,6 +36,8 @@ pub struct Policy {
     rules: Box<[Rule]>,
     /// Fields that limits or the client's address depend on.
     fields: Box<[HeaderName]>,
+    /// Whether one of them has an underscore in its name.
+    underscores: bool,
     path_scoped: bool,
     ipv6_prefix: u8,
 }
@@ -97,6 +99,7 @@ impl Policy {
         fields.sort_unstable_by_key(|name| name.as_str());
         fields.dedup();
         Self {
+            underscores: fields.iter().any(|name| name.as_str().contains('_')),
             fields: fields.into_iter().cloned().collect(),
             path_scoped: exempt.iter().any(Matcher::looks_at_path) || live().any(Rule::looks_at_path),
             identity,
@@ -129,6 +132,22 @@ impl Policy {
     #[must_use]
     pub fn is_key(&self, name: &HeaderName) -> bool {
         self.fields.contains(name)
+    }
+
+    /// Whether upstreams that take `_` for `-` in names (CGI, WSGI and their kin) would read that field as one
+    /// that [`Policy::is_key`]. A limit never reads it, so it must not reach them.
+    #[must_use]
+    pub fn is_twin(&self, name: &HeaderName) -> bool {
+        let is_same = |key: &HeaderName| {
+            key.as_str().len() == name.as_str().len() && folded(key).eq(folded(name)) && key != name
+        };
+        self.fields.iter().any(is_same) && !self.is_key(name)
+    }
+
+    /// Whether fields without `_` in their names can be twins, because a limit depends on one that has it.
+    #[must_use]
+    pub fn has_underscores(&self) -> bool {
+        self.underscores
     }
 
     /// Whether some limit or exemption looks at the path, so that it must have one reading.
@@ -177,6 +196,11 @@ impl Policy {
     fn exemption(&self, facts: &Facts<'_>) -> Option<(usize, &Matcher)> {
         self.exempt.iter().enumerate().find(|(_, matcher)| matcher.fails(facts).is_none())
     }
+}
+
+/// A name as those read it who take `_` for `-`.
+fn folded(name: &HeaderName) -> impl Iterator<Item = u8> {
+    name.as_str().bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl Reader {
             }
             Self::Cookie(name) => Cow::Borrowed(cookie(facts.headers, name.as_bytes())?),
             Self::Segment(place) => path::decoded(path::segments(facts.path).nth(*place)?),
-            Self::Method => Cow::Borrowed(facts.method.as_str().as_bytes()),
+            Self::Method => method(facts.method.as_str().as_bytes()),
             Self::Host if facts.host.is_empty() => return None,
             Self::Host => Cow::Borrowed(facts.host.as_bytes()),
             Self::Path => match plain_path(facts.path) {
@@ -100,6 +100,15 @@ pub(super) fn masked(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
             let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
             IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
         }
+    }
+}
+
+/// A method in capitals: some upstreams read `post` as `POST`, and it must not have a bucket of its own there.
+fn method(written: &[u8]) -> Cow<'_, [u8]> {
+    if written.iter().any(u8::is_ascii_lowercase) {
+        Cow::Owned(written.to_ascii_uppercase())
+    } else {
+        Cow::Borrowed(written)
     }
 }
 

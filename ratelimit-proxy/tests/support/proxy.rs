@@ -1,11 +1,12 @@
 //! A proxy with the configuration a test asks for.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ratelimit_core::Limit;
-use ratelimit_proxy::config::{ClientIp, Config, LimitConfig, LogRequests, Match};
+use ratelimit_proxy::config::{ClientIp, Config, LimitConfig, Loaded, LogRequests, Match, load_str};
 use ratelimit_proxy::server::{Drained, Listeners, Server};
 use ratelimit_proxy::{Answers, Shared, Timeouts};
 
@@ -67,11 +68,18 @@ impl Setup {
 
     /// Starts it in front of that upstream.
     pub fn start(self, upstream: SocketAddr) -> Proxy {
-        let shared = Arc::new(Shared::new(&self.config(upstream)));
-        let listeners = Listeners::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], self.threads).unwrap();
-        let server = Server::start(&shared, listeners).unwrap();
-        Proxy { address: server.addresses()[0], shared, server: Some(server) }
+        Proxy::serve(Arc::new(Shared::new(&self.config(upstream))), self.threads)
     }
+}
+
+/// What a configuration says, in front of that upstream. Files that it names are sought in `tests/config`.
+pub fn load(yaml: &str, upstream: SocketAddr) -> Loaded {
+    let text = format!("upstream: http://{upstream}\n{yaml}");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    load_str(&text, "test.yaml", &|_| None, &base).unwrap_or_else(|faults| {
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        panic!("{}\n{text}", faults.join("\n"))
+    })
 }
 
 /// A running proxy; stops when dropped.
@@ -85,6 +93,17 @@ impl Proxy {
     /// Without limits.
     pub fn plain(upstream: SocketAddr) -> Self {
         Setup::default().start(upstream)
+    }
+
+    /// As a configuration says, in front of that upstream, with one thread.
+    pub fn from_yaml(yaml: &str, upstream: SocketAddr) -> Self {
+        Self::serve(Arc::new(Shared::new(&load(yaml, upstream).config)), 1)
+    }
+
+    fn serve(shared: Arc<Shared>, threads: usize) -> Self {
+        let listeners = Listeners::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], threads).unwrap();
+        let server = Server::start(&shared, listeners).unwrap();
+        Self { address: server.addresses()[0], shared, server: Some(server) }
     }
 
     /// The server, to be drained or closed by the test.

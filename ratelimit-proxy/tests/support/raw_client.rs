@@ -1,9 +1,9 @@
 //! A client that sends any bytes and reads what comes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::origin::fields;
 use super::soon;
@@ -44,6 +44,15 @@ pub struct Client {
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let socket = soon("a connection", TcpStream::connect(address)).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self { socket, buffer: Vec::new() }
+    }
+
+    /// From that address of this machine.
+    pub async fn connect_from(from: IpAddr, to: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from, 0)).unwrap();
+        let socket = soon("a connection", socket.connect(to)).await.unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, buffer: Vec::new() }
     }
@@ -155,4 +164,36 @@ impl Client {
 /// One GET on a connection of its own.
 pub async fn get(address: SocketAddr, path: &str) -> Response {
     Client::connect(address).await.get(path).await
+}
+
+/// One request on a connection of its own, written as `POST /login` and lines of fields; `host: test` unless one
+/// of them is a host.
+pub async fn ask(address: SocketAddr, request: &str) -> Response {
+    let mut lines = request.lines();
+    let line = lines.next().unwrap_or_default();
+    let mut head = format!("{line} HTTP/1.1\r\n");
+    let mut fields = String::from("connection: close\r\n");
+    if !lines.clone().any(|field| field.to_ascii_lowercase().starts_with("host:")) {
+        fields.push_str("host: test\r\n");
+    }
+    lines.for_each(|field| fields.extend([field, "\r\n"]));
+    head.extend([&fields, "\r\n"]);
+    let mut client = Client::connect(address).await;
+    client.send(head).await;
+    let method = line.split(' ').next().unwrap_or_default();
+    client.response_to(method).await.unwrap_or_else(|| panic!("{request} got no response"))
+}
+
+/// Asks for each of these in turn, and compares the statuses.
+pub async fn expect(address: SocketAddr, steps: &[(&str, u16)]) {
+    for (number, (request, status)) in steps.iter().enumerate() {
+        let response = ask(address, request).await;
+        assert_eq!(
+            response.status,
+            *status,
+            "step {number}: {request}\n{}{}",
+            response.head,
+            response.text()
+        );
+    }
 }

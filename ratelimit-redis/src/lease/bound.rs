@@ -14,8 +14,8 @@ pub struct HeldBack {
     pub capacity: u32,
     /// After so long what was not used is back for everybody.
     pub lasts: Nanos,
-    /// Calls a second that all replicas together make for one busy key, at most: each asks anew once a lease is
-    /// over. A key whose replicas each see fewer than a few requests in that time is charged strictly.
+    /// Calls a second that all replicas together make for one busy key, about: each asks anew once a lease is
+    /// over. Fewer on an exhausted key, which is given out in batches, unless many replicas wait for little.
     pub calls: u32,
 }
 
@@ -23,18 +23,17 @@ pub struct HeldBack {
 /// a limit that is not leased.
 ///
 /// # Token bucket
-/// With h the longest lease and τ the time in which the bucket fills. Whatever the demand, a grant that covers
-/// time never takes the bucket below 1 − h/τ, so all of these together hold h/τ of it. A grant that covers
-/// demand takes a quarter of what is there at most, so that R − 1 other replicas leave (3/4)ᴿ⁻¹, each as if it
-/// wanted that much. Together: burst · (1 − (1 − h/τ) · (3/4)ᴿ⁻¹), and never more than there is. Replicas with
-/// little traffic hold no more than λ·h of it each; a burst finds what nobody asked for.
+/// With h the longest lease and τ the time in which the bucket fills. A grant that covers *time* never takes the
+/// bucket below 1 − h/τ, so all of these together hold h/τ of it. A grant that covers *demand* takes a quarter of
+/// what is there at most, so R − 1 other replicas leave (3/4)ᴿ⁻¹; and as each asks ahead, it may still have a
+/// quarter of its lease before. Together at most 5/4 · burst · (1 − (1 − h/τ) · (3/4)ᴿ⁻¹), and never more than there
+/// is. That is with all others overrun. Replicas with a demand of λ each hold λ·h and their part of h/τ.
 ///
-/// A unit lapses at its own time. A grant made with u of τ used ends at most max(h, u/2) of demand later, and its
-/// slots begin at u; since it takes no more than a quarter of τ − u, they are over within u + (τ − u)/4 < τ. On a
-/// bucket that is mostly full they are over within h and what all others have before it.
+/// Every unit lapses at its own time, so after τ nothing of it is missing; on a bucket that is mostly full
+/// already after h and what others had leased before.
 ///
 /// # Windows
-/// A quarter of what is there each, as above; until the end of the fixed window, or of a tenth of the sliding one.
+/// A quarter of what is there each, as above; until the fixed window ends, or a tenth of the sliding one.
 #[must_use]
 pub fn what_may_lie_elsewhere(limit: &Limit, replicas: u32, policy: &Policy) -> Option<HeldBack> {
     let terms = Terms::of(limit)?;
@@ -49,7 +48,8 @@ pub fn what_may_lie_elsewhere(limit: &Limit, replicas: u32, policy: &Policy) -> 
     for _ in 0..others.min(64) {
         left = left * 3 / 4;
     }
-    let units = if others == 0 { 0 } else { u32::try_from(capacity - left).unwrap_or(u32::MAX) };
+    let held = if others == 0 { 0 } else { (capacity - left).saturating_mul(5).div_ceil(4).min(capacity) };
+    let units = u32::try_from(held).unwrap_or(u32::MAX);
     let each_second = 1_000_000_u64.div_ceil((longest / 2).max(1));
     let calls = u32::try_from(each_second.saturating_mul(replicas.into())).unwrap_or(u32::MAX);
     Some(HeldBack {
@@ -58,4 +58,24 @@ pub fn what_may_lie_elsewhere(limit: &Limit, replicas: u32, policy: &Policy) -> 
         lasts: Nanos::new(terms.lapses.saturating_mul(1000)),
         calls,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_replica_misses_nothing_and_many_may_miss_much() {
+        let limit = Limit::new("l", "1000/s".parse().unwrap());
+        let policy = Policy::default();
+        let of = |replicas| what_may_lie_elsewhere(&limit, replicas, &policy).unwrap();
+        assert_eq!(of(1).units, 0);
+        // 5/4 of 1000 · (1 − 7/8 · 3/4).
+        assert_eq!(of(2).units, 430);
+        assert_eq!((of(16).units, of(16).capacity), (1000, 1000));
+        assert_eq!(of(4).lasts, Nanos::from_secs(1));
+        // Four that ask each 62.5 ms at the soonest.
+        assert_eq!(of(4).calls, 64);
+        assert_eq!(what_may_lie_elsewhere(&Limit::concurrency("c", 3), 4, &policy), None);
+    }
 }

@@ -101,3 +101,84 @@ fn to_units(units: f64) -> u32 {
     let units = units as u32;
     units
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Numbers as limits have them: multiples of 2⁻²⁰ that doubles hold.
+    fn level() -> impl Strategy<Value = (u64, u32, u64, Option<u64>)> {
+        (1..200_000_u64, 1..1_000_000_u32, any::<u64>(), proptest::option::of(1..100_000_000_u64))
+    }
+
+    fn of((unit, burst, used, lapses): (u64, u32, u64, Option<u64>)) -> (Level, u64, u64, u64) {
+        let unit = if lapses.is_some() { 1 << 20 } else { unit };
+        let cap = unit * u64::from(burst);
+        let used = used % (cap + 1);
+        #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+        let script = |ticks: u64| ticks as f64 / 1_048_576.0;
+        #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+        let lapses = lapses.map(|micros| micros as f64);
+        (Level { used: script(used), cap: script(cap), unit: script(unit), lapses }, unit, cap, used)
+    }
+
+    proptest! {
+        /// A grant is a charge that fits, in exact integers; at least what was asked for, and beyond that never
+        /// more than its share.
+        #[test]
+        fn a_grant_fits(
+            key in level(), least in 1..5_u32, rate in 0.0..20.0_f64, horizon in 1..60_000_000_u32,
+            share in 0.0..=1.0_f64, patience in prop_oneof![Just(0.0), Just(0.25), 0.0..=1.0_f64],
+        ) {
+            let (level, unit, cap, used) = of(key);
+            let wish = Wish { least: least.into(), rate, horizon: horizon.into(), share, patience };
+            match grant(level, wish) {
+                Grant::Units(units) => {
+                    prop_assert!(units >= least);
+                    prop_assert!(used + unit * u64::from(units) <= cap);
+                }
+                Grant::Missing(missing) => {
+                    prop_assert!(missing > 0.0);
+                    if patience == 0.0 {
+                        prop_assert!(used + unit * u64::from(least) > cap, "refused what was there");
+                    }
+                }
+            }
+        }
+
+        /// More room gives no less.
+        #[test]
+        fn more_room_gives_no_less(key in level(), more in 1..1000_u32, rate in 0.0..20.0_f64, patient: bool) {
+            let (level, unit, cap, used) = of(key);
+            let (unit_of, burst) = (unit, cap / unit + u64::from(more));
+            let (larger, ..) = of((unit_of, u32::try_from(burst).unwrap(), used, key.3));
+            let patience = if patient { 0.25 } else { 0.0 };
+            let wish = Wish { least: 1.0, rate, horizon: 100_000.0, share: 0.25, patience };
+            if let Grant::Units(units) = grant(level, wish) {
+                let Grant::Units(more) = grant(larger, wish) else { panic!("refused with more room") };
+                prop_assert!(more >= units, "{units} units, and with more room {more}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_bucket_gives_time_and_a_nearly_empty_one_a_share() {
+        let full = Level { used: 0.0, cap: 1_000_000.0, unit: 1000.0, lapses: None };
+        let wish = Wish { least: 1.0, rate: 0.000_1, horizon: 125_000.0, share: 0.25, patience: 0.0 };
+        assert_eq!(
+            grant(full, wish),
+            Grant::Units(125),
+            "an eighth of a second at 1000/s, whatever the demand"
+        );
+        let low = Level { used: 900_000.0, ..full };
+        assert_eq!(grant(low, Wish { rate: 0.01, ..wish }), Grant::Units(25), "a quarter of 100");
+        let empty = Level { used: 995_000.0, ..full };
+        assert_eq!(grant(empty, Wish { rate: 0.01, ..wish }), Grant::Units(1), "the tail, unit by unit");
+        let patient = Wish { rate: 0.01, patience: 0.25, ..wish };
+        assert_eq!(grant(empty, patient), Grant::Missing(120_000.0), "a batch of 125, of which 5 are there");
+        let window = Level { used: 90.0, cap: 100.0, unit: 1.0, lapses: Some(50_000.0) };
+        assert_eq!(grant(window, Wish { rate: 0.000_04, ..wish }), Grant::Units(2));
+        assert_eq!(grant(Level { used: 100.0, ..window }, wish), Grant::Missing(1.0));
+    }
+}

@@ -15,7 +15,7 @@ pub struct Batch {
 }
 
 /// What a replica has of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Holding {
     /// Pieces of a token bucket's time line.
     Line(Segments),
@@ -76,15 +76,14 @@ impl Holding {
         }
     }
 
-    /// Undoes a `spend` where that is possible; otherwise what was spent lapses.
-    pub fn put_back(&mut self, spent: Spent) -> bool {
+    /// Undoes a `spend`, as far as its time has not come.
+    pub fn put_back(&mut self, spent: Spent, now: Ticks) {
         match (self, spent) {
-            (Self::Line(line), Spent::Slots(slots)) => line.put_back(slots),
+            (Self::Line(line), Spent::Slots(slots)) => line.put_back(slots, now),
             (Self::Batch(batch), Spent::Units(units, until)) if batch.until == until => {
                 batch.units = batch.units.saturating_add(units).min(batch.whole);
-                true
             }
-            _ => false,
+            _ => {}
         }
     }
 
@@ -93,7 +92,11 @@ impl Holding {
     pub fn give_back(&mut self, mark: Ticks, units: u32, now: Ticks, terms: &Terms) -> bool {
         match self {
             Self::Line(line) => line.give_back(mark, terms.unit.times(units), now) > Ticks::ZERO,
-            Self::Batch(_) => self.put_back(Spent::Units(units, mark)),
+            Self::Batch(batch) => {
+                let same = batch.until == mark;
+                self.put_back(Spent::Units(units, mark), now);
+                same
+            }
         }
     }
 

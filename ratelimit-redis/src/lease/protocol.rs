@@ -17,93 +17,8 @@
 
 use ratelimit_core::Nanos;
 
-use super::grant::Wish;
 use super::holding::{Holding, Spent};
-use super::{Anchor, Arrivals, Kind, PerMicro, Policy, Terms, Ticks};
-
-/// What to do about a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Admitted, from what is held.
-    Spent(Spent),
-    /// Denied; it can pass in that time at the earliest.
-    Denied(Nanos),
-    /// A question about the key is under way; [retry](Lease::again) when it has been answered.
-    Wait,
-    /// Send this; the answer goes to [`Lease::answered`], which decides the request too.
-    Ask(Ask),
-    /// Charge it strictly; if that is refused, say so to [`Lease::refused`].
-    Strict,
-}
-
-/// A question for the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ask {
-    /// Which one, for the answer.
-    pub flight: u64,
-    /// When it was sent, here.
-    pub sent: Nanos,
-    /// Units for the request that waits for it; 0 when none does.
-    pub units: u32,
-    /// Units that come here.
-    pub rate: PerMicro,
-    /// µs that the lease should last.
-    pub horizon: u64,
-    /// Whether to rather wait for a batch than get units one at a time.
-    pub patient: bool,
-}
-
-impl Ask {
-    /// In the script's numbers.
-    #[must_use]
-    pub fn wish(&self) -> Wish {
-        #[expect(clippy::cast_precision_loss, reason = "60 s at most: 2^26 µs")]
-        let horizon = self.horizon as f64;
-        Wish {
-            least: f64::from(self.units.max(1)),
-            rate: self.rate.to_script(),
-            horizon,
-            share: Policy::SHARE,
-            patience: if self.patient { Policy::PATIENCE } else { 0.0 },
-        }
-    }
-}
-
-/// What the store said to a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Reply {
-    /// Its clock, in µs since the epoch.
-    pub at: u64,
-    /// What it gave.
-    pub given: Given,
-}
-
-/// What the store gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Given {
-    /// So many units.
-    Units {
-        /// How many.
-        units: u32,
-        /// The level of the key with them, rounded down if at all: µs to full recovery, or units counted.
-        used: Ticks,
-        /// Of a window: when what was given lapses.
-        lapses: Option<Ticks>,
-    },
-    /// Nothing; in that time at the earliest there is enough.
-    Refused(Nanos),
-}
-
-/// What became of a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The request that waited for it is admitted. Its charge ended there; see [`Spent::mark`].
-    Admitted(Ticks),
-    /// It is denied, for that long.
-    Denied(Nanos),
-    /// Nothing: it was answered already, given up, or asked under terms that changed since.
-    Ignored,
-}
+use super::{Anchor, Answer, Arrivals, Ask, Given, Kind, Policy, Reply, Step, Terms, Ticks};
 
 /// A denial that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,7 +32,7 @@ struct Known {
 }
 
 /// What a replica knows of one key of one limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     terms: Terms,
     holding: Holding,
@@ -132,6 +47,8 @@ pub struct Lease {
     /// Since when the store has had little left. What is exhausted by a burst is given to the last unit; what
     /// stays exhausted is given in batches.
     low: Option<Nanos>,
+    /// Counts how often what was held was dropped; what was spent before is not put back after.
+    epoch: u32,
     /// What the store's level was: until when the bucket fills, or units counted.
     level: Ticks,
 }
@@ -151,6 +68,7 @@ impl Lease {
             flights: 0,
             starved: false,
             low: None,
+            epoch: 0,
             level: Ticks::ZERO,
         }
     }
@@ -189,6 +107,9 @@ impl Lease {
             if let Some(spent) = spent {
                 return Some(Step::Spent(spent));
             }
+        }
+        if self.flight.is_some() {
+            return None;
         }
         let known = self.known.filter(|known| now < known.until && units >= known.units)?;
         Some(Step::Denied(known.free.saturating_sub(now)))
@@ -235,7 +156,11 @@ impl Lease {
             return Answer::Ignored;
         };
         match reply.given {
-            Given::Refused(wait) => Answer::Denied(self.note_refusal(ask.sent, now, ask.units.max(1), wait)),
+            Given::Refused(wait) => {
+                // A batch is waited for, and not asked for again at once.
+                let wait = if ask.patient { wait.max(Policy::SHORTEST_DENIAL) } else { wait };
+                Answer::Denied(self.refused(ask.sent, now, ask.units.max(1), wait))
+            }
             Given::Units { units, used, lapses } => {
                 Answer::Admitted(self.granted(&ask, now, reply.at, units, used, lapses))
             }
@@ -254,7 +179,7 @@ impl Lease {
         let anchor = Anchor::new(at, ask.sent, now);
         if self.anchor.is_some_and(|before| before.is_ahead_of(&anchor, now)) {
             // Set back: what is held lies elsewhere on the new time line.
-            self.holding = Holding::none(self.terms.kind);
+            self.drop_held();
         }
         self.anchor = Some(anchor);
         self.known = None;
@@ -289,11 +214,6 @@ impl Lease {
 
     /// A strict charge of `units`, sent at `sent`, was refused for that long. Says how much of it is left.
     pub fn refused(&mut self, sent: Nanos, now: Nanos, units: u32, wait: Nanos) -> Nanos {
-        self.note_refusal(sent, now, units, wait)
-    }
-
-    fn note_refusal(&mut self, sent: Nanos, now: Nanos, units: u32, wait: Nanos) -> Nanos {
-        let wait = if self.starved { wait.max(Policy::SHORTEST_DENIAL) } else { wait };
         self.starved = true;
         // Counted from sending, so it ends early rather than late; and within a second, since others may reset
         // the key or change its quota.
@@ -303,9 +223,12 @@ impl Lease {
         free.saturating_sub(now)
     }
 
-    /// A request that was spent is not admitted after all. What was spent since keeps its units; these lapse then.
-    pub fn put_back(&mut self, spent: Spent) {
-        self.holding.put_back(spent);
+    /// A request that was spent is not admitted after all. What it took is there again, until its time.
+    /// `epoch` is that of when it was spent.
+    pub fn put_back(&mut self, spent: Spent, epoch: u32, now: Nanos) {
+        if let Some(anchor) = self.anchor.filter(|_| epoch == self.epoch) {
+            self.holding.put_back(spent, anchor.at(now));
+        }
     }
 
     /// The request is counted elsewhere, or comes again.
@@ -346,12 +269,23 @@ impl Lease {
     /// Drops everything that is held and known: the key was reset, or this machine slept. An answer that is
     /// under way is not taken any more.
     pub fn forget(&mut self) {
-        self.holding = Holding::none(self.terms.kind);
+        self.drop_held();
         self.anchor = None;
         self.known = None;
         self.flight = None;
         self.starved = false;
         self.low = None;
+    }
+
+    fn drop_held(&mut self) {
+        self.holding = Holding::none(self.terms.kind);
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Of what was spent now, for when it is put or given back.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// Drops what is known of denials: something was given back.

@@ -31,3 +31,18 @@ pub trait GrantSource: Store {
         None
     }
 }
+
+impl<S: GrantSource> GrantSource for std::sync::Arc<S> {
+    fn lease(
+        &self,
+        limit: &Limit,
+        key: Key<'_>,
+        ask: &Ask,
+    ) -> impl Future<Output = Result<Reply, StoreError>> + Send {
+        (**self).lease(limit, key, ask)
+    }
+
+    fn end_of(&self, receipt: Receipt) -> Option<Ticks> {
+        (**self).end_of(receipt)
+    }
+}

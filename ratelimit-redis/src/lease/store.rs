@@ -26,22 +26,14 @@ const PATIENCE: usize = 8;
 ///
 /// Leases are asked for in tasks of the runtime that a call is made in, so that an answer is not lost when its
 /// request is given up; outside of a runtime nothing is asked for ahead.
-pub struct LeasedStore<S, C = SystemClock>(Arc<Shared<S, C>>);
+pub struct LeasedStore<S, C = SystemClock>(pub(super) Arc<Shared<S, C>>);
 
-struct Shared<S, C> {
+pub(super) struct Shared<S, C> {
     source: S,
     clock: C,
-    table: Table,
+    pub(super) table: Table,
     sleep: Sleep,
     debts: Debts,
-}
-
-/// A charge of a call about several limits that is covered here.
-struct Covered {
-    place: usize,
-    id: Id,
-    units: u32,
-    taken: Taken,
 }
 
 impl<S: GrantSource> LeasedStore<S> {
@@ -89,7 +81,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
     }
 
     /// Sends a question in a task of its own.
-    fn ask_ahead(&self, id: Id, limit: &Limit, key: Key<'_>, ask: Ask) {
+    pub(super) fn ask_ahead(&self, id: Id, limit: &Limit, key: Key<'_>, ask: Ask) {
         let Ok(runtime) = Handle::try_current() else {
             self.0.table.unanswered(id, &ask);
             return;
@@ -115,7 +107,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         }
     }
 
-    fn taken(&self, id: Id, charge: &Charge<'_>, taken: &Taken) -> Outcome {
+    pub(super) fn taken(&self, id: Id, charge: &Charge<'_>, taken: &Taken) -> Outcome {
         if let Some(ask) = taken.refresh {
             self.ask_ahead(id, charge.limit, charge.key, ask);
         }
@@ -127,7 +119,8 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         let table = &self.0.table;
         let id = table.id(charge.limit, charge.key);
         let mut next = table.arrive(id, self.0.now(), units, terms);
-        for _ in 0..PATIENCE {
+        let mut waits = 0;
+        loop {
             match next {
                 Next::Taken(taken) => {
                     let outcome = self.taken(id, &charge, &taken);
@@ -144,6 +137,10 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
                 }
                 Next::Wait(answered) => {
                     answered.await;
+                    waits += 1;
+                    if waits >= PATIENCE {
+                        break;
+                    }
                     next = table.again(id, self.0.now(), units, terms);
                 }
                 Next::Strict => break,
@@ -153,7 +150,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
     }
 
     /// Asks the shared store, and remembers what it refuses.
-    async fn decide_strictly(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+    pub(super) async fn decide_strictly(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
         let shared = &self.0;
         let ids: SmallVec<[Id; 4]> =
             charges.iter().map(|charge| shared.table.id(charge.limit, charge.key)).collect();
@@ -187,96 +184,6 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         Ok(verdict)
     }
 
-    /// A call about several limits: what is held here first, then one strict call for the rest.
-    async fn decide_several(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
-        let table = &self.0.table;
-        let now = self.0.now();
-        let mut covered: SmallVec<[Covered; 4]> = SmallVec::new();
-        for (place, charge) in charges.iter().enumerate() {
-            let Some((units, terms)) = leasable(charge) else { continue };
-            let id = table.id(charge.limit, charge.key);
-            match table.arrive(id, now, units, &terms) {
-                Next::Taken(taken) => {
-                    self.taken(id, charge, &taken);
-                    covered.push(Covered { place, id, units, taken });
-                }
-                // The request does not wait for it: a strict charge is on its way anyway.
-                Next::Ask(ask) => {
-                    let ahead = Ask { units: 0, ..ask };
-                    if table.ask_for_nobody(id, &ahead) {
-                        self.ask_ahead(id, charge.limit, charge.key, ahead);
-                    }
-                }
-                // A denial is left to the store: it has to say what all limits say.
-                Next::Denied(_) | Next::Wait(_) | Next::Strict => {}
-            }
-        }
-        let is_covered = |place: usize| covered.iter().any(|covered| covered.place == place);
-        let rest: SmallVec<[Charge<'_>; 4]> = charges
-            .iter()
-            .enumerate()
-            .filter(|&(place, _)| !is_covered(place))
-            .map(|(_, charge)| *charge)
-            .collect();
-        let undo = Undo { table, covered: &covered, done: false };
-        let said = self.decide_strictly(&rest).await?;
-        undo.unless(said.admitted);
-        let mut said_outcomes = said.outcomes.into_iter();
-        let mut outcomes = Outcomes::new();
-        for place in 0..charges.len() {
-            let here = covered.iter().find(|covered| covered.place == place);
-            let outcome = match here {
-                Some(covered) => Some(covered.taken.outcome),
-                None => said_outcomes.next(),
-            };
-            outcomes.push(outcome.unwrap_or(Outcome::refused(0, None)));
-        }
-        Ok(Verdict { admitted: said.admitted, origin: said.origin, outcomes })
-    }
-
-    /// A call that is admitted or denied here, as a whole.
-    fn decide_here(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
-        let table = &self.0.table;
-        let now = self.0.now();
-        if let [charge] = charges {
-            let (units, terms) = leasable(charge)?;
-            let id = table.id(charge.limit, charge.key);
-            return match table.at_once(id, now, units, &terms)? {
-                Next::Taken(taken) => {
-                    Some(verdict(charge.limit, self.taken(id, charge, &taken), Origin::Lease))
-                }
-                Next::Denied(outcome) => Some(verdict(charge.limit, outcome, Origin::Known)),
-                _ => None,
-            };
-        }
-        let mut covered: SmallVec<[Covered; 4]> = SmallVec::new();
-        for (place, charge) in charges.iter().enumerate() {
-            let taken = leasable(charge).and_then(|(units, terms)| {
-                let id = table.id(charge.limit, charge.key);
-                match table.at_once(id, now, units, &terms)? {
-                    Next::Taken(taken) => Some(Covered { place, id, units, taken }),
-                    _ => None,
-                }
-            });
-            let Some(taken) = taken else {
-                for Covered { id, units, taken, .. } in covered {
-                    table.put_back(id, units, taken.spent, true);
-                    if let Some(ask) = taken.refresh {
-                        table.unanswered(id, &ask);
-                    }
-                }
-                return None;
-            };
-            covered.push(taken);
-        }
-        let outcomes = charges
-            .iter()
-            .zip(&covered)
-            .map(|(charge, covered)| self.taken(covered.id, charge, &covered.taken))
-            .collect();
-        Some(Verdict { admitted: true, origin: Origin::Lease, outcomes })
-    }
-
     fn debit(&self, charge: Charge<'_>, units: u32, terms: &Terms) {
         let shared = &self.0;
         let id = shared.table.id(charge.limit, charge.key);
@@ -301,17 +208,17 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         let id = shared.table.id(charge.limit, charge.key);
         shared.table.forget_denial(id);
         let Some(receipt) = receipt else { return false };
-        if let Some(mark) = mark_of(receipt) {
-            shared.table.give_back(id, mark, units, shared.now());
+        if let Some((mark, epoch)) = mark_of(receipt) {
+            shared.table.give_back(id, mark, Some(epoch), units, shared.now());
             return true;
         }
         let end = shared.source.end_of(receipt).filter(|_| terms.kind == Kind::Bucket);
-        end.is_some_and(|end| shared.table.give_back(id, end, units, shared.now()))
+        end.is_some_and(|end| shared.table.give_back(id, end, None, units, shared.now()))
     }
 }
 
 impl<S: GrantSource, C: Clock> Shared<S, C> {
-    fn now(&self) -> Nanos {
+    pub(super) fn now(&self) -> Nanos {
         self.sleep.check(&self.clock, || self.table.forget_all())
     }
 
@@ -343,27 +250,6 @@ struct Over<'a> {
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.table.unanswered(self.id, self.ask);
-    }
-}
-
-/// Puts back what was covered here, unless the call is admitted: also when it is given up.
-struct Undo<'a> {
-    table: &'a Table,
-    covered: &'a [Covered],
-    done: bool,
-}
-
-impl Undo<'_> {
-    fn unless(mut self, admitted: bool) {
-        self.done = admitted;
-    }
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        for covered in self.covered.iter().filter(|_| !self.done) {
-            self.table.put_back(covered.id, covered.units, covered.taken.spent, false);
-        }
     }
 }
 
@@ -415,13 +301,13 @@ impl<S, C> std::fmt::Debug for LeasedStore<S, C> {
 }
 
 /// What a charge takes, and by which terms, if a lease could cover it.
-fn leasable(charge: &Charge<'_>) -> Option<(u32, Terms)> {
+pub(super) fn leasable(charge: &Charge<'_>) -> Option<(u32, Terms)> {
     let Op::Take(units) = charge.op else { return None };
     let terms = Terms::of(charge.limit)?;
     (1..=terms.capacity).contains(&units).then_some((units, terms))
 }
 
-fn verdict(limit: &Limit, outcome: Outcome, origin: Origin) -> Verdict {
+pub(super) fn verdict(limit: &Limit, outcome: Outcome, origin: Origin) -> Verdict {
     let admitted = outcome.admitted || limit.is_shadow();
     Verdict { admitted, origin, outcomes: Outcomes::from_slice(&[outcome]) }
 }

@@ -22,6 +22,8 @@ use super::{Answer, Arrivals, Ask, Lease, Policy, Reply, Spent, Step, Terms, Tic
 const SWEEP: Nanos = Nanos::from_secs(10);
 /// Tells receipts of leases from the store's own.
 const LEASED: u128 = 1 << 127;
+/// Where their epoch begins: ticks since the Unix epoch have 72 bits for another two centuries.
+const EPOCH: u32 = 80;
 
 /// A key of a limit: 128 bits of a hash that is keyed anew in each process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +40,8 @@ pub struct Taken {
     pub outcome: Outcome,
     /// To put it back.
     pub spent: Spent,
+    /// Likewise.
+    epoch: u32,
     /// A question to send now, off the request's way.
     pub refresh: Option<Ask>,
 }
@@ -144,7 +148,8 @@ impl Table {
         match step {
             Step::Spent(spent) => {
                 let refresh = entry.lease.refresh(now, &self.policy);
-                Next::Taken(Taken { outcome: admitted(&entry.lease, now, spent.mark()), spent, refresh })
+                let outcome = admitted(&entry.lease, now, spent.mark());
+                Next::Taken(Taken { outcome, spent, epoch: entry.lease.epoch(), refresh })
             }
             Step::Denied(wait) => Next::Denied(refused(&entry.lease, now, wait)),
             // Made under the lock, so that an answer that comes now is not missed.
@@ -189,9 +194,9 @@ impl Table {
     }
 
     /// A request that was admitted here is not after all. `counted` anew, it is not counted here.
-    pub fn put_back(&self, id: Id, units: u32, spent: Spent, counted: bool) {
+    pub fn put_back(&self, id: Id, now: Nanos, units: u32, taken: &Taken, counted: bool) {
         if let Some(mut entry) = self.entries.get_mut(&id) {
-            entry.lease.put_back(spent);
+            entry.lease.put_back(taken.spent, taken.epoch, now);
             if counted {
                 entry.lease.uncount(units);
             }
@@ -212,9 +217,13 @@ impl Table {
         left
     }
 
-    /// Gives back up to `units` of a charge that ended at `mark`; whether anything was.
-    pub fn give_back(&self, id: Id, mark: Ticks, units: u32, now: Nanos) -> bool {
-        self.entries.get_mut(&id).is_some_and(|mut entry| entry.lease.give_back(mark, units, now))
+    /// Gives back up to `units` of a charge that ended at `mark`; whether anything was. `epoch` as the receipt
+    /// of a lease has it.
+    pub fn give_back(&self, id: Id, mark: Ticks, epoch: Option<u32>, units: u32, now: Nanos) -> bool {
+        let mut entry = self.entries.get_mut(&id);
+        let lease = entry.as_mut().map(|entry| &mut entry.lease);
+        let lease = lease.filter(|lease| epoch.is_none_or(|epoch| epoch == lease.epoch()));
+        lease.is_some_and(|lease| lease.give_back(mark, units, now))
     }
 
     /// Drops what is held and known of a key, whose counter was reset or refunded.
@@ -279,7 +288,7 @@ impl std::fmt::Debug for Table {
 fn admitted(lease: &Lease, now: Nanos, mark: Ticks) -> Outcome {
     Outcome::admitted(lease.remaining(now))
         .with_reset_after(lease.reset_after(now))
-        .with_receipt(Receipt::new(LEASED | mark.get()))
+        .with_receipt(Receipt::new(LEASED | u128::from(lease.epoch()) << EPOCH | mark.get()))
 }
 
 fn refused(lease: &Lease, now: Nanos, wait: Nanos) -> Outcome {
@@ -287,8 +296,9 @@ fn refused(lease: &Lease, now: Nanos, wait: Nanos) -> Outcome {
     Outcome::refused(lease.remaining(now), Some(wait)).with_reset_after(lease.reset_after(now).max(wait))
 }
 
-/// The end of a charge that was made out of a lease, by its receipt.
-pub(super) fn mark_of(receipt: Receipt) -> Option<Ticks> {
+/// The end of a charge that was made out of a lease, and its epoch, by its receipt.
+pub(super) fn mark_of(receipt: Receipt) -> Option<(Ticks, u32)> {
     let mark = receipt.mark();
-    (mark & LEASED != 0).then_some(Ticks::new(mark & !LEASED))
+    let epoch = u32::try_from((mark & !LEASED) >> EPOCH).ok()?;
+    (mark & LEASED != 0).then_some((Ticks::new(mark & ((1 << EPOCH) - 1)), epoch))
 }

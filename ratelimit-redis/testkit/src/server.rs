@@ -47,6 +47,7 @@ pub struct Server {
     child: Option<Child>,
     program: Program,
     port: u16,
+    tls_port: Option<u16>,
     arguments: Vec<String>,
     /// Password that the kit itself needs, when the arguments set one.
     password: Option<String>,
@@ -73,12 +74,76 @@ impl Server {
         for _ in 0..10 {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let (program, arguments, password) = (program.clone(), arguments.clone(), password.clone());
-            let mut server = Self { child: None, program, port: free_port(), arguments, password, directory };
+            let mut server = Self {
+                child: None,
+                program,
+                port: free_port(),
+                tls_port: None,
+                arguments,
+                password,
+                directory,
+            };
             if server.try_run() {
                 return server;
             }
         }
         panic!("{program:?} does not start");
+    }
+
+    /// Redis that also listens with TLS, and asks clients for a certificate.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_tls(certificates: &crate::Certificates) -> Self {
+        let port = free_port();
+        let path = |path: std::path::PathBuf| path.display().to_string();
+        let (authority, certificate) = (path(certificates.authority()), path(certificates.certificate()));
+        let key = path(certificates.key());
+        let files =
+            ["--tls-ca-cert-file", &authority, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+        let port_text = port.to_string();
+        let mut server =
+            Self::start_with(Program::Redis, &[&["--tls-port", &port_text][..], &files].concat());
+        server.tls_port = Some(port);
+        server
+    }
+
+    /// `rediss://127.0.0.1:port`.
+    ///
+    /// # Panics
+    /// When it has no TLS.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls_port.expect("started with TLS"))
+    }
+
+    /// A Sentinel with those lines of configuration.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub(crate) fn start_sentinel(lines: &str) -> Self {
+        for _ in 0..10 {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let file = directory.path().join("sentinel.conf");
+            std::fs::write(&file, lines).expect("a configuration");
+            // The file comes first, and a Sentinel rewrites it.
+            let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
+            let mut server = Self {
+                child: None,
+                program: Program::Redis,
+                port: free_port(),
+                tls_port: None,
+                arguments,
+                password: None,
+                directory,
+            };
+            if server.try_run() {
+                return server;
+            }
+        }
+        panic!("no Sentinel starts");
     }
 
     /// The port it listens on.
@@ -170,12 +235,22 @@ impl Server {
     /// Runs it and waits until it answers; false if it ended instead.
     fn try_run(&mut self) -> bool {
         let log = std::fs::File::create(self.directory.path().join("log")).expect("a log file");
-        let child = Command::new(self.program.path())
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--unixsocket", "socket"])
-            .arg("--dir")
-            .arg(self.directory.path())
-            .args(&self.arguments)
+        let sentinel = self.arguments.last().is_some_and(|last| last == "--sentinel");
+        let mut command = Command::new(self.program.path());
+        if sentinel {
+            command.args(self.arguments.first());
+        }
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"])
+            .arg(self.directory.path());
+        if sentinel {
+            command.arg("--sentinel");
+        } else {
+            command
+                .args(["--save", "", "--appendonly", "no", "--unixsocket", "socket"])
+                .args(&self.arguments);
+        }
+        let child = command
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a log file"))
             .stdout(log)

@@ -125,7 +125,8 @@ fn a_burst_on_one_replica_finds_the_bucket() {
     }
 }
 
-/// Loss, repetition, delay, crashes, cut connections, sleeping machines, clocks that drift: nothing is added.
+/// Loss, repetition, delay, crashes, cut connections, sleeping machines, clocks that drift, charges that are undone:
+/// nothing is added.
 #[test]
 fn faults_never_add_anything() {
     for seed in 0..60 {
@@ -145,6 +146,7 @@ fn faults_never_add_anything() {
             doubled: rng.u32(0..300),
             late: rng.u32(0..200),
         };
+        setup.undone = rng.u32(0..200);
         for _ in 0..8 {
             let (at, number) = (rng.u64(0..seconds * SECOND), rng.usize(0..replicas));
             let length = rng.u64(0..2 * quota.refill());

@@ -7,7 +7,9 @@ use fastrand::Rng;
 use ratelimit_core::Nanos;
 use ratelimit_core::algorithm::{Gcra, Op};
 use ratelimit_redis::lease::grant::{Grant, Level, grant};
-use ratelimit_redis::lease::{Answer, Arrivals, Ask, Given, Kind, Lease, Policy, Reply, Step, Terms, Ticks};
+use ratelimit_redis::lease::{
+    Answer, Arrivals, Ask, Given, Kind, Lease, Policy, Reply, Spent, Step, Terms, Ticks,
+};
 
 use crate::judge::Judge;
 
@@ -103,6 +105,8 @@ pub struct Setup {
     pub faults: Vec<(u64, Fault)>,
     /// Replicas' clocks run faster or slower by up to so many parts in a million.
     pub drift: i64,
+    /// Of a thousand requests that are admitted out of leases, so many turn out not to be after all.
+    pub undone: u32,
     /// Whether replicas notice that they slept.
     pub notices_sleep: bool,
     pub seed: u64,
@@ -117,6 +121,7 @@ impl Setup {
             network: Network::default(),
             faults: Vec::new(),
             drift: 200,
+            undone: 0,
             notices_sleep: true,
             seed,
         }
@@ -142,6 +147,7 @@ enum Event {
     /// Nobody waits for an answer any longer.
     GiveUp(usize, u32, u32, Question),
     Wake(usize),
+    PutBack(usize, u32, u32, Spent, u32),
     Fault(Fault),
 }
 
@@ -299,8 +305,18 @@ impl World {
 
     fn follow(&mut self, number: usize, key: u32, units: u32, step: Step) {
         match step {
-            Step::Spent(_) => {
-                self.admit(key, self.now, units);
+            Step::Spent(spent) => {
+                if self.rng.u32(0..1000) < self.setup.undone {
+                    self.seen.denied += 1;
+                    let (life, epoch) = {
+                        let replica = &self.replicas[number];
+                        (replica.life, replica.leases[&key].epoch())
+                    };
+                    let after = self.rng.u64(0..10 * MILLI);
+                    self.schedule(self.now + after, Event::PutBack(number, life, key, spent, epoch));
+                } else {
+                    self.admit(key, self.now, units);
+                }
                 let replica = &mut self.replicas[number];
                 let now = replica.clock(self.now);
                 let ask =
@@ -362,9 +378,11 @@ impl World {
                     self.transmit(Event::ToReplica(number, life, key, said));
                 }
             }
-            Event::ToReplica(number, life, ..) | Event::GiveUp(number, life, ..)
+            Event::ToReplica(number, life, ..)
+            | Event::GiveUp(number, life, ..)
+            | Event::PutBack(number, life, ..)
                 if self.replicas[number].life != life => {}
-            Event::ToReplica(number, ..) | Event::GiveUp(number, ..)
+            Event::ToReplica(number, ..) | Event::GiveUp(number, ..) | Event::PutBack(number, ..)
                 if self.replicas[number].sleeps_until > self.now =>
             {
                 self.replicas[number].held_back.push(event);
@@ -378,11 +396,18 @@ impl World {
             }
             Event::GiveUp(number, _, key, Question::Lease(ask)) => {
                 let lease = self.replicas[number].leases.get_mut(&key).unwrap();
-                let asked = lease.asking().is_some();
+                let waits = lease.asking().is_some_and(|asked| asked.flight == ask.flight);
                 lease.unanswered(ask.flight);
-                if asked && !lease.asking().is_some() {
+                if waits {
                     self.seen.failed += u64::from(ask.units > 0);
                     self.retry(number, key);
+                }
+            }
+            Event::PutBack(number, _, key, spent, epoch) => {
+                let replica = &mut self.replicas[number];
+                let now = replica.clock(self.now);
+                if let Some(lease) = replica.leases.get_mut(&key) {
+                    lease.put_back(spent, epoch, now);
                 }
             }
             Event::Wake(number) => {

@@ -28,8 +28,10 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
         if host.as_str().rsplit(']').next().is_some_and(|end| end.contains(':')) {
             faults.refuse(&host.place, "a host is matched without its port");
         }
-        // Hosts are compared in lower case.
-        built.host = Some(Glob::new(host.as_str().to_ascii_lowercase()));
+        // As requests have it: in lower case, without the dot that may end a full name.
+        let lower = host.as_str().to_ascii_lowercase();
+        let name = lower.strip_suffix('.').filter(|name| !name.is_empty() && !name.ends_with('*'));
+        built.host = Some(Glob::new(name.unwrap_or(&lower)));
     }
     built.headers = headers(&raw.headers, faults);
     if let Some(query) = raw.query.get() {
@@ -52,6 +54,10 @@ fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(HeaderName
     let mut written: HashMap<HeaderName, &str> = HashMap::new();
     for (name, glob) in field.get().into_iter().flat_map(|entries| &entries.0) {
         let Some(header) = header_name(&name.value, &name.place, faults) else { continue };
+        if header == http::header::HOST {
+            let hint = "write host: beside headers; a target may name another host than this field does";
+            faults.refuse_with(&name.place, "the host is no field to be matched", hint);
+        }
         // The very same name is refused where the section is read.
         if written.insert(header.clone(), &name.value).is_some_and(|before| before != name.value) {
             faults.refuse(&name.place, "stands here a second time: names of fields have no case");

@@ -1,0 +1,181 @@
+//! The README is run: its configurations are loaded, its commands executed in order as a reader would, and where
+//! it shows what they print, that is compared. (Its Rust is run as doc tests of `ratelimit-core`.)
+//!
+//! What a reader has and a test has not is put in its place: free ports for the ones that are named, the program
+//! that was built for `cargo install` and `cargo run`, an upstream for "your own service".
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::origin::Origin;
+
+const README: &str = include_str!("../../README.md");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ratelimit-proxy");
+
+/// A fenced block.
+#[derive(Debug)]
+struct Block {
+    language: String,
+    text: String,
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut lines = README.lines();
+    while let Some(line) = lines.next() {
+        let Some(language) = line.strip_prefix("```") else { continue };
+        let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        blocks.push(Block { language: language.to_owned(), text: text.join("\n") + "\n" });
+    }
+    blocks
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The README's ports, by those the test may use.
+fn with_ports(text: &str, ports: &BTreeMap<&str, u16>) -> String {
+    ports.iter().fold(text.to_owned(), |text, (named, free)| text.replace(named, &free.to_string()))
+}
+
+/// What a reader types, as the test runs it.
+fn runnable(line: &str) -> Option<String> {
+    if line.starts_with("./test") || line.starts_with("cargo install") || line.starts_with("git clone") {
+        // This test is part of the one; the other's result is PROGRAM.
+        return None;
+    }
+    if line.contains("--example") {
+        // Examples are run by ./test.
+        return None;
+    }
+    let line = line.replace("cargo run --release -p ratelimit-proxy --", "ratelimit-proxy");
+    Some(if line.trim_end().ends_with("ratelimit-proxy demo") { format!("{line} --for 2s") } else { line })
+}
+
+/// The program under its name. Started with flags alone it would listen on the ports that everybody has.
+fn install(directory: &Path, ports: &BTreeMap<&str, u16>) {
+    let (listen, admin) = (ports["8080"], ports["9090"]);
+    let script = format!(
+        "#!/bin/sh\ncase $1 in\n--upstream) exec {PROGRAM} \"$@\" --listen 127.0.0.1:{listen} --admin \
+         127.0.0.1:{admin};;\nesac\nexec {PROGRAM} \"$@\"\n"
+    );
+    let file = directory.join("ratelimit-proxy");
+    fs::write(&file, script).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn every_configuration_in_the_readme_loads() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut configurations = 0;
+    for block in blocks().iter().filter(|block| block.language == "yaml") {
+        configurations += 1;
+        let file = directory.path().join("limits.yaml");
+        fs::write(&file, &block.text).unwrap();
+        let checked = Command::new(PROGRAM).arg("check").arg("--config").arg(&file).output().unwrap();
+        assert!(checked.status.success(), "{}\n{}", block.text, String::from_utf8_lossy(&checked.stderr));
+    }
+    assert!(configurations > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_in_the_readme_does_what_it_says() {
+    let upstream = Origin::hello().await;
+    let ports =
+        BTreeMap::from([("9000", upstream.address.port()), ("8080", free_port()), ("9090", free_port())]);
+    let directory = tempfile::tempdir().unwrap();
+    let programs = tempfile::tempdir().unwrap();
+    install(programs.path(), &ports);
+    let mut script = String::from("set -euo pipefail\n");
+    let mut shown = Vec::new();
+    let blocks = blocks();
+    for (number, block) in blocks.iter().enumerate() {
+        match block.language.as_str() {
+            "yaml" => {
+                // A block that begins with the name of a file is that file.
+                let name =
+                    block.text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
+                if name.ends_with(".yaml") {
+                    fs::write(directory.path().join(name), with_ports(&block.text, &ports)).unwrap();
+                }
+            }
+            "sh" => {
+                script.push_str(&format!("exec > out.{number}\n"));
+                for line in block.text.lines().filter_map(runnable) {
+                    let background = line.trim_end().ends_with('&');
+                    script.push_str(&with_ports(&line, &ports));
+                    script.push('\n');
+                    if background {
+                        // The next command is typed when the program has said that it listens.
+                        let listen = ports["8080"];
+                        script.push_str(&format!(
+                            "until curl -s -o /dev/null http://127.0.0.1:{listen}/healthz; do sleep 0.05; done\n"
+                        ));
+                    }
+                }
+                // What it shows follows it at once.
+                if let Some(text) = blocks.get(number + 1).filter(|next| next.language == "text") {
+                    shown.push((number, text.text.as_str()));
+                }
+            }
+            _ => {}
+        }
+    }
+    script.push_str("kill $(jobs -p) 2>/dev/null || true\nwait\n");
+    let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap());
+    let home = directory.path().to_owned();
+    let output = tokio::task::spawn_blocking(move || {
+        let mut child = Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(&home)
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(home.join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return (status, script);
+            }
+            if began.elapsed() > Duration::from_secs(120) {
+                let _ = child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    })
+    .await
+    .unwrap();
+    let stderr = fs::read_to_string(directory.path().join("stderr")).unwrap();
+    assert!(output.0.success(), "{}\n{stderr}", output.1);
+    assert!(!shown.is_empty());
+    for (number, text) in shown {
+        let printed = fs::read_to_string(directory.path().join(format!("out.{number}"))).unwrap();
+        assert_eq!(
+            printed.trim_end(),
+            with_ports(text, &ports).trim_end(),
+            "after\n{}\n{stderr}",
+            blocks[number].text
+        );
+    }
+}
