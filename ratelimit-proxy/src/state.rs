@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
 use crate::overload::Memory;
 use crate::policy::Policy;
+use crate::server::descriptors::Shortage;
 use crate::server::linger::Leftover;
 use crate::store::AnyStore;
 use crate::telemetry::log::RequestLog;
@@ -74,6 +75,8 @@ pub struct Shared {
     pub log: RequestLog,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
+    /// Whether there are file descriptors for more connections.
+    pub(crate) shortage: Shortage,
     /// Whether there is memory for more requests.
     pub memory: Memory,
     /// The wall clock, for fields that name a point in time.
@@ -95,6 +98,7 @@ impl Shared {
             answers: config.answers.clone(),
             log: RequestLog::new(config.log),
             max_connections: config.server.max_connections,
+            shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
             clock: SystemClock::default(),
         }
