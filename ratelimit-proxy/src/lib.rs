@@ -10,6 +10,7 @@ mod fault;
 mod overload;
 mod socket;
 mod state;
+mod store;
 mod supervise;
 mod upstream;
 
@@ -26,4 +27,5 @@ pub use answer::{Answers, DenialBody};
 pub use fault::{Fault, Side};
 pub use overload::Memory;
 pub use state::{Shared, Timeouts};
+pub use store::{AnyStore, SharedStore, Unusable};
 pub use upstream::{Target, TargetError};

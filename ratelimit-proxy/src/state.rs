@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use hyper::body::Incoming;
 use ratelimit_core::time::Clock as _;
-use ratelimit_core::{KeyBuf, MemoryStore, Nanos, ResetFormat, SystemClock};
+use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 
 use crate::answer::{Answers, KnownPolicy};
@@ -19,7 +19,9 @@ use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
 use crate::overload::Memory;
 use crate::policy::Policy;
+use crate::server::descriptors::Shortage;
 use crate::server::linger::Leftover;
+use crate::store::AnyStore;
 use crate::telemetry::log::RequestLog;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
 use crate::upstream::Target;
@@ -60,7 +62,7 @@ pub struct Shared {
     /// Which limits apply to which request.
     pub policy: Policy,
     /// Where their counters live.
-    pub store: MemoryStore,
+    pub store: AnyStore,
     /// Where requests go.
     pub upstream: Target,
     /// How long to wait for whom.
@@ -73,6 +75,8 @@ pub struct Shared {
     pub log: RequestLog,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
+    /// Whether there are file descriptors for more connections.
+    pub(crate) shortage: Shortage,
     /// Whether there is memory for more requests.
     pub memory: Memory,
     /// The wall clock, for fields that name a point in time.
@@ -80,20 +84,21 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with empty counters.
+    /// What a configuration comes to, with counters in that store.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, store: AnyStore) -> Self {
         let policy = Policy::of(config);
         let names: Vec<&str> = policy.rules().iter().map(|rule| rule.limit.name()).collect();
         Self {
             metrics: Metrics::new(&names),
             policy,
-            store: MemoryStore::default().max_keys(config.store.max_keys).overflow(config.store.overflow),
+            store,
             upstream: config.upstream.clone(),
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
             log: RequestLog::new(config.log),
             max_connections: config.server.max_connections,
+            shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
             clock: SystemClock::default(),
         }
@@ -216,13 +221,13 @@ pub(crate) struct Client {
     place: Place,
 }
 
-/// What is told to the upstream about where a request came from.
+/// What is told to the upstream about where a request came from, ready to be sent: made for one host, and the same
+/// for nearly all requests of a connection.
 #[derive(Default)]
 pub(crate) struct Forwarding {
-    pub(crate) peer: Option<HeaderValue>,
-    /// The host the other values were made for.
     pub(crate) host: Option<HeaderValue>,
-    pub(crate) forwarded: Option<HeaderValue>,
+    /// Whole lines.
+    pub(crate) lines: Vec<u8>,
 }
 
 /// Where a connection is between two requests.

@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 use super::arguments::{AdminAddress, Run};
 use super::{Exit, Failure};
 use crate::app::{App, Signals};
-use crate::config::{self, Config};
+use crate::config::{self, Config, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
 use crate::telemetry::log::{self, Style};
 
 pub(super) fn run(arguments: Run, style: Style) -> Result<Exit, Failure> {
@@ -33,10 +33,12 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
 fn configuration(arguments: Run) -> Result<Config, Failure> {
     let Run { config, upstream, limit, listen, admin, threads, redis, leased } = arguments;
     let mut faults = Vec::new();
-    for (given, option) in [(redis.is_some(), "--redis"), (leased, "--leased")] {
-        if given {
-            faults.push(format!("{option} is not available yet"));
-        }
+    let redis = redis.and_then(|url| {
+        let hint = |error| faults.push(format!("--redis: {error} ({})", StoreUrlError::HINT));
+        url.parse::<StoreUrl>().map_err(hint).ok()
+    });
+    if leased {
+        faults.push("--leased is not available yet".to_owned());
     }
     let mut config = match (config, upstream) {
         (Some(path), _) => Some(load(&path)?),
@@ -69,6 +71,9 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
     if !listen.is_empty() {
         config.listen = listen;
     }
+    if let Some(url) = redis {
+        config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url)));
+    }
     if threads.is_some() {
         config.server.threads = threads.map(usize::from);
     }
@@ -82,7 +87,7 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
 
 async fn serve(config: Config) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
-    let app = App::start(config)?;
+    let app = App::start(config).await?;
     app.announce();
     let signal = signals.next().await;
     tracing::info!(signal, "draining; a second signal cuts what is under way");

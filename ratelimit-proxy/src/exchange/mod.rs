@@ -95,8 +95,8 @@ async fn attempt(
         Ruling::Undecided => return Err(Fault::Undecided),
     };
     tail.hold(permits);
-    outbound.apply(&mut head, client);
-    let Answer { mut head, link } = forward::forward(client, head, body.take()).await?;
+    let told = outbound.apply(&mut head, client);
+    let Answer { mut head, link } = forward::forward(client, head, told, body.take()).await?;
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);

@@ -114,29 +114,59 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         taken.outcome
     }
 
+    /// What a charge takes, and by which terms, if a lease could cover it.
+    pub(super) fn leasable(&self, charge: &Charge<'_>) -> Option<(u32, Terms)> {
+        let Op::Take(units) = charge.op else { return None };
+        Some((units, self.0.table.terms(charge.limit, units)?))
+    }
+
     /// A call about one limit that leases.
     async fn decide_one(&self, charge: Charge<'_>, units: u32, terms: &Terms) -> Result<Verdict, StoreError> {
         let id = self.0.table.id(charge.limit, charge.key);
         let next = self.0.table.arrive(id, self.0.now(), units, terms);
-        let waits = matches!(next, Next::Ask(_) | Next::Wait(_));
-        let leasing = self.lease_one(id, charge, units, terms, next);
-        // One deadline over all that is waited for here: a lease, or somebody else's, again and again.
-        let led = match self.0.source.deadline().filter(|_| waits && Handle::try_current().is_ok()) {
-            Some(deadline) => {
-                tokio::time::timeout(deadline, leasing).await.unwrap_or(Led::Failed(StoreErrorKind::Timeout))
-            }
-            None => leasing.await,
-        };
-        match led {
-            Led::To(verdict) => return Ok(verdict),
-            Led::Failed(kind) => {
-                if let Some(answer) = self.0.source.without(&[charge], kind) {
-                    return answer;
-                }
-            }
-            Led::Nowhere => {}
+        if matches!(next, Next::Strict) {
+            return self.decide_strictly(&[charge]).await;
         }
-        self.decide_strictly(&[charge]).await
+        let deciding = async {
+            match self.lease_one(id, charge, units, terms, next).await {
+                Led::To(verdict) => return Ok(verdict),
+                Led::Failed(kind) => {
+                    if let Some(answer) = self.0.source.without(&[charge], kind) {
+                        return answer;
+                    }
+                }
+                Led::Nowhere => {}
+            }
+            self.decide_strictly(&[charge]).await
+        };
+        self.within(&[charge], deciding).await
+    }
+
+    /// One deadline over all that is waited for here: somebody else's question, one of our own, a strict charge.
+    async fn within(
+        &self,
+        charges: &[Charge<'_>],
+        deciding: impl Future<Output = Result<Verdict, StoreError>>,
+    ) -> Result<Verdict, StoreError> {
+        let Some(deadline) = self.0.source.deadline().filter(|_| Handle::try_current().is_ok()) else {
+            return deciding.await;
+        };
+        match tokio::time::timeout(deadline, deciding).await {
+            Ok(answer) => answer,
+            Err(_) => self.0.source.without(charges, StoreErrorKind::Timeout).unwrap_or_else(|| {
+                Err(StoreError::new(StoreErrorKind::Timeout, "waiting for a lease, and for a decision"))
+            }),
+        }
+    }
+
+    /// Waits until no question about these keys is under way: what it grants is neither there nor here meanwhile.
+    pub(super) async fn settled(&self, charges: &[Charge<'_>]) {
+        for charge in charges {
+            let id = self.0.table.id(charge.limit, charge.key);
+            if let Some(answered) = self.0.table.under_way(id) {
+                answered.await;
+            }
+        }
     }
 
     async fn lease_one(&self, id: Id, charge: Charge<'_>, units: u32, terms: &Terms, mut next: Next) -> Led {
@@ -256,7 +286,7 @@ impl<S: GrantSource, C: Clock> Shared<S, C> {
         ask: Ask,
     ) -> Result<Option<Outcome>, StoreError> {
         // A question that is given up is over, too.
-        let over = Over { table: &self.table, id, ask: &ask };
+        let over = Over { table: &self.table, id, ask };
         let reply = self.source.lease(limit, key, &ask).await?;
         let now = self.now();
         let outcome = self.table.answered(id, &ask, now, reply);
@@ -267,21 +297,21 @@ impl<S: GrantSource, C: Clock> Shared<S, C> {
 }
 
 /// Ends a question that got no answer, however that came. One that was answered it does not touch.
-struct Over<'a> {
-    table: &'a Table,
-    id: Id,
-    ask: &'a Ask,
+pub(super) struct Over<'a> {
+    pub(super) table: &'a Table,
+    pub(super) id: Id,
+    pub(super) ask: Ask,
 }
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.table.unanswered(self.id, self.ask);
+        self.table.unanswered(self.id, &self.ask);
     }
 }
 
 impl<S: GrantSource, C: Clock> Store for LeasedStore<S, C> {
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
-        if charges.iter().any(|charge| leasable(charge).is_some()) {
+        if charges.iter().any(|charge| self.leasable(charge).is_some()) {
             return self.decide_here(charges);
         }
         None
@@ -289,14 +319,22 @@ impl<S: GrantSource, C: Clock> Store for LeasedStore<S, C> {
 
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
         if let [charge] = charges
-            && let Some((units, terms)) = leasable(charge)
+            && let Some((units, terms)) = self.leasable(charge)
         {
             return self.decide_one(*charge, units, &terms).await;
         }
-        if charges.iter().any(|charge| leasable(charge).is_some()) {
-            return self.decide_several(charges).await;
+        if charges.iter().any(|charge| self.leasable(charge).is_some()) {
+            return self.within(charges, self.decide_several(charges)).await;
         }
-        self.decide_strictly(charges).await
+        let asks_what_is_there = |charge: &Charge<'_>| matches!(charge.op, Op::Peek(_) | Op::Reset);
+        if !charges.iter().any(asks_what_is_there) {
+            return self.decide_strictly(charges).await;
+        }
+        let deciding = async {
+            self.settled(charges).await;
+            self.decide_strictly(charges).await
+        };
+        self.within(charges, deciding).await
     }
 
     fn post(&self, charge: Charge<'_>) {
@@ -324,13 +362,6 @@ impl<S, C> std::fmt::Debug for LeasedStore<S, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LeasedStore").field("table", &self.0.table).finish_non_exhaustive()
     }
-}
-
-/// What a charge takes, and by which terms, if a lease could cover it.
-pub(super) fn leasable(charge: &Charge<'_>) -> Option<(u32, Terms)> {
-    let Op::Take(units) = charge.op else { return None };
-    let terms = Terms::of(charge.limit)?;
-    (1..=terms.capacity).contains(&units).then_some((units, terms))
 }
 
 pub(super) fn verdict(limit: &Limit, outcome: Outcome, origin: Origin) -> Verdict {
