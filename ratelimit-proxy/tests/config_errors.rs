@@ -192,6 +192,7 @@ upstreams:
 store:
   redis: {sentinels: [redis://:secret@a], master: m}
   consistency: leased
+  lease_horizon: 12
 jwt: {issuer: https://a, bound: true}
 rls: {listen: 127.0.0.1:8081, tls: {cert: a, key: b}, deadline: 15ms, max_connection_age: 30m, max_override: 1/s}
 limits:
@@ -211,7 +212,6 @@ limits:
             "4:37: upstreams[0].balance: not available yet",
             "5:5: upstreams[1]: more than one entry is not available yet",
             "5:25: upstreams[1].balance: not available yet",
-            "8:16: store.consistency: not available yet",
             "9:1: jwt: not available yet",
             "10:1: rls: not available yet",
             "12:32: limits[0].key[0]: basic.user is not available yet",

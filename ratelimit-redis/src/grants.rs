@@ -9,7 +9,7 @@ use crate::batch::Said;
 use crate::error::Trouble;
 use crate::keys::Digest;
 use crate::lease::grant::Wish;
-use crate::lease::{self, Ask, Given, GrantSource, LeasedStore, Ticks};
+use crate::lease::{self, Ask, Given, GrantSource, LeasedStore, Policy, Ticks};
 use crate::shape::{Kind, Shape, whole};
 use crate::store::{RedisStore, gone};
 use crate::wire::{Arguments, Part, Reply, Unanswered, What, nanos, ring};
@@ -24,6 +24,12 @@ impl RedisStore {
     #[must_use]
     pub fn leased(self) -> LeasedStore<Self> {
         LeasedStore::new(self)
+    }
+
+    /// As [`RedisStore::leased`], with leases as large as that policy asks for.
+    #[must_use]
+    pub fn leased_by(self, policy: Policy) -> LeasedStore<Self> {
+        LeasedStore::by(self, policy)
     }
 }
 

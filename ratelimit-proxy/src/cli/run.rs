@@ -7,6 +7,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::arguments::{AdminAddress, Run};
 use super::{Exit, Failure};
+use ratelimit_redis::lease::Policy;
+
 use crate::app::{App, Signals};
 use crate::config::{self, Config, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
 use crate::telemetry::log::{self, Style};
@@ -37,9 +39,6 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
         let hint = |error| faults.push(format!("--redis: {error} ({})", StoreUrlError::HINT));
         url.parse::<StoreUrl>().map_err(hint).ok()
     });
-    if leased {
-        faults.push("--leased is not available yet".to_owned());
-    }
     let mut config = match (config, upstream) {
         (Some(path), _) => Some(load(&path)?),
         (None, Some(upstream)) => Some(Config::new(upstream)),
@@ -73,6 +72,16 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
     }
     if let Some(url) = redis {
         config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url)));
+    }
+    if leased {
+        match &mut config.store {
+            StoreConfig::Redis(redis) => redis.leases = redis.leases.or_else(|| Some(Policy::default())),
+            StoreConfig::Memory(_) => {
+                return Err(Failure::Usage(vec![
+                    "--leased needs a store to lease from: --redis URL".to_owned(),
+                ]));
+            }
+        }
     }
     if threads.is_some() {
         config.server.threads = threads.map(usize::from);

@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName};
 use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
-pub use self::explain::{Effect, Explained, ExplainedPart, Explanation};
+pub use self::explain::{Effect, Explained, ExplainedPart, Explanation, Leases};
 use self::matcher::Matcher;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};

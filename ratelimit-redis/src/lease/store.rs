@@ -40,7 +40,13 @@ impl<S: GrantSource> LeasedStore<S> {
     /// Over that store, by the machine's clocks.
     #[must_use]
     pub fn new(source: S) -> Self {
-        Self::with(source, SystemClock::default(), Policy::default(), DEFAULT_KEYS)
+        Self::by(source, Policy::default())
+    }
+
+    /// Over that store, by the machine's clocks, with that policy.
+    #[must_use]
+    pub fn by(source: S, policy: Policy) -> Self {
+        Self::with(source, SystemClock::default(), policy, DEFAULT_KEYS)
     }
 }
 
