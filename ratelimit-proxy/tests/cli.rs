@@ -49,7 +49,7 @@ async fn bad_usage_is_two_and_a_line_for_each_fault() {
         (&[up[0], up[1], "--listen", "nowhere"], &["address and a port"]),
         (&[up[0], up[1], "--admin", "maybe"], &["address and a port"]),
         (&[up[0], up[1], "--redis", "http://:secret@x"], &["the scheme of a store must be redis"]),
-        (&[up[0], up[1], "--leased"], &["--leased needs a store", "--redis URL"]),
+        (&[up[0], up[1], "--leased"], &["--leased needs a store to lease from: --redis URL"]),
         (&[up[0], up[1], "--limit", "1/x", "--limit", "x by client.ip"], &["\"1/x\"", "\"x by client.ip\""]),
         (&["--listen", "127.0.0.1:0", "demo"], &["behind the command"]),
         (&["demo", "--for", "soon"], &["10s"]),

@@ -21,6 +21,7 @@ use ratelimit_proxy::config::{
     Servers, StoreConfig, Trust,
 };
 use ratelimit_redis::OnFailure;
+use ratelimit_redis::lease::Policy;
 
 const CONTRACT: &str = include_str!("config/contract.yaml");
 const LIVING: &str = include_str!("config/living.yaml");
@@ -192,7 +193,6 @@ upstreams:
 store:
   redis: {sentinels: [redis://:secret@a], master: m}
   consistency: leased
-  lease_horizon: 12
 jwt: {issuer: https://a, bound: true}
 rls: {listen: 127.0.0.1:8081, tls: {cert: a, key: b}, deadline: 15ms, max_connection_age: 30m, max_override: 1/s}
 limits:
@@ -595,7 +595,8 @@ fn a_shared_store() {
 
     let all = redis(
         "  redis: [rediss://a:1, rediss://b:2]
-  consistency: strict
+  consistency: leased
+  lease_horizon: 25%
   deadline: 20ms
   on_failure: deny
   replicas: 4
@@ -607,6 +608,7 @@ fn a_shared_store() {
   required_for_ready: true
 ",
     );
+    assert_eq!((plain.leases, all.leases), (None, Some(Policy::horizon_of(256))));
     assert!(matches!(&all.servers, Servers::Nodes(nodes) if nodes.len() == 2), "{:?}", all.servers);
     assert_eq!((all.deadline, all.on_failure), (Duration::from_millis(20), OnFailure::Deny));
     assert_eq!((all.replicas, &*all.prefix, all.username.as_deref()), (Some(4), "shop.", Some("ann")));
@@ -655,6 +657,14 @@ fn a_shared_store_that_can_not_be() {
                 "8:13: store.replicas: \"0\" is not a whole number from 1 to 4294967295".to_owned(),
                 "9:15: store.on_failure: there is no \"lokal\" (did you mean local?)".to_owned(),
             ],
+        ),
+        (
+            "  redis: redis://a\n  lease_horizon: 60%",
+            vec!["5:18: store.lease_horizon: \"60%\" is no such part (write 1% to 50%, in whole numbers)".to_owned()],
+        ),
+        (
+            "  redis: redis://a\n  consistency: strict\n  lease_horizon: 6%",
+            vec!["6:18: store.lease_horizon: means nothing without consistency: leased".to_owned()],
         ),
         (
             "  redis: redis://a\n  tls: {cert: denied.html}",

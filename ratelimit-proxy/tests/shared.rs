@@ -257,7 +257,7 @@ async fn three_replicas_with_leases_share_one_limit() {
     assert_eq!(origin.seen().len(), count);
     let mut calls = 0.0;
     for replica in &replicas {
-        calls += metric(replica, "ratelimit_store_requests_total{outcome=\"answered\"}").await.unwrap_or(0.0);
+        calls += metric(replica, "ratelimit_store_requests_total{outcome=\"ok\"}").await.unwrap_or(0.0);
         assert!(metric(replica, "ratelimit_leased_tokens").await.is_some());
     }
     println!("{calls} requests to the store");
