@@ -342,6 +342,13 @@ async fn explain_answers_as_the_proxy_would() {
     let (code, out, _) = parts(&output);
     assert_eq!(code, 0, "{output:?}");
     let _: serde_json::Value = serde_json::from_str(out).unwrap();
+    // What leases may hold back: a figure that only the store's section decides.
+    let leased = File::new(
+        "upstream: http://a\nstore: {redis: redis://a, consistency: leased, replicas: 2}\nlimits: [1000/s by client.ip]\n",
+    );
+    let output = run(&["explain", "--config", &leased.path(), "/"]).await;
+    let words = "leases of 1 other replica may hold back 430 of 1000 at most, 1 s at most";
+    assert!(parts(&output).1.contains(words), "{output:?}");
     for (request, words) in [
         ("GET /a%2fb", "the proxy would answer 400"),
         ("TRACE /", "the proxy would answer 405"),

@@ -262,8 +262,9 @@ impl fmt::Display for Leases {
         let seconds = milliseconds.div_ceil(1000);
         write!(
             f,
-            "leases of {} other replicas may hold back {units} of {capacity} at most, {seconds} s at most",
-            replicas.saturating_sub(1)
+            "leases of {} other replica{} may hold back {units} of {capacity} at most, {seconds} s at most",
+            replicas.saturating_sub(1),
+            if *replicas == 2 { "" } else { "s" }
         )
     }
 }
