@@ -36,6 +36,7 @@ pub use self::short::{ShortError, limit_from_short};
 
 use self::decode::{Decode as _, Here};
 use self::fault::{Faults, Place};
+pub(crate) use self::source::read_regular;
 
 /// A configuration that holds, and what is likely wrong with it all the same.
 #[derive(Clone, Debug)]

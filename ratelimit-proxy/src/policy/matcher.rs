@@ -33,7 +33,7 @@ pub(super) struct Matcher {
     headers: Box<[(HeaderName, Pattern)]>,
     query: Box<[(Box<str>, Pattern)]>,
     networks: Networks,
-    not: Option<Box<Matcher>>,
+    not: Option<Box<Self>>,
 }
 
 /// A condition that a request does not meet.
