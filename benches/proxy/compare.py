@@ -1,19 +1,27 @@
 #!/usr/bin/env python3
-"""Our proxy beside nginx (and HAProxy), in one run: CPU a request, requests a second, p99, memory.
+"""Our proxy beside nginx and HAProxy, in one run: CPU a request, requests a second, p99, memory.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/compare.py [--rounds 5] [--seconds 4] [--denied] [--binary PATH] [--peers nginx,haproxy]
+    benches/proxy/compare.py [--rounds 5] [--seconds 2] [--work allowed,denied,two] [--peers nginx,haproxy]
+                             [COMMAND ...]
 
-The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker and a limit by client address
-that no run reaches (with --denied: one that every request but the first few exceeds). Load comes from wrk, one
-thread, 64 keep-alive connections. wrk and the origin are pinned to processor 0, the proxies to processor 1;
-rounds alternate between the proxies, so that drift of the machine hits all alike.
+The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker, and by the work:
+
+    allowed   one limit by client address, which no run reaches
+    denied    one that all requests but the first few exceed
+    two       two limits by client address, which no run reaches
+
+COMMAND starts the proxy under test; it is target/release/ratelimit-proxy unless given, and gets --upstream,
+--listen, --admin, --threads 1 and one or two --limit. Load comes from wrk, one thread, 64 keep-alive connections.
+wrk and the origin are pinned to processor 0, the proxies to processor 1; rounds alternate between the works and
+the proxies, so that drift of the machine hits all alike.
 
 The figure to compare is CPU microseconds a request (user and system time of the proxy's processes over the
-requests answered): unlike requests a second it does not depend on what the load generator takes. Medians and the
-ratio of ours to each peer are printed.
+requests answered): unlike requests a second it does not depend on what the load generator takes. Medians with
+the lowest and highest, and the ratio to nginx in the same run. The ratio is the median of each round's, so that
+it is taken between neighbours.
 
-Needs Debian's wrk, nginx-light and, for --peers haproxy, haproxy.
+Needs Debian's wrk, nginx-light and haproxy.
 """
 import argparse
 import os
@@ -122,65 +130,93 @@ def load(url, seconds):
     }
 
 
+WORKS = {
+    "allowed": ("/", ["1000000/s by client.ip"]),
+    "denied": ("/deny", ["1/s by client.ip"]),
+    "two": ("/two", ["1000000/s by client.ip", "60000000/min by client.ip"]),
+}
+
+
+def start_ours(programs, command, origin, limits):
+    port, admin = free_port(), free_port()
+    argv = command + ["--upstream", f"http://127.0.0.1:{origin}", "--threads", "1"]
+    argv += ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
+    for limit in limits:
+        argv += ["--limit", limit]
+    return port, programs.start(argv, f"http://127.0.0.1:{port}/")
+
+
+def start_peer(programs, peer, origin):
+    port = free_port()
+    config = programs.written(f"{peer}.conf", port=port, origin=origin)
+    argv = {
+        "nginx": ["nginx", "-p", programs.directory, "-c", config],
+        "haproxy": ["haproxy", "-db", "-f", config],
+    }[peer]
+    return port, programs.start(argv, f"http://127.0.0.1:{port}/")
+
+
+def measure(url, pids, seconds):
+    before = cpu_seconds(pids)
+    result = load(url, seconds)
+    result["us"] = 1e6 * (cpu_seconds(pids) - before) / result["requests"]
+    result["rss"] = rss_kib(pids)
+    return result
+
+
+def report(work, samples):
+    print(f"\n| {work} | CPU µs a request (lowest–highest) | ratio to nginx | requests/s | p99 | RSS KiB | not 2xx |")
+    print("|---|---|---|---|---|---|---|")
+    for name, rounds in samples.items():
+        us = [sample["us"] for sample in rounds]
+        ratio = "–"
+        if "nginx" in samples:
+            pairs = zip(us, samples["nginx"])
+            ratio = f"{statistics.median(ours / theirs['us'] for ours, theirs in pairs):.2f}"
+        print(
+            f"| {name} | {statistics.median(us):.2f} ({min(us):.2f}–{max(us):.2f}) | {ratio} "
+            f"| {statistics.median(sample['rps'] for sample in rounds):.0f} | {rounds[-1]['p99']} "
+            f"| {max(sample['rss'] for sample in rounds)} | {sum(sample['refused'] for sample in rounds)} |"
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--denied", action="store_true")
-    parser.add_argument("--peers", default="nginx")
-    parser.add_argument("--binary", default=os.path.join(ROOT, "target/release/ratelimit-proxy"))
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--work", default=",".join(WORKS))
+    parser.add_argument("--peers", default="nginx,haproxy")
+    parser.add_argument("command", nargs="*", default=[os.path.join(ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()
+    works = [work for work in args.work.split(",") if work]
+    command = [os.path.abspath(args.command[0])] + args.command[1:]
 
     programs = Programs(tempfile.mkdtemp(prefix="ratelimit-bench-"))
     try:
         origin = free_port()
-        pid = programs.start(
-            ["nginx", "-p", programs.directory, "-c", programs.written("origin.conf", port=origin)],
-            f"http://127.0.0.1:{origin}/",
-        )
+        config = programs.written("origin.conf", port=origin)
+        pid = programs.start(["nginx", "-p", programs.directory, "-c", config], f"http://127.0.0.1:{origin}/")
         pin(family(pid), 0)
-        path = "/deny" if args.denied else "/"
-        rows = {}
 
-        port, admin = free_port(), free_port()
-        limit = "1/s by client.ip" if args.denied else "1000000/s by client.ip"
-        ours = [args.binary, "--upstream", f"http://127.0.0.1:{origin}", "--limit", limit, "--threads", "1"]
-        ours += ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
-        pid = programs.start(ours, f"http://127.0.0.1:{port}/")
-        rows["ours"] = (f"http://127.0.0.1:{port}{path}", family(pid))
-        print(f"idle: ours {rss_kib(family(pid))} KiB")
-
+        rows = []
+        for work in works:
+            port, pid = start_ours(programs, command, origin, WORKS[work][1])
+            print(f"idle, {work}: ours {rss_kib(family(pid))} KiB")
+            rows.append((work, "ours", f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)))
         for peer in filter(None, args.peers.split(",")):
-            port = free_port()
-            config = programs.written(f"{peer}.conf", port=port, origin=origin)
-            argv = {
-                "nginx": ["nginx", "-p", programs.directory, "-c", config],
-                "haproxy": ["haproxy", "-db", "-f", config],
-            }[peer]
-            pid = programs.start(argv, f"http://127.0.0.1:{port}{path}")
-            rows[peer] = (f"http://127.0.0.1:{port}{path}", family(pid))
-
-        for _, pids in rows.values():
+            port, pid = start_peer(programs, peer, origin)
+            rows += [(work, peer, f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)) for work in works]
+        for _, _, _, pids in rows:
             pin(pids, 1)
-        samples = {name: [] for name in rows}
-        for _ in range(args.rounds):
-            for name, (url, pids) in rows.items():
-                before = cpu_seconds(pids)
-                result = load(url, args.seconds)
-                result["us"] = 1e6 * (cpu_seconds(pids) - before) / result["requests"]
-                result["rss"] = rss_kib(pids)
-                samples[name].append(result)
 
-        median = lambda name, what: statistics.median(sample[what] for sample in samples[name])
-        print("| proxy | CPU µs a request | ours / this | requests/s | p99 | RSS KiB | refused |")
-        print("|---|---|---|---|---|---|---|")
-        for name in rows:
-            us = median(name, "us")
-            spread = f"{min(s['us'] for s in samples[name]):.2f}–{max(s['us'] for s in samples[name]):.2f}"
-            print(
-                f"| {name} | {us:.2f} ({spread}) | {median('ours', 'us') / us:.2f} | {median(name, 'rps'):.0f} "
-                f"| {samples[name][-1]['p99']} | {median(name, 'rss'):.0f} | {sum(s['refused'] for s in samples[name])} |"
-            )
+        samples = {work: {} for work in works}
+        # Of one work one after the other: what is compared is measured close together.
+        rows.sort(key=lambda row: works.index(row[0]))
+        for _ in range(args.rounds):
+            for work, name, url, pids in rows:
+                samples[work].setdefault(name, []).append(measure(url, pids, args.seconds))
+        for work in works:
+            report(work, samples[work])
     finally:
         programs.end()
 

@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{ACCESS_CONTROL_EXPOSE_HEADERS, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ACCESS_CONTROL_EXPOSE_HEADERS, Entry, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use smallvec::SmallVec;
 
 use crate::decision::Decision;
@@ -270,37 +270,63 @@ fn parameter(text: &mut Text, key: &[u8], value: u64) {
 
 /// Puts our members in front of the list that is there.
 fn join(headers: &mut HeaderMap, field: HeaderName, ours: HeaderValue) {
-    if !headers.contains_key(&field) {
-        headers.insert(field, ours);
-        return;
-    }
+    let mut theirs = match headers.entry(field) {
+        Entry::Vacant(nothing) => {
+            nothing.insert(ours);
+            return;
+        }
+        Entry::Occupied(theirs) => theirs,
+    };
     let mut text = Text::from_slice(ours.as_bytes());
-    for line in headers.get_all(&field) {
+    for line in theirs.iter() {
         let members = line.as_bytes().trim_ascii();
         if members.first() == Some(&b'"') {
             text.extend_from_slice(b", ");
             text.extend_from_slice(members);
         }
     }
-    headers.insert(field, HeaderValue::from_bytes(&text).unwrap_or(ours));
+    theirs.insert(HeaderValue::from_bytes(&text).unwrap_or(ours));
 }
 
-/// Adds a line that lists our fields, once however many layers write them.
+/// Names that go together in `Access-Control-Expose-Headers`.
+const EXPOSED: [&str; 3] = [
+    "ratelimit, ratelimit-policy",
+    "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset",
+    "retry-after",
+];
+
+/// Lists our fields, once however many layers write them: on one line where there is none yet.
 fn expose(headers: &mut HeaderMap, ietf: bool, legacy: bool, denied: bool) {
-    const LEGACY: &str = "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
-    let mut add = |names: &'static str| {
-        if !headers.get_all(ACCESS_CONTROL_EXPOSE_HEADERS).iter().any(|line| line == names) {
-            headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(names));
+    let all = match (ietf, legacy, denied) {
+        (false, false, false) => return,
+        (false, false, true) => "retry-after",
+        (true, false, false) => "ratelimit, ratelimit-policy",
+        (true, false, true) => "ratelimit, ratelimit-policy, retry-after",
+        (false, true, false) => "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset",
+        (false, true, true) => "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, retry-after",
+        (true, true, false) => {
+            "ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
+        }
+        (true, true, true) => {
+            "ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, retry-after"
         }
     };
-    if ietf {
-        add("ratelimit, ratelimit-policy");
-    }
-    if legacy {
-        add(LEGACY);
-    }
-    if denied {
-        add("retry-after");
+    let mut lines = match headers.entry(ACCESS_CONTROL_EXPOSE_HEADERS) {
+        Entry::Vacant(nothing) => {
+            nothing.insert(HeaderValue::from_static(all));
+            return;
+        }
+        Entry::Occupied(lines) => lines,
+    };
+    for (names, wanted) in EXPOSED.into_iter().zip([ietf, legacy, denied]) {
+        let lists = |line: &HeaderValue, name: &str| {
+            line.to_str()
+                .is_ok_and(|text| text.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(name)))
+        };
+        let mut names_left = names.split(", ");
+        if wanted && !names_left.all(|name| lines.iter().any(|line| lists(line, name))) {
+            lines.append(HeaderValue::from_static(names));
+        }
     }
 }
 
@@ -520,6 +546,29 @@ mod tests {
                 "retry-after"
             ]
         );
+        for (style, denials) in [
+            (FieldStyle::Ietf, [false, true]),
+            (FieldStyle::Legacy, [true, false]),
+            (FieldStyle::Both, [false, true]),
+        ] {
+            // A layer behind wrote its own already, for the same decision or another.
+            let fields = Fields { style, ..Fields::default() };
+            let mut headers = HeaderMap::new();
+            for is_denied in denials {
+                let outcome = if is_denied { refused(Nanos::from_secs(3)) } else { left(3, 24) };
+                fields.write(&decided(&[(&login, outcome)]), Nanos::ZERO, &mut headers);
+            }
+            let mut exposed: Vec<_> = headers
+                .get_all(ACCESS_CONTROL_EXPOSE_HEADERS)
+                .iter()
+                .flat_map(|line| line.to_str().unwrap().split(", "))
+                .collect();
+            exposed.sort_unstable();
+            let mut told: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+            told.retain(|name| *name != ACCESS_CONTROL_EXPOSE_HEADERS);
+            told.sort_unstable();
+            assert_eq!(exposed, told, "each field that is told, once");
+        }
         let silent =
             written(Fields { expose: true, ..fields(FieldStyle::None) }, &decided(&[(&login, left(3, 24))]));
         assert!(silent.is_empty(), "nothing written, nothing to expose: {silent:?}");

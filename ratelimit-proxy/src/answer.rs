@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use ratelimit_core::{Decision, Fields, Nanos};
+use ratelimit_core::{Decision, Fields, Limit, Nanos};
+use smallvec::SmallVec;
 
 use crate::exchange::Body;
 use crate::fault::{Fault, Side};
@@ -62,14 +63,51 @@ pub enum DenialBody {
     },
 }
 
+/// The `RateLimit-Policy` of the limits asked last: the same for nearly all requests of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct KnownPolicy {
+    limits: SmallVec<[Limit; 2]>,
+    value: Option<HeaderValue>,
+}
+
+impl KnownPolicy {
+    /// The value for this decision; made anew only where its limits are others than the last.
+    fn of(&mut self, decision: &Decision<'_>) -> Option<&HeaderValue> {
+        let asked = || decision.limits().map(|(limit, _)| limit);
+        // Limits are immutable and ours are alive, so one at the same place is the same.
+        let same = |known: &Limit, limit: &Limit| std::ptr::eq(known.spec(), limit.spec());
+        let mut known = self.limits.iter();
+        let all = asked().all(|limit| known.next().is_some_and(|known| same(known, limit)));
+        if !all || known.next().is_some() {
+            self.limits = asked().cloned().collect();
+            let limits: SmallVec<[&Limit; 4]> = self.limits.iter().collect();
+            self.value = Fields::policy(&limits);
+        }
+        self.value.as_ref()
+    }
+}
+
 impl Answers {
     /// Adds what a client may know about its limits to a response of the upstream's.
-    pub(crate) fn tell(&self, decision: &Decision<'_>, utc: Nanos, headers: &mut HeaderMap) {
-        self.fields.write(decision, utc, headers);
+    pub(crate) fn tell(
+        &self,
+        decision: &Decision<'_>,
+        known: &mut KnownPolicy,
+        utc: Nanos,
+        headers: &mut HeaderMap,
+    ) {
+        let retry_after = Fields::retry_after(decision);
+        self.fields.write_with(decision, known.of(decision), retry_after, utc, headers);
     }
 
     /// A limit said no; asking again later helps.
-    pub(crate) fn denied(&self, decision: &Decision<'_>, head: &Parts, utc: Nanos) -> Response<Body> {
+    pub(crate) fn denied(
+        &self,
+        decision: &Decision<'_>,
+        known: &mut KnownPolicy,
+        head: &Parts,
+        utc: Nanos,
+    ) -> Response<Body> {
         let retry_after = Fields::retry_after(decision).map(|seconds| self.spread(seconds));
         if is_grpc(head) {
             return self.grpc(decision, retry_after, utc);
@@ -80,7 +118,7 @@ impl Answers {
             DenialBody::File { content, content_type } => (content.clone(), content_type.clone()),
         };
         let mut response = response(self.status, body, content_type);
-        self.fields.write_with(decision, None, retry_after, utc, response.headers_mut());
+        self.fields.write_with(decision, known.of(decision), retry_after, utc, response.headers_mut());
         response
     }
 
@@ -135,6 +173,9 @@ impl Answers {
     }
 
     fn spread(&self, seconds: u64) -> u64 {
+        if self.retry_jitter <= 0.0 {
+            return seconds;
+        }
         // Bounded on both sides, because a product that no Duration holds would panic.
         let share = self.retry_jitter.clamp(0.0, 10.0);
         let most = Duration::from_secs(seconds.min(1 << 32)).mul_f64(share).as_secs();
@@ -165,4 +206,27 @@ fn is_grpc(head: &Parts) -> bool {
         return false;
     };
     start.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use ratelimit_core::{Limit, Limiter, MemoryStore, Rate};
+
+    use super::*;
+
+    /// An override has the name of its limit, and another quota: what is known must not be told for it.
+    #[test]
+    fn a_known_policy_is_told_for_the_same_limits_only() {
+        let limiter = Limiter::new(MemoryStore::default());
+        let (one, two) = (Limit::new("one", Rate::per_hour(1)), Limit::new("two", Rate::per_hour(2)));
+        let other = one.with_quota(Rate::per_hour(9), None).unwrap();
+        let mut known = KnownPolicy::default();
+        for limits in
+            [&[&one][..], &[&one], &[&other], &[&one, &two], &[&two, &one], &[&two], &[&two, &other], &[&one]]
+        {
+            let checks: Vec<_> = limits.iter().map(|limit| (*limit, "ann")).collect();
+            let decision = limiter.try_check_all(&checks, 1).unwrap();
+            assert_eq!(known.of(&decision), Fields::policy(limits).as_ref(), "{limits:?}");
+        }
+    }
 }

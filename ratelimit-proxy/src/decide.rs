@@ -9,15 +9,15 @@ use smallvec::SmallVec;
 use crate::policy::{Hit, Selection};
 use crate::telemetry::metrics::{DecisionOutcome, WorkerMetrics};
 
-/// What the limits together said to a request.
+/// What the limits together said to a request. Decisions are boxed, because they are handed on and large.
 #[derive(Debug)]
 pub(crate) enum Ruling<'p> {
     /// Yes. The decision is about no limit if none matched.
     Admit(Admission<'p>),
     /// No; the client may ask again later.
-    Deny(Decision<'p>),
+    Deny(Box<Decision<'p>>),
     /// No, and it will always be so: the request costs more than a limit can ever hold.
-    Never(Decision<'p>),
+    Never(Box<Decision<'p>>),
     /// The store can't say.
     Undecided,
 }
@@ -26,7 +26,7 @@ pub(crate) enum Ruling<'p> {
 #[derive(Debug)]
 pub(crate) struct Admission<'p> {
     /// What the client is told.
-    pub(crate) decision: Option<Decision<'p>>,
+    pub(crate) decision: Option<Box<Decision<'p>>>,
     /// What is to be given back when the request is over.
     pub(crate) permits: Vec<Permit>,
 }
@@ -62,11 +62,10 @@ pub(crate) async fn decide<'p, S: Store>(
     let charge =
         |hit: &Hit<'p>| Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op: Op::Take(hit.cost) };
     let charges: SmallVec<[Charge<'_>; 4]> = selection.hits.iter().map(charge).collect();
-    let verdict = match store.try_decide(&charges) {
-        Some(verdict) => Ok(verdict),
-        None => store.decide(&charges).await,
-    };
-    match verdict {
+    if let Some(verdict) = store.try_decide(&charges) {
+        return rule(verdict, selection, keys, metrics);
+    }
+    match store.decide(&charges).await {
         Ok(verdict) => rule(verdict, selection, keys, metrics),
         Err(_unavailable) => {
             selection.hits.iter().for_each(|hit| metrics.decision(hit.rule, DecisionOutcome::FailedClosed));
@@ -100,7 +99,7 @@ fn rule<'p>(
         Vec::new()
     };
     let admitted = verdict.admitted;
-    let decision = Decision::new(selection.hits.iter().map(|hit| hit.limit), verdict);
+    let decision = Box::new(Decision::new(selection.hits.iter().map(|hit| hit.limit), verdict));
     match (admitted, never) {
         (true, _) => Ruling::Admit(Admission { decision: Some(decision), permits }),
         (false, true) => Ruling::Never(decision),

@@ -7,6 +7,7 @@ mod deadlines;
 mod decide;
 mod exchange;
 mod fault;
+mod socket;
 mod state;
 mod supervise;
 mod upstream;

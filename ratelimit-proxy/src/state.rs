@@ -14,7 +14,7 @@ use ratelimit_core::time::Clock as _;
 use ratelimit_core::{KeyBuf, MemoryStore, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 
-use crate::answer::Answers;
+use crate::answer::{Answers, KnownPolicy};
 use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
 use crate::policy::Policy;
@@ -194,6 +194,7 @@ pub(crate) struct Client {
     pub(crate) keys: Cell<KeyBuf>,
     /// Field values that are the same for all requests of the connection, nearly always.
     pub(crate) forwarding: RefCell<Forwarding>,
+    pub(crate) policy: RefCell<KnownPolicy>,
     /// A body that nobody wants, being read so that the connection can go on.
     pub(crate) leftover: RefCell<Option<Leftover>>,
     unread: Cell<bool>,
@@ -230,6 +231,7 @@ impl Client {
             deadlines,
             keys: Cell::default(),
             forwarding: RefCell::default(),
+            policy: RefCell::default(),
             leftover: RefCell::default(),
             unread: Cell::new(false),
             phase: Cell::new(Phase::Between),

@@ -1,6 +1,29 @@
 //! One limit shared by all replicas, through Redis or Valkey.
-//!
-//! This crate has no code yet: it holds the place of the shared store, which will implement
-//! `ratelimit_core::store::Store` and so take the memory store's place in a `Limiter`, in the tower
-//! layer and in the proxy without any other change. Until then `store: {redis: …}` is refused by the
-//! proxy's configuration with the words "not available yet".
+
+mod batch;
+mod breaker;
+mod calendar;
+mod config;
+mod connection;
+mod denied;
+mod dispatch;
+mod error;
+mod fallback;
+mod keys;
+mod permits;
+mod script;
+mod shape;
+mod shared;
+mod store;
+mod topology;
+mod wire;
+
+pub mod lease;
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
+mod lua_is_rust;
+
+pub use config::{Builder, OnFailure};
+pub use shared::Troubles;
+pub use store::RedisStore;

@@ -49,7 +49,8 @@ fn main() {
 
 /// Every key is used once and recovers within a second: the table must stay as small as what is alive.
 fn churn() {
-    let limiter = Limiter::new(MemoryStore::default());
+    // Room for what is alive at once, however fast the machine.
+    let limiter = Limiter::new(MemoryStore::default().max_keys(8_000_000));
     let limit = Limit::new("second", Rate::per_second(1));
     let mut keys = Keys::new(MOST, 1);
     let began = now();

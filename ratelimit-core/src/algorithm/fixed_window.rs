@@ -81,6 +81,14 @@ impl FixedWindow {
         }
     }
 
+    /// When the window that `utc` lies in began and when it ends: what a store elsewhere needs, which knows no
+    /// calendar.
+    #[must_use]
+    pub fn window(&self, utc: Nanos) -> (Nanos, Nanos) {
+        let window = self.window_at(utc.whole_secs());
+        (Nanos::from_secs(window.start), Nanos::from_secs(window.end))
+    }
+
     /// Whether an entry in this state equals an absent one.
     #[must_use]
     pub fn is_recovered(state: u128, utc: Nanos) -> bool {

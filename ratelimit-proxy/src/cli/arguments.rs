@@ -68,6 +68,9 @@ pub(super) struct Run {
     /// Where operators connect, or `off` [default: 127.0.0.1:9090, or what the configuration says]
     #[arg(long, value_name = "ADDRESS", value_parser = admin)]
     pub(super) admin: Option<AdminAddress>,
+    /// Worker threads [default: one a processor, or what the configuration says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: Option<u16>,
     /// Share the counters through Redis (not available yet)
     #[arg(long, value_name = "URL")]
     pub(super) redis: Option<String>,
@@ -124,12 +127,13 @@ pub(super) struct Explain {
 impl Run {
     /// Whether nothing was given.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { config, upstream, limit, listen, admin, redis, leased } = self;
+        let Self { config, upstream, limit, listen, admin, threads, redis, leased } = self;
         config.is_none()
             && upstream.is_none()
             && limit.is_empty()
             && listen.is_empty()
             && admin.is_none()
+            && threads.is_none()
             && redis.is_none()
             && !leased
     }

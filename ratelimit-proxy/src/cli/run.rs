@@ -31,7 +31,7 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
 }
 
 fn configuration(arguments: Run) -> Result<Config, Failure> {
-    let Run { config, upstream, limit, listen, admin, redis, leased } = arguments;
+    let Run { config, upstream, limit, listen, admin, threads, redis, leased } = arguments;
     let mut faults = Vec::new();
     for (given, option) in [(redis.is_some(), "--redis"), (leased, "--leased")] {
         if given {
@@ -52,7 +52,15 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
     let before = config.as_ref().map_or(0, |config| config.limits.len());
     for (number, text) in limit.iter().enumerate() {
         match (config::limit_from_short(text, before + number + 1), &mut config) {
-            (Ok(limit), Some(config)) => config.limits.push(limit),
+            (Ok(limit), Some(config)) => {
+                let name = limit.limit.name();
+                if config.limits.iter().any(|known| known.limit.name() == name) {
+                    faults.push(format!(
+                        "--limit {text:?}: there is a limit {name} already; name it with `as NAME`"
+                    ));
+                }
+                config.limits.push(limit);
+            }
             (Ok(_), None) => {}
             (Err(fault), _) => faults.push(format!("--limit {text:?}: {fault}")),
         }
@@ -60,6 +68,9 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
     let Some(mut config) = config.filter(|_| faults.is_empty()) else { return Err(Failure::Usage(faults)) };
     if !listen.is_empty() {
         config.listen = listen;
+    }
+    if threads.is_some() {
+        config.server.threads = threads.map(usize::from);
     }
     match admin {
         Some(AdminAddress::Off) => config.admin = None,

@@ -101,7 +101,7 @@ pub struct LimitConfig {
 /// What becomes of a request that lacks a value of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
-    /// All such requests share one bucket.
+    /// "Missing" is a value of its own: requests that lack the same part, and agree in the others, share a bucket.
     #[default]
     Share,
     /// The limit does not apply to it.

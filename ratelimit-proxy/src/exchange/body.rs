@@ -148,12 +148,11 @@ impl Body {
         passing
     }
 
-    /// The same, with what is to be done at its end.
-    pub(crate) fn with_tail(mut self, tail: Tail) -> Self {
+    /// What is to be done at its end.
+    pub(crate) fn set_tail(&mut self, tail: Tail) {
         if !self.is_end_stream() {
             self.tail = Some(tail);
         }
-        self
     }
 
     /// All of it was handed over.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -30,7 +30,7 @@ pub(super) struct Answer {
 /// Sends the request; its head must be fit for the upstream already.
 pub(super) async fn forward(
     client: &Rc<Client>,
-    mut head: Parts,
+    mut head: Box<Parts>,
     body: Option<Incoming>,
 ) -> Result<Answer, Fault> {
     let fault = Rc::new(Cell::new(None));
@@ -38,20 +38,42 @@ pub(super) async fn forward(
     frame(&mut head, &body);
     let pooled = client.worker.pool.take(client.deadlines.now());
     let spare =
-        (pooled.is_some() && body.is_end_stream() && head.method.is_idempotent()).then(|| copy(&head));
-    let link = match pooled {
+        (pooled.is_some() && body.is_end_stream() && head.method.is_idempotent()).then(|| Spare::of(&head));
+    let mut link = match pooled {
         Some(link) => link,
         None => connect(client).await?,
     };
-    match (send(client, link, Request::from_parts(head, body), &fault).await, spare) {
-        (Err(Failure { fault: Fault::BadAnswer, retry: true }), Some(head)) => {
-            let request = Request::from_parts(head, RequestBody::EMPTY);
-            let link = connect(client).await?;
-            send(client, link, request, &fault).await
+    // Sent here and not behind the await: a request is large, and each future it passes through copies it.
+    let response = link.send(Request::from_parts(*head, body));
+    let failure = match receive(client, link, response, &fault).await {
+        Ok(answer) => return Ok(answer),
+        Err(failure) => failure,
+    };
+    match spare {
+        Some(spare) if failure.fault == Fault::BadAnswer && failure.retry => {
+            let mut link = connect(client).await?;
+            let response = link.send(spare.into_request());
+            receive(client, link, response, &fault).await.map_err(|failure| failure.fault)
         }
-        (result, _) => result,
+        _ => Err(failure.fault),
     }
-    .map_err(|failure| failure.fault)
+}
+
+/// What it takes to send a request without a body again.
+struct Spare(Method, Uri, HeaderMap);
+
+impl Spare {
+    fn of(head: &Parts) -> Self {
+        Self(head.method.clone(), head.uri.clone(), head.headers.clone())
+    }
+
+    fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::EMPTY);
+        *request.method_mut() = self.0;
+        *request.uri_mut() = self.1;
+        *request.headers_mut() = self.2;
+        request
+    }
 }
 
 /// Says how long the body is in the one way that can't be misread: what the client wrote is not copied.
@@ -66,14 +88,6 @@ fn frame(head: &mut Parts, body: &RequestBody) {
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }
-}
-
-fn copy(head: &Parts) -> Parts {
-    let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = head.uri.clone();
-    *request.headers_mut() = head.headers.clone();
-    request.into_parts().0
 }
 
 async fn connect(client: &Client) -> Result<Box<Link>, Fault> {
@@ -99,16 +113,17 @@ struct Failure {
     retry: bool,
 }
 
-async fn send(
+/// Waits for the head of the answer to what was just sent on `link`.
+async fn receive(
     client: &Client,
     mut link: Box<Link>,
-    request: Request<RequestBody>,
+    response: impl Future<Output = hyper::Result<Response<Incoming>>>,
     fault: &Cell<Option<Fault>>,
 ) -> Result<Answer, Failure> {
     let deadlines = &client.deadlines;
     let started = deadlines.now();
     deadlines.arm(Wait::Upstream, client.timeouts().response);
-    let mut response = pin!(link.send(request));
+    let mut response = pin!(response);
     let answered = poll_fn(|cx| {
         link.poll(cx);
         match poll_response(response.as_mut()) {

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{HeaderValue as Value, Version};
 use smallvec::SmallVec;
 
@@ -61,8 +61,9 @@ const NO_TWINS: [&str; 12] = [
 /// nominated away, or a client would be counted by a value that the upstream never sees, and no underscored
 /// twin of them may pass.
 pub(super) fn strip_request(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) {
-    let takes_trailers = headers.contains_key(header::TE) && wants_trailers(headers);
-    let found = strip(headers, &is_key);
+    let found = Hop::of(headers);
+    let takes_trailers = found.has(Hop::TE) && wants_trailers(headers);
+    strip(headers, found, &is_key);
     if found.has(Hop::TRAILER) {
         headers.remove(header::TRAILER);
     }
@@ -80,7 +81,7 @@ pub(super) fn strip_request(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName
 
 /// Makes a response's head fit for the client. `Trailer` stays: it tells which trailers may follow.
 pub(super) fn strip_response(headers: &mut HeaderMap, length: Option<u64>) {
-    strip(headers, |_| false);
+    strip(headers, Hop::of(headers), |_| false);
     canonical_length(headers, length);
 }
 
@@ -106,7 +107,7 @@ pub(super) fn canonical_length(headers: &mut HeaderMap, length: Option<u64>) {
 
 /// Trailers can carry nothing that belongs to a head.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
-    strip(trailers, |_| false);
+    strip(trailers, Hop::of(trailers), |_| false);
     for name in [header::CONTENT_LENGTH, header::HOST, header::SET_COOKIE, header::AUTHORIZATION] {
         trailers.remove(name);
     }
@@ -156,8 +157,7 @@ impl Hop {
     }
 }
 
-fn strip(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) -> Hop {
-    let found = Hop::of(headers);
+fn strip(headers: &mut HeaderMap, found: Hop, is_key: impl Fn(&HeaderName) -> bool) {
     if found.has(Hop::CONNECTION) {
         let nominated = nominated(headers);
         for name in nominated.into_iter().filter(|name| !is_key(name)) {
@@ -185,7 +185,6 @@ fn strip(headers: &mut HeaderMap, is_key: impl Fn(&HeaderName) -> bool) -> Hop {
         headers.remove(PROXY_CONNECTION);
         headers.remove(HTTP2_SETTINGS);
     }
-    found
 }
 
 /// The fields that all `Connection` lines together name.
@@ -250,17 +249,20 @@ pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
 
 /// Appends to a list, on one line: some upstreams read the first line only.
 fn extend(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, value);
-        return;
-    }
+    let mut lines = match headers.entry(name) {
+        Entry::Vacant(nothing) => {
+            nothing.insert(value);
+            return;
+        }
+        Entry::Occupied(lines) => lines,
+    };
     let mut list = Vec::with_capacity(128);
-    for line in headers.get_all(&name) {
+    for line in lines.iter() {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
     list.extend_from_slice(value.as_bytes());
-    headers.insert(name, HeaderValue::from_maybe_shared(list).unwrap_or(value));
+    lines.insert(HeaderValue::from_maybe_shared(list).unwrap_or(value));
 }
 
 impl Forwarding {

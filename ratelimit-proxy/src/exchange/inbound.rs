@@ -60,9 +60,14 @@ impl Path<'_> {
 /// Takes a request in. `path_scoped`: some limit looks at the path, so it must be readable in one way only.
 pub(crate) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Fault> {
     method(&head.method)?;
-    size(&head.headers)?;
-    transfer_coding(&head.headers)?;
-    let named = host_field(head)?;
+    let seen = Survey::of(&head.headers);
+    if seen.bytes > MAX_HEAD {
+        return Err(Fault::HeadTooLarge);
+    }
+    if seen.is_coded {
+        transfer_coding(&head.headers)?;
+    }
+    let named = seen.host(head.version)?;
     let uri = &head.uri;
     let (authority, absolute) = match (uri.scheme(), uri.authority()) {
         (None, None) => (None, false),
@@ -119,7 +124,7 @@ impl Inbound<'_> {
 
 impl Outbound {
     /// Makes the head of a request that was let in fit for the upstream.
-    pub(super) fn apply(self, mut head: Parts, client: &Client) -> Parts {
+    pub(super) fn apply(self, head: &mut Parts, client: &Client) {
         let shared = &client.worker.shared;
         if let Some(target) = self.target {
             head.uri = target;
@@ -131,7 +136,6 @@ impl Outbound {
             head.headers.insert(header::HOST, shared.upstream.authority().clone());
         }
         hop::add_forwarding(&mut head.headers, client, head.version, shared.policy.trusts(client.peer));
-        head
     }
 }
 
@@ -140,9 +144,42 @@ fn method(method: &Method) -> Result<(), Fault> {
     if *method == Method::CONNECT || *method == Method::TRACE { Err(Fault::Method) } else { Ok(()) }
 }
 
-fn size(headers: &HeaderMap) -> Result<(), Fault> {
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if bytes > MAX_HEAD { Err(Fault::HeadTooLarge) } else { Ok(()) }
+/// What is to be known of a head's fields, found in one pass.
+#[derive(Default)]
+struct Survey<'r> {
+    /// Of names and values.
+    bytes: usize,
+    /// Whether there is a transfer coding.
+    is_coded: bool,
+    host: Option<&'r HeaderValue>,
+    hosts: usize,
+}
+
+impl<'r> Survey<'r> {
+    fn of(headers: &'r HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            seen.bytes += name.as_str().len() + value.len();
+            match *name {
+                header::HOST => {
+                    seen.host = Some(value);
+                    seen.hosts += 1;
+                }
+                header::TRANSFER_ENCODING => seen.is_coded = true,
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    /// The one `Host` field; HTTP/1.0 may do without.
+    fn host(&self, version: Version) -> Result<&'r str, Fault> {
+        match (self.host, self.hosts) {
+            (Some(line), 1) => host(line.to_str().map_err(|_| Fault::Malformed(BAD_HOST))?),
+            (None, _) if version == Version::HTTP_10 => Ok(""),
+            _ => Err(Fault::Malformed(BAD_HOST)),
+        }
+    }
 }
 
 /// hyper takes any list that ends in `chunked` and decodes that one coding; what is left would be passed on
@@ -166,16 +203,6 @@ fn transfer_coding(headers: &HeaderMap) -> Result<(), Fault> {
 
 const BAD_HOST: &str = "the host is missing, invalid or given more than once";
 
-/// The one `Host` field; HTTP/1.0 may do without.
-fn host_field(head: &Parts) -> Result<&str, Fault> {
-    let mut lines = head.headers.get_all(header::HOST).iter();
-    match (lines.next(), lines.next()) {
-        (Some(line), None) => host(line.to_str().map_err(|_| Fault::Malformed(BAD_HOST))?),
-        (None, _) if head.version == Version::HTTP_10 => Ok(""),
-        _ => Err(Fault::Malformed(BAD_HOST)),
-    }
-}
-
 /// The host of an authority, without its port; nothing else may be there (RFC 3986 §3.2). A comma is a valid
 /// character of a name there, but on the wire it means two fields that somebody joined.
 fn host(authority: &str) -> Result<&str, Fault> {
@@ -187,12 +214,12 @@ fn host(authority: &str) -> Result<&str, Fault> {
         }
         (authority.get(..address.len() + 2).unwrap_or_default(), port)
     } else {
-        let (host, port) = authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon));
-        let proper = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);
-        if host.is_empty() || !host.bytes().all(proper) {
-            return bad;
+        let end = authority.bytes().position(|byte| !is_reg_name(byte)).unwrap_or(authority.len());
+        // What ends it can only be the colon before a port.
+        match authority.split_at_checked(end) {
+            Some(parts) if end > 0 => parts,
+            _ => return bad,
         }
-        (host, port)
     };
     let digits = port.strip_prefix(':').unwrap_or("0");
     if !port.is_empty() && !port.starts_with(':')
@@ -202,6 +229,28 @@ fn host(authority: &str) -> Result<&str, Fault> {
         return bad;
     }
     Ok(host)
+}
+
+/// Characters of a name (RFC 3986 §3.2.2), without the comma.
+const fn is_reg_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'%'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b';'
+                | b'='
+        )
 }
 
 /// A host as limits see it: in lower case and without the dot that may end a full name, since upstreams take

@@ -9,7 +9,7 @@ mod tail;
 use std::rc::Rc;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use ratelimit_core::algorithm::Outcome;
@@ -30,14 +30,17 @@ use crate::telemetry::log;
 use crate::telemetry::metrics::{DecisionOutcome, ProtocolError};
 
 /// Answers one request: from the upstream if the limits allow it, ourselves if not.
-pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) -> Response<Body> {
+///
+/// The head comes boxed, because it is handed on from step to step, and each would copy it.
+pub(crate) async fn exchange(
+    client: &Rc<Client>,
+    head: Box<Parts>,
+    mut body: Option<Incoming>,
+) -> Response<Body> {
     let mut tail = Tail::new(client);
-    let (head, body) = request.into_parts();
     let expects_continue = head.headers.contains_key(header::EXPECT);
-    let mut body = Some(body);
     let noted = client.worker.shared.log.note(&head, client.peer);
-    let answered = attempt(client, head, &mut body, &mut tail).await;
-    let mut response = match answered {
+    let mut response = match attempt(client, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
             note(client, fault);
@@ -49,12 +52,13 @@ pub(crate) async fn exchange(client: &Rc<Client>, request: Request<Incoming>) ->
     }
     noted.inspect(|entry| client.worker.shared.log.answered(entry, response.status()));
     tail.answered(response.status());
-    response.map(|body| body.with_tail(tail))
+    response.body_mut().set_tail(tail);
+    response
 }
 
 async fn attempt(
     client: &Rc<Client>,
-    head: Parts,
+    mut head: Box<Parts>,
     body: &mut Option<Incoming>,
     tail: &mut Tail,
 ) -> Result<Response<Body>, Fault> {
@@ -81,19 +85,23 @@ async fn attempt(
     client.keys.set(keys);
     let Admission { decision, permits } = match ruling {
         Ruling::Admit(admission) => admission,
-        Ruling::Deny(decision) => return Ok(shared.answers.denied(&decision, &head, shared.utc())),
+        Ruling::Deny(decision) => {
+            let known = &mut client.policy.borrow_mut();
+            return Ok(shared.answers.denied(&decision, known, &head, shared.utc()));
+        }
         Ruling::Never(decision) => return Ok(shared.answers.never(&decision, &head, shared.utc())),
         Ruling::Undecided => return Err(Fault::Undecided),
     };
     tail.hold(permits);
-    let head = outbound.apply(head, client);
+    outbound.apply(&mut head, client);
     let Answer { response, link } = forward::forward(client, head, body.take()).await?;
     let (mut head, download) = response.into_parts();
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, download.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
-        shared.answers.tell(&decision, shared.utc(), &mut head.headers);
+        let known = &mut client.policy.borrow_mut();
+        shared.answers.tell(&decision, known, shared.utc(), &mut head.headers);
     }
     Ok(Response::from_parts(head, Body::upstream(download, link, client)))
 }
@@ -119,7 +127,7 @@ fn refuse<'p>(refusal: &Refusal<'p>, client: &Client) -> Result<Ruling<'p>, Faul
             let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
             let outcomes = [Outcome::refused(0, Some(wait)).with_reset_after(wait)].into_iter().collect();
             let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
-            Ok(Ruling::Deny(Decision::new([limit], verdict)))
+            Ok(Ruling::Deny(Box::new(Decision::new([limit], verdict))))
         }
         Refusal::BadCost { .. } => Err(Fault::BadCost),
     }

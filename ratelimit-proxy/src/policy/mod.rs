@@ -178,3 +178,6 @@ impl Policy {
         self.exempt.iter().enumerate().find(|(_, matcher)| matcher.fails(facts).is_none())
     }
 }
+
+#[cfg(test)]
+mod tests;

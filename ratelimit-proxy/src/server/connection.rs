@@ -3,7 +3,6 @@
 //! hyper's own timer for heads is left off: [`Deadlines`](crate::deadlines::Deadlines) does the same and more
 //! without a timer for each request.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -13,19 +12,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
+use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, Connection};
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::io::{ClientIo, Socket};
+use super::io::ClientIo;
 use super::linger::linger;
 use crate::deadlines::Wait;
 use crate::exchange::{Body, exchange};
 use crate::fault::Fault;
+use crate::socket::Socket;
 use crate::state::{Client, Worker};
 use crate::telemetry::metrics::ProtocolError;
 
@@ -36,10 +36,13 @@ const MAX_BUFFER: usize = 96 * 1024;
 /// Serves a connection until it ends.
 pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
     let client = Client::new(worker, peer.ip());
-    let socket: Socket = Rc::new(RefCell::new(TokioIo::new(socket)));
-    let io = ClientIo { socket: Rc::clone(&socket), client: Rc::clone(&client) };
+    let socket = Socket::new(socket);
+    let io = ClientIo { socket: socket.clone(), client: Rc::clone(&client) };
     let broken = {
-        let service = service_fn(|request| answer(Rc::clone(&client), request));
+        let service = service_fn(|request: Request<Incoming>| {
+            let (head, body) = request.into_parts();
+            answer(Rc::clone(&client), Box::new(head), body)
+        });
         let mut connection =
             pin!(http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service));
         let mut timer = pin!(tokio::time::sleep(client.timeouts().head));
@@ -61,9 +64,9 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     };
     client.leftover.take();
     if (broken || client.has_unread())
-        && let Some(socket) = Rc::into_inner(socket)
+        && let Some(socket) = socket.into_inner()
     {
-        linger(socket.into_inner().into_inner()).await;
+        linger(socket).await;
     }
 }
 
@@ -135,8 +138,8 @@ fn poll_leftover(client: &Client, cx: &mut Context<'_>) {
 }
 
 /// Answers a request; a panic is a 500 and ends the connection, nothing else.
-async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let answered = AssertUnwindSafe(exchange(&client, request)).catch_unwind().await;
+async fn answer(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Infallible> {
+    let answered = AssertUnwindSafe(exchange(&client, head, Some(body))).catch_unwind().await;
     Ok(answered.unwrap_or_else(|_| {
         client.worker.metrics.panic();
         client.worker.shared.answers.fault(Fault::Panic)

@@ -5,8 +5,8 @@
 //!
 //! Two halves of one task need not wake each other: what the connection brings is looked for right after it was
 //! polled, and it is polled again whenever more is wanted. So who waits for the connection passes a waker that
-//! does nothing, and [`Bell`] mutes the wake-up with which hyper tells the connection that a piece of the body
-//! was taken. Each would have cost a poll of the whole task that finds nothing to do.
+//! does nothing, and [`Bell`] mutes the wake-ups with which hyper tells the connection that there is a request to
+//! send and that a piece of the body was taken. Each would have cost a poll of the whole task that finds nothing to do.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,11 +20,11 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::exchange::RequestBody;
+use crate::socket::Socket;
 
 /// Bytes of a response's head, and of its body that may lie between the upstream and a slow client.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -32,9 +32,11 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// A connection to the upstream.
 pub(crate) struct Link {
     sender: SendRequest<RequestBody>,
+    /// Only to be asked for news.
+    socket: Socket,
     /// `None` once it has ended. It must be dropped then, not just left: only that tells a request which was
     /// handed over too late that nobody will send it.
-    connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
+    connection: Option<Connection<Socket, RequestBody>>,
     bell: Arc<Bell>,
     /// Wakes through the bell.
     waker: Waker,
@@ -47,12 +49,14 @@ pub(crate) struct Link {
 impl Link {
     /// Speaks HTTP/1.1 over that socket.
     pub(crate) async fn new(socket: TcpStream, now: Instant) -> hyper::Result<Box<Self>> {
+        let socket = Socket::new(socket);
         let (sender, connection) =
-            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(socket)).await?;
+            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(socket.clone()).await?;
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         Ok(Box::new(Self {
             sender,
+            socket,
             connection: Some(connection),
             bell,
             waker,
@@ -80,18 +84,23 @@ impl Link {
         polled
     }
 
-    /// Hands a request over; [`Link::poll`] sends it and brings the response.
+    /// Hands a request over; [`Link::poll`], which must come next, sends it and brings the response.
     pub(crate) fn send(
         &mut self,
         request: Request<RequestBody>,
     ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
-        self.sender.send_request(request)
+        self.bell.muted.store(true, Ordering::Relaxed);
+        let response = self.sender.send_request(request);
+        self.bell.muted.store(false, Ordering::Relaxed);
+        response
     }
 
     /// Whether another request can be sent: the last exchange is complete in both directions, and the upstream
     /// has not closed the connection or sent anything since.
     pub(crate) fn is_ready(&mut self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop()));
+        if self.socket.has_news() {
+            self.poll(&mut Context::from_waker(Waker::noop()));
+        }
         self.can_be_kept()
     }
 
@@ -105,7 +114,7 @@ impl Link {
 #[derive(Default)]
 struct Bell {
     task: AtomicWaker,
-    /// Only ever set while its thread is in [`Link::poll_body`], where nothing else can ring.
+    /// Only ever set while its thread is in [`Link::poll_body`] or [`Link::send`], where nothing else can ring.
     muted: AtomicBool,
 }
 

@@ -217,6 +217,9 @@ impl<C: Clock> MemoryStore<C> {
             .collect();
         let (admitted, together) =
             decide_together(&conditional, self.moment(calendar), || self.moment(calendar));
+        if conditional.len() == charges.len() {
+            return Verdict { admitted, origin: Origin::Store, outcomes: together };
+        }
         let mut together = together.into_iter();
         let mut outcomes = Outcomes::new();
         for charge in charges {

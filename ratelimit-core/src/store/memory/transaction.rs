@@ -180,6 +180,7 @@ impl Member<'_> {
     }
 
     /// Asks without charging.
+    #[inline]
     fn look(&mut self, at: &Moment) -> Option<()> {
         let op = match self.op {
             Op::Take(units) => Op::Peek(units),

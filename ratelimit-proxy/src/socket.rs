@@ -1,0 +1,144 @@
+//! [`Socket`]: a TCP connection as both sides of the proxy use it. hyper owns one handle; a second one lets us
+//! close it in our own way, or ask it something, without hyper.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use smallvec::SmallVec;
+use tokio::net::TcpStream;
+
+/// Up to this many bytes in several pieces are copied together and sent as one: `send` is the cheaper system
+/// call by more than what copying costs. A head with a small body is well below it.
+const TOGETHER: usize = 2048;
+
+/// A handle to a connection; clones are handles to the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Socket(Rc<RefCell<TokioIo<TcpStream>>>);
+
+impl Socket {
+    pub(crate) fn new(socket: TcpStream) -> Self {
+        Self(Rc::new(RefCell::new(TokioIo::new(socket))))
+    }
+
+    /// The connection itself, if this is the last handle.
+    pub(crate) fn into_inner(self) -> Option<TcpStream> {
+        Rc::into_inner(self.0).map(|socket| socket.into_inner().into_inner())
+    }
+
+    /// Whether something happened that a read would tell: bytes, the end, an error. Asks no kernel.
+    pub(crate) fn has_news(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.0.borrow().inner().poll_read_ready(&mut cx).is_ready()
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut socket = self.0.borrow_mut();
+        if let [buf] = bufs {
+            return Pin::new(&mut *socket).poll_write(cx, buf);
+        }
+        if bufs.iter().map(|buf| buf.len()).sum::<usize>() > TOGETHER {
+            return Pin::new(&mut *socket).poll_write_vectored(cx, bufs);
+        }
+        let mut together = SmallVec::<[u8; TOGETHER]>::new();
+        bufs.iter().for_each(|buf| together.extend_from_slice(buf));
+        Pin::new(&mut *socket).poll_write(cx, &together)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A TCP socket has nothing to flush.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Socket::new(near.unwrap()), far.unwrap().0)
+    }
+
+    async fn sent(pieces: &[&[u8]]) -> Vec<u8> {
+        let (mut socket, mut far) = pair().await;
+        let bufs: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let count = poll_fn(|cx| Pin::new(&mut socket).poll_write_vectored(cx, &bufs)).await.unwrap();
+        let mut read = vec![0; count];
+        far.read_exact(&mut read).await.unwrap();
+        read
+    }
+
+    /// Whether copied together, sent as they are, or one: the bytes and their order are the same, and what is
+    /// said to be sent was.
+    #[tokio::test]
+    async fn pieces_are_sent_in_order_however_many_and_large() {
+        let large: Vec<u8> = (0..4096_u32).flat_map(u32::to_le_bytes).collect();
+        for pieces in [
+            &[][..],
+            &[&b""[..]],
+            &[b"one"],
+            &[b"head", b"body"],
+            &[b"", b"head", b"", b"body", b""],
+            &[&large[..TOGETHER - 1], b"x"],
+            &[&large[..TOGETHER], b"x"],
+            &[b"head", &large],
+        ] {
+            let all = pieces.concat();
+            assert_eq!(sent(pieces).await, all, "{} bytes", all.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_and_the_end_are_news() {
+        let (socket, far) = pair().await;
+        assert!(!socket.has_news());
+        far.try_write(b"x").unwrap();
+        while !socket.has_news() {
+            tokio::task::yield_now().await;
+        }
+        let mut space = [0; 8];
+        let mut buf = ReadBuf::new(&mut space);
+        poll_fn(|cx| Pin::new(socket.0.borrow_mut().inner_mut()).poll_read(cx, &mut buf)).await.unwrap();
+        assert_eq!(buf.filled(), b"x");
+        assert!(!socket.has_news(), "all of it was read");
+        drop(far);
+        while !socket.has_news() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! [`Builder`]: everything about the store that can be set, with its default and the reason for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::dispatch::{Dispatcher, Settings};
+use crate::keys::Names;
+use crate::shared::Shared;
+use crate::store::RedisStore;
+use crate::topology::Topology;
+
+/// Requests that may wait for the store. At 400 000 a second that is 20 ms of work: more would only wait for
+/// their deadline.
+const QUEUE: usize = 8192;
+/// Letters of a prefix.
+const PREFIX: usize = 64;
+
+/// What is answered when the store can't.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// Each replica decides by itself, with its share of the quota, beginning at one unit.
+    #[default]
+    Local,
+    /// Everything is admitted.
+    Allow,
+    /// Everything is denied.
+    Deny,
+    /// [`Store::decide`](ratelimit_core::Store::decide) returns the error.
+    Error,
+}
+
+/// Builds a [`RedisStore`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    urls: Vec<String>,
+    sentinel_master: Option<String>,
+    prefix: String,
+    deadline: Duration,
+    on_failure: OnFailure,
+    replicas: Option<u32>,
+    username: Option<String>,
+    password_file: Option<PathBuf>,
+    tls: crate::topology::Tls,
+    permit_expiry: Duration,
+    start_degraded: bool,
+    queue: usize,
+    runtime: Option<Handle>,
+}
+
+impl Builder {
+    pub(crate) fn new(urls: Vec<String>) -> Self {
+        Self {
+            urls,
+            sentinel_master: None,
+            prefix: "rl".to_owned(),
+            deadline: Duration::from_millis(50),
+            on_failure: OnFailure::default(),
+            replicas: None,
+            username: None,
+            password_file: None,
+            tls: crate::topology::Tls::default(),
+            permit_expiry: Duration::from_secs(10),
+            start_degraded: false,
+            queue: QUEUE,
+            runtime: None,
+        }
+    }
+
+    /// What every key in the store begins with; `rl` by default. Limiters that must not share counters need
+    /// different ones. 1 to 64 of `A–Z a–z 0–9 _ . - :`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// The longest a decision may wait for the store, connecting included; 50 ms by default.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// What is answered when the store can't; [`OnFailure::Local`] by default.
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.on_failure = on_failure;
+        self
+    }
+
+    /// How many replicas share the store, by which the local share is divided. Learnt from the store by
+    /// default: the most there were in the last minute.
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas = Some(replicas);
+        self
+    }
+
+    /// The user to log in as, if the address names none.
+    pub fn username(mut self, name: impl Into<String>) -> Self {
+        self.username = Some(name.into());
+        self
+    }
+
+    /// A file with the password, read again for every connection.
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.password_file = Some(path.into());
+        self
+    }
+
+    /// A file in PEM format with the authorities to trust, instead of the system's. For `rediss://`.
+    pub fn tls_authority(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.authority = Some(path.into());
+        self
+    }
+
+    /// Files in PEM format with the certificate and the key that this client shows. For `rediss://`.
+    pub fn tls_identity(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls.identity = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// More nodes of the same Cluster; more than one address means a Cluster.
+    pub fn nodes(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.urls.extend(urls.into_iter().map(Into::into));
+        self
+    }
+
+    /// The addresses are those of Sentinels, which are asked for the master of that name.
+    pub fn sentinel_master(mut self, name: impl Into<String>) -> Self {
+        self.sentinel_master = Some(name.into());
+        self
+    }
+
+    /// After which the permits of a replica that is gone come back; 10 s by default, at least 1 s. A replica
+    /// that lives renews them three times as often.
+    pub fn permit_expiry(mut self, expiry: Duration) -> Self {
+        self.permit_expiry = expiry.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Whether to start although the store can't be reached, with what [`Builder::on_failure`] says until it
+    /// can; by default it is an error. A store that refuses us is an error in any case.
+    pub fn start_degraded(mut self, start: bool) -> Self {
+        self.start_degraded = start;
+        self
+    }
+
+    /// How many requests may wait for the store; 8192 by default. What comes beyond does not wait: it is answered
+    /// as [`Builder::on_failure`] says.
+    pub fn queue(mut self, requests: usize) -> Self {
+        self.queue = requests.clamp(1, 1 << 20);
+        self
+    }
+
+    /// Runs the task that owns the connection on that runtime, which must have I/O and time enabled. By default
+    /// it has a thread of its own: callers on any runtime, or on many, meet there.
+    pub fn runtime(mut self, handle: Handle) -> Self {
+        self.runtime = Some(handle);
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// When a setting is wrong, or the store can't be reached or refuses us.
+    pub async fn connect(self) -> Result<RedisStore, StoreError> {
+        let wrong = |what: &'static str| StoreError::new(StoreErrorKind::Misconfigured, what);
+        let proper = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
+        if self.prefix.is_empty() || self.prefix.len() > PREFIX || !self.prefix.chars().all(proper) {
+            return Err(wrong("a prefix is 1 to 64 of A-Z a-z 0-9 _ . - :"));
+        }
+        if self.deadline.is_zero() {
+            return Err(wrong("the deadline is zero"));
+        }
+        let mut topology = Topology::of(self.urls)?;
+        topology.sentinel_master = self.sentinel_master;
+        topology.username = self.username;
+        topology.password_file = self.password_file;
+        topology.tls = self.tls;
+        let settings = Settings {
+            topology,
+            names: Names::new(&self.prefix, "10"),
+            deadline: self.deadline,
+            permit_expiry: Nanos::from(self.permit_expiry),
+            replica: fastrand::u64(..).to_le_bytes(),
+        };
+        let shared = Arc::new(Shared::new(self.replicas));
+        let (requests, queue) = mpsc::channel(self.queue);
+        let (ready, first) = oneshot::channel();
+        let dispatcher = {
+            let shared = Arc::clone(&shared);
+            move || Dispatcher::new(settings, shared, queue, ready).run()
+        };
+        match self.runtime {
+            Some(handle) => drop(handle.spawn(async move { dispatcher().await })),
+            None => spawn_thread(dispatcher)?,
+        }
+        let first = first.await.unwrap_or_else(|_| {
+            Err(StoreError::new(StoreErrorKind::Unavailable, "the store's task ended at once"))
+        });
+        match first {
+            Err(error) if !self.start_degraded || error.kind() == StoreErrorKind::Misconfigured => Err(error),
+            _ => Ok(RedisStore::over(requests, shared, self.deadline, self.on_failure)),
+        }
+    }
+}
+
+/// A thread with a runtime of its own, which ends with the store.
+fn spawn_thread<F: Future<Output = ()>>(
+    dispatcher: impl FnOnce() -> F + Send + 'static,
+) -> Result<(), StoreError> {
+    let failed = |error| {
+        StoreError::new(StoreErrorKind::Unavailable, "no thread for the store").with_source(Box::new(error))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let run = move || runtime.block_on(async move { dispatcher().await });
+    std::thread::Builder::new().name("ratelimit-redis".to_owned()).spawn(run).map(drop).map_err(failed)
+}

@@ -1,0 +1,536 @@
+//! The task that owns the connection: collects what waits into batches, keeps two of them under way, connects
+//! anew when it must, and tells everybody when the store is gone or back.
+//!
+//! A decision that finds nothing under way is sent at once; one that finds the store busy waits for a place and
+//! travels with whatever else waits by then. So batches grow by themselves under load, and no timer delays
+//! anybody.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::HashMap;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use ratelimit_core::algorithm::Op;
+use ratelimit_core::store::Verdict;
+use ratelimit_core::time::Clock;
+use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
+use redis::Value;
+use smallvec::smallvec;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Sleep, sleep};
+
+use crate::batch::{Batch, Batcher, Context, Judged, REQUESTS, Request};
+use crate::breaker::Breaker;
+use crate::connection::{Line, ScriptCall};
+use crate::error::{Remedy, Trouble};
+use crate::fallback::OVERLAP;
+use crate::keys::{Digest, Names};
+use crate::permits::Ledger;
+use crate::script::Script;
+use crate::shape::{Shape, float};
+use crate::shared::Shared;
+use crate::topology::{CONNECT, Topology};
+use crate::wire::{Part, Unanswered, What};
+
+/// Batches under way at once: one is being answered while the next is on its way.
+const UNDER_WAY: usize = 2;
+/// How often it is looked at what lapses.
+const TICK: Duration = Duration::from_millis(100);
+/// How often a replica says that it is alive: about every second.
+const CENSUS: Duration = Duration::from_millis(1000);
+/// A server that says it is a replica leads to another connection so often at most.
+const REBUILD: Nanos = Nanos::from_secs(3);
+
+/// What the task is made of.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) topology: Topology,
+    pub(crate) names: Names,
+    pub(crate) deadline: Duration,
+    pub(crate) permit_expiry: Nanos,
+    pub(crate) replica: [u8; 8],
+}
+
+/// Where the connection stands.
+enum Link {
+    Up(Line),
+    Connecting(BoxFuture<'static, Result<Line, Trouble>>),
+    Pausing(Pin<Box<Sleep>>),
+}
+
+/// Something that was under way.
+enum Done {
+    Batch(Batch, Result<Value, Trouble>, u64),
+    Census(Result<Value, Trouble>, u64),
+}
+
+/// The first attempt to connect, reported to whoever waits for it.
+pub(crate) type Ready = oneshot::Sender<Result<(), StoreError>>;
+
+pub(crate) struct Dispatcher {
+    settings: Settings,
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    ready: Option<Ready>,
+    decide: Arc<Script>,
+    census: Arc<Script>,
+    batcher: Batcher,
+    breaker: Breaker,
+    ledger: Ledger,
+    link: Link,
+    /// Counts connections: what an older one says is not held against this one.
+    generation: u64,
+    rebuilt: Nanos,
+    /// Until when requests wait for a connection that was just lost.
+    grace: Option<Pin<Box<Sleep>>>,
+    waiting: VecDeque<Request>,
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    batches: usize,
+    sequence: u64,
+    next_census: Pin<Box<Sleep>>,
+    /// What the store's clock said, and ours then.
+    store_time: Option<(f64, Nanos)>,
+    /// When the store came back, until it is asked again.
+    back: Option<Nanos>,
+    /// What was spent without the store and it has to be told of, at the latest with the key's next decision.
+    spent: HashMap<Digest, Part>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        settings: Settings,
+        shared: Arc<Shared>,
+        requests: mpsc::Receiver<Request>,
+        ready: Ready,
+    ) -> Self {
+        let (decide, census) = (Arc::new(Script::decide()), Arc::new(Script::census()));
+        let link = Link::Connecting(connect(&settings, &census));
+        Self {
+            settings,
+            shared,
+            requests,
+            ready: Some(ready),
+            decide,
+            census,
+            batcher: Batcher::default(),
+            breaker: Breaker::new(),
+            ledger: Ledger::default(),
+            link,
+            generation: 0,
+            rebuilt: Nanos::ZERO,
+            grace: None,
+            waiting: VecDeque::new(),
+            under_way: FuturesUnordered::new(),
+            batches: 0,
+            sequence: 0,
+            next_census: Box::pin(sleep(CENSUS)),
+            store_time: None,
+            back: None,
+            spent: HashMap::default(),
+        }
+    }
+
+    /// Runs until the last handle of the store is gone and everything that was posted is made.
+    pub(crate) async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut received = Vec::with_capacity(REQUESTS);
+        let mut open = true;
+        while open || !(self.waiting.is_empty() && self.batches == 0) {
+            self.send();
+            let room = REQUESTS.saturating_sub(self.waiting.len());
+            tokio::select! {
+                count = self.requests.recv_many(&mut received, room), if open && room > 0 => {
+                    open = count > 0;
+                    self.waiting.extend(received.drain(..));
+                    if self.breaker.is_open() {
+                        self.refuse_waiting();
+                    }
+                }
+                Some(done) = self.under_way.next(), if !self.under_way.is_empty() => self.done(done),
+                step = next_step(&mut self.link) => match step {
+                    Some(line) => self.connected(line),
+                    None => self.link = Link::Connecting(connect(&self.settings, &self.census)),
+                },
+                () = elapsed(&mut self.grace) => {
+                    self.grace = None;
+                    self.gone("no connection");
+                }
+                () = &mut self.next_census => self.take_census(),
+                _ = tick.tick() => {
+                    self.keep_permits();
+                    self.return_to_store();
+                    self.shared.denied.sweep(self.now());
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Nanos {
+        self.shared.clock.now()
+    }
+
+    /// What the store's clock says now, as far as is known, in microseconds.
+    fn time(&self) -> f64 {
+        match self.store_time {
+            Some((time, at)) => time + float(self.now().saturating_sub(at).get() / 1000),
+            None => float(self.shared.clock.utc().get() / 1000),
+        }
+    }
+
+    /// Sends what waits, as far as there is room for it.
+    fn send(&mut self) {
+        if !matches!(self.link, Link::Up(_)) {
+            return;
+        }
+        self.tell_spent();
+        let Link::Up(line) = &self.link else { return };
+        while self.batches < UNDER_WAY && !self.waiting.is_empty() {
+            let context = Context {
+                names: &self.settings.names,
+                replica: self.settings.replica,
+                sequence: self.sequence + 1,
+                expiry: self.settings.permit_expiry,
+                time: self.time(),
+            };
+            let Some((batch, call)) = self.batcher.next(&mut self.waiting, &context) else { return };
+            self.sequence += 1;
+            self.batches += 1;
+            if batch.has_permits {
+                let now = self.now();
+                batch.requests.iter().for_each(|request| self.ledger.sending(&request.parts, now));
+            }
+            let (mut line, script) = (line.clone(), Arc::clone(&self.decide));
+            let (deadline, generation) = (self.settings.deadline, self.generation);
+            self.under_way.push(Box::pin(async move {
+                let reply = line.run(&script, &call, deadline).await;
+                Done::Batch(batch, reply, generation)
+            }));
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Batch(batch, reply, generation) => {
+                self.batches = self.batches.saturating_sub(1);
+                let judged = reply.and_then(|reply| match reply {
+                    Value::BulkString(bytes) => batch.judge(&bytes),
+                    _ => Err(Trouble::garbled()),
+                });
+                match judged {
+                    Ok(Judged::Answered { answers, held, time }) => {
+                        self.store_time = Some((time, self.now()));
+                        self.breaker.succeeded();
+                        self.answer(batch, answers, &held);
+                    }
+                    Ok(Judged::WrongCalendar { time }) => self.ask_again(batch, time),
+                    Err(trouble) => {
+                        self.fail(batch, &trouble);
+                        self.failed(&trouble, generation);
+                    }
+                }
+            }
+            Done::Census(Ok(reply), _) => {
+                self.breaker.succeeded();
+                if let Some(replicas) = replicas_of(&reply) {
+                    self.shared.replicas.heard(replicas, self.now());
+                }
+            }
+            Done::Census(Err(trouble), generation) => self.failed(&trouble, generation),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        batch: Batch,
+        answers: Vec<Result<Verdict, Unanswered>>,
+        held: &[smallvec::SmallVec<[u32; 2]>],
+    ) {
+        let now = self.now();
+        let mut held = held.iter();
+        for (request, answer) in batch.requests.into_iter().zip(answers) {
+            let held = held.next().map_or(&[][..], |held| held);
+            let permits = batch.has_permits && request.parts.iter().any(Part::is_permits);
+            let answer = match answer {
+                Ok(verdict) => {
+                    if permits {
+                        self.ledger.answered(&request.parts, &verdict, held, now);
+                    }
+                    Ok(verdict)
+                }
+                Err(unanswered) => {
+                    if permits {
+                        self.ledger.lost(&request.parts);
+                    }
+                    self.shared.counters.foreign();
+                    Err(foreign(unanswered))
+                }
+            };
+            let Some(waiting) = request.answer else { continue };
+            // Nobody waits any more: permits that were granted go back. Other charges stay, as after a time-out.
+            if let (Err(Ok(verdict)), true) = (waiting.send(answer), permits)
+                && let Some(release) = release_of(&request.parts, &verdict)
+            {
+                self.waiting.push_back(release);
+            }
+        }
+    }
+
+    /// The calendars were computed for another time than the store has.
+    fn ask_again(&mut self, batch: Batch, time: f64) {
+        self.store_time = Some((time, self.now()));
+        for mut request in batch.requests.into_iter().rev() {
+            if batch.has_permits {
+                self.ledger.lost(&request.parts);
+            }
+            if std::mem::replace(&mut request.again, true) {
+                if let Some(answer) = request.answer {
+                    let _ = answer.send(Err(Trouble::calendar().to_error()));
+                }
+            } else {
+                self.waiting.push_front(request);
+            }
+        }
+    }
+
+    fn fail(&mut self, batch: Batch, trouble: &Trouble) {
+        self.shared.counters.failed(trouble.kind, batch.requests.len());
+        for request in batch.requests {
+            if batch.has_permits {
+                self.ledger.lost(&request.parts);
+            }
+            if let Some(answer) = request.answer {
+                let _ = answer.send(Err(trouble.to_error()));
+            }
+        }
+    }
+
+    /// What a failed call says about the store.
+    fn failed(&mut self, trouble: &Trouble, generation: u64) {
+        // Somebody else's data at one key says nothing about the store.
+        if generation != self.generation || trouble.kind == StoreErrorKind::ForeignData {
+            return;
+        }
+        let now = self.now();
+        if trouble.remedy == Remedy::Reconnect
+            && (trouble.code == "connection" || now.saturating_sub(self.rebuilt) >= REBUILD)
+        {
+            self.rebuilt = now;
+            self.lose_line(trouble.code);
+        }
+        if self.breaker.failed(now) {
+            self.lose_line(trouble.code);
+            self.store_is_gone(trouble.code);
+        }
+    }
+
+    /// Gives the connection up and makes another one at once; meanwhile requests wait, not longer than they may.
+    fn lose_line(&mut self, why: &'static str) {
+        if !matches!(self.link, Link::Up(_)) {
+            return;
+        }
+        tracing::debug!(why, "the connection to the store is made anew");
+        self.generation += 1;
+        self.link = Link::Connecting(connect(&self.settings, &self.census));
+        self.grace = Some(Box::pin(sleep(self.settings.deadline)));
+    }
+
+    fn connected(&mut self, line: Result<Line, Trouble>) {
+        match line {
+            Ok(line) => {
+                self.grace = None;
+                self.generation += 1;
+                self.link = Link::Up(line);
+                let now = self.now();
+                if self.breaker.close(now) {
+                    tracing::info!("the store answers");
+                    // At the start there is nothing that others might not know yet.
+                    let settled = self.shared.fallback.current().is_none();
+                    self.shared.set_up(settled);
+                    self.back = (!settled).then_some(now);
+                }
+                self.next_census = Box::pin(sleep(Duration::ZERO));
+                self.report_ready(Ok(()));
+            }
+            Err(trouble) => {
+                self.grace = None;
+                self.gone(trouble.code);
+                let pause = self.breaker.pause(fastrand::u64(..));
+                self.link = Link::Pausing(Box::pin(sleep(pause.into())));
+                self.report_ready(Err(trouble.to_error()));
+            }
+        }
+    }
+
+    fn report_ready(&mut self, how: Result<(), StoreError>) {
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(how);
+        }
+    }
+
+    fn gone(&mut self, why: &'static str) {
+        if self.breaker.open(self.now()) {
+            self.store_is_gone(why);
+        }
+    }
+
+    fn store_is_gone(&mut self, why: &'static str) {
+        tracing::warn!(why, "the store is gone");
+        self.back = None;
+        self.shared.set_up(false);
+        self.refuse_waiting();
+    }
+
+    /// Nobody waits for a store that is known to be gone.
+    fn refuse_waiting(&mut self) {
+        while let Ok(request) = self.requests.try_recv() {
+            self.waiting.push_back(request);
+        }
+        for request in self.waiting.drain(..) {
+            self.ledger.sending(&request.parts, self.shared.clock.now());
+            self.ledger.lost(&request.parts);
+            if let Some(answer) = request.answer {
+                let _ = answer.send(Err(StoreError::new(StoreErrorKind::Unavailable, "the store is gone")));
+            }
+        }
+    }
+
+    /// Ends local decisions once everybody had time to find the store back.
+    fn return_to_store(&mut self) {
+        let now = self.now();
+        if self.breaker.is_open() {
+            return;
+        }
+        match self.back {
+            Some(back) if now.saturating_sub(back) < OVERLAP => return,
+            Some(_) => {
+                self.back = None;
+                tracing::info!("decisions are the store's again");
+            }
+            // Single requests that the store did not answer were decided here.
+            None if self.shared.fallback.current().is_none_or(|outage| !outage.is_idle(now)) => return,
+            None => {}
+        }
+        if let Some(outage) = self.shared.fallback.end() {
+            self.spent.extend(outage.spent(now).into_iter().map(|part| (part.digest, part)));
+        }
+        self.shared.set_up(true);
+    }
+
+    /// Lets the store know what was spent without it: before a key is decided again, and the rest when nothing
+    /// else waits.
+    fn tell_spent(&mut self) {
+        if self.spent.is_empty() {
+            return;
+        }
+        let asked = self.waiting.iter().flat_map(|request| &request.parts);
+        let mut first: Vec<Part> = asked.filter_map(|part| self.spent.remove(&part.digest)).collect();
+        if self.waiting.is_empty() && self.batches == 0 {
+            let some: Vec<Digest> = self.spent.keys().take(REQUESTS).copied().collect();
+            first.extend(some.iter().filter_map(|digest| self.spent.remove(digest)));
+        }
+        for part in first {
+            self.waiting.push_front(Request { parts: smallvec![part], answer: None, again: false });
+        }
+    }
+
+    /// Says again what is held before it lapses, and heals what is in doubt.
+    fn keep_permits(&mut self) {
+        if self.ledger.is_empty() || !matches!(self.link, Link::Up(_)) {
+            return;
+        }
+        for (digest, limit, what) in self.ledger.due(self.now(), self.settings.permit_expiry, REQUESTS) {
+            let parts = smallvec![Part { digest, shape: Shape::of(&limit), limit, what }];
+            self.waiting.push_back(Request { parts, answer: None, again: false });
+        }
+    }
+
+    fn take_census(&mut self) {
+        // Spread by a fifth, so that replicas don't ask in step.
+        let spread = fastrand::u64(0..400);
+        self.next_census =
+            Box::pin(sleep(CENSUS - Duration::from_millis(200) + Duration::from_millis(spread)));
+        let Link::Up(line) = &self.link else { return };
+        let (mut line, script) = (line.clone(), Arc::clone(&self.census));
+        let (deadline, generation) = (self.settings.deadline, self.generation);
+        let call = census_call(&self.settings);
+        self.under_way.push(Box::pin(async move {
+            Done::Census(line.run(&script, &call, deadline).await, generation)
+        }));
+    }
+}
+
+/// Connects, and asks something that has to be written, within the deadline: a server that answers but can't
+/// be written to is of no use.
+fn connect(settings: &Settings, census: &Arc<Script>) -> BoxFuture<'static, Result<Line, Trouble>> {
+    let (topology, census, deadline) = (settings.topology.clone(), Arc::clone(census), settings.deadline);
+    let call = census_call(settings);
+    Box::pin(async move {
+        let opened = tokio::time::timeout(CONNECT, topology.open(deadline)).await;
+        let mut line = opened.map_err(|_| Trouble::timeout())?.map_err(Trouble::of)?;
+        let reply = line.run(&census, &call, deadline).await?;
+        replicas_of(&reply).map(|_| line).ok_or_else(Trouble::garbled)
+    })
+}
+
+fn census_call(settings: &Settings) -> ScriptCall {
+    let keys = settings.names.single("members");
+    let arguments = smallvec![settings.replica.to_vec(), b"5000".to_vec()];
+    ScriptCall { key_length: keys.len(), keys, arguments }
+}
+
+fn replicas_of(reply: &Value) -> Option<u32> {
+    match reply {
+        Value::Array(numbers) => match numbers.first()? {
+            Value::Int(number) => u32::try_from(*number).ok(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn foreign(unanswered: Unanswered) -> StoreError {
+    match unanswered {
+        Unanswered::Foreign => {
+            StoreError::new(StoreErrorKind::ForeignData, "somebody else uses the key, or the database")
+        }
+        Unanswered::Garbled => Trouble::garbled().to_error(),
+    }
+}
+
+/// What gives the permits of a request back that nobody waits for any more.
+pub(crate) fn release_of(parts: &[Part], verdict: &Verdict) -> Option<Request> {
+    if !verdict.admitted {
+        return None;
+    }
+    let granted = parts.iter().zip(&verdict.outcomes).filter_map(|(part, outcome)| match part.what {
+        What::Do(Op::Take(permits)) if part.is_permits() && outcome.admitted => {
+            Some(Part { what: What::Do(Op::Refund(permits, None)), ..part.clone() })
+        }
+        _ => None,
+    });
+    let parts: crate::wire::Parts = granted.collect();
+    (!parts.is_empty()).then_some(Request { parts, answer: None, again: false })
+}
+
+/// Ready when the attempt to connect is over, or, with `None`, when it is time for the next one.
+async fn next_step(link: &mut Link) -> Option<Result<Line, Trouble>> {
+    match link {
+        Link::Connecting(attempt) => Some(attempt.await),
+        Link::Pausing(pause) => {
+            pause.as_mut().await;
+            None
+        }
+        Link::Up(_) => std::future::pending().await,
+    }
+}
+
+async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,437 @@
+//! [`LeasedStore`]: runs the protocol over a shared store.
+
+use std::sync::Arc;
+
+use ratelimit_core::algorithm::{Op, Outcome, Receipt};
+use ratelimit_core::store::{Charge, Origin, Outcomes, Verdict};
+use ratelimit_core::time::Clock;
+use ratelimit_core::{Key, Limit, Nanos, Store, StoreError, SystemClock};
+use smallvec::SmallVec;
+use tokio::runtime::Handle;
+
+use super::debts::{self, Debts};
+use super::sleep::Sleep;
+use super::table::mark_of;
+use super::{Ask, GrantSource, Id, Kind, Next, Policy, Table, Taken, Terms};
+
+/// Hot keys unless said otherwise; about 700 bytes each.
+const DEFAULT_KEYS: usize = 65_536;
+/// How often a request waits for somebody else's question before it asks the store itself.
+const PATIENCE: usize = 8;
+
+/// A shared store whose hot keys are decided in this process, out of leases; see [the module](super).
+///
+/// Calls about one limit ask for leases; calls about several use what is held, and decide the rest in one strict
+/// call, all or nothing. Permits, and everything but takes, are the shared store's.
+///
+/// Leases are asked for in tasks of the runtime that a call is made in, so that an answer is not lost when its
+/// request is given up; outside of a runtime nothing is asked for ahead.
+pub struct LeasedStore<S, C = SystemClock>(Arc<Shared<S, C>>);
+
+struct Shared<S, C> {
+    source: S,
+    clock: C,
+    table: Table,
+    sleep: Sleep,
+    debts: Debts,
+}
+
+/// A charge of a call about several limits that is covered here.
+struct Covered {
+    place: usize,
+    id: Id,
+    units: u32,
+    taken: Taken,
+}
+
+impl<S: GrantSource> LeasedStore<S> {
+    /// Over that store, by the machine's clocks.
+    #[must_use]
+    pub fn new(source: S) -> Self {
+        Self::with(source, SystemClock::default(), Policy::default(), DEFAULT_KEYS)
+    }
+}
+
+impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
+    /// Over that store, by that clock, with that policy, and at most so many hot keys.
+    #[must_use]
+    pub fn with(source: S, clock: C, policy: Policy, keys: usize) -> Self {
+        let sleep = Sleep::new(&clock);
+        let table = Table::new(policy, keys);
+        Self(Arc::new(Shared { source, clock, table, sleep, debts: Debts::default() }))
+    }
+
+    /// The shared store.
+    #[must_use]
+    pub fn source(&self) -> &S {
+        &self.0.source
+    }
+
+    /// Units that lie in this process's leases. Walks the table: for gauges, not for requests.
+    #[must_use]
+    pub fn leased_units(&self) -> u64 {
+        self.0.table.held_in_all(self.0.now())
+    }
+
+    /// Drops what is known and held of a key: it was reset, or its quota changed, elsewhere.
+    pub fn forget(&self, limit: &Limit, key: Key<'_>) {
+        self.0.table.forget(self.0.table.id(limit, key));
+    }
+
+    /// Drops everything that is known and held.
+    pub fn forget_all(&self) {
+        self.0.table.forget_all();
+    }
+
+    /// Sends what was charged after the fact and still waits: before the process ends.
+    pub fn flush(&self) {
+        self.0.debts.send_all(&self.0.source);
+    }
+
+    /// Sends a question in a task of its own.
+    fn ask_ahead(&self, id: Id, limit: &Limit, key: Key<'_>, ask: Ask) {
+        let Ok(runtime) = Handle::try_current() else {
+            self.0.table.unanswered(id, &ask);
+            return;
+        };
+        let (shared, limit, key) = (Arc::clone(&self.0), limit.clone(), key.to_vec());
+        runtime.spawn(async move { shared.ask(id, &limit, Key::from_canonical(&key), ask).await });
+    }
+
+    /// Sends a question for a request that waits for it. `None` in `Ok`: the answer came too late.
+    async fn ask(
+        &self,
+        id: Id,
+        limit: &Limit,
+        key: Key<'_>,
+        ask: Ask,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let (shared, limit, key) = (Arc::clone(&self.0), limit.clone(), key.to_vec());
+        // Drives itself on when the request is given up, so that what was granted gets here.
+        let flight = async move { shared.ask(id, &limit, Key::from_canonical(&key), ask).await };
+        match Handle::try_current() {
+            Ok(runtime) => runtime.spawn(flight).await.unwrap_or(Ok(None)),
+            Err(_) => flight.await,
+        }
+    }
+
+    fn taken(&self, id: Id, charge: &Charge<'_>, taken: &Taken) -> Outcome {
+        if let Some(ask) = taken.refresh {
+            self.ask_ahead(id, charge.limit, charge.key, ask);
+        }
+        taken.outcome
+    }
+
+    /// A call about one limit that leases.
+    async fn decide_one(&self, charge: Charge<'_>, units: u32, terms: &Terms) -> Result<Verdict, StoreError> {
+        let table = &self.0.table;
+        let id = table.id(charge.limit, charge.key);
+        let mut next = table.arrive(id, self.0.now(), units, terms);
+        for _ in 0..PATIENCE {
+            match next {
+                Next::Taken(taken) => {
+                    let outcome = self.taken(id, &charge, &taken);
+                    return Ok(verdict(charge.limit, outcome, Origin::Lease));
+                }
+                Next::Denied(outcome) => return Ok(verdict(charge.limit, outcome, Origin::Known)),
+                Next::Ask(ask) => {
+                    self.0.debts.send(id, &self.0.source);
+                    match self.ask(id, charge.limit, charge.key, ask).await {
+                        Ok(Some(outcome)) => return Ok(verdict(charge.limit, outcome, Origin::Store)),
+                        // What to do without the store is for the store to say.
+                        Ok(None) | Err(_) => break,
+                    }
+                }
+                Next::Wait(answered) => {
+                    answered.await;
+                    next = table.again(id, self.0.now(), units, terms);
+                }
+                Next::Strict => break,
+            }
+        }
+        self.decide_strictly(&[charge]).await
+    }
+
+    /// Asks the shared store, and remembers what it refuses.
+    async fn decide_strictly(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        let shared = &self.0;
+        let ids: SmallVec<[Id; 4]> =
+            charges.iter().map(|charge| shared.table.id(charge.limit, charge.key)).collect();
+        for id in &ids {
+            shared.debts.send(*id, &shared.source);
+        }
+        let sent = shared.now();
+        let mut verdict = match shared.source.try_decide(charges) {
+            Some(verdict) => verdict,
+            None => shared.source.decide(charges).await?,
+        };
+        let now = shared.now();
+        for ((charge, id), outcome) in charges.iter().zip(ids).zip(&mut verdict.outcomes) {
+            if let (Op::Take(units), false, Some(wait)) = (charge.op, outcome.admitted, outcome.retry_after) {
+                shared.table.refused(id, sent, now, units, wait);
+            }
+            if matches!(charge.op, Op::Reset) {
+                shared.table.forget(id);
+            }
+            // What the store has, and what lies here.
+            let held = shared.table.held(id, now);
+            if held > 0 {
+                *outcome = with_held(charge, outcome, held);
+            }
+        }
+        if charges.iter().all(|charge| matches!(charge.op, Op::Peek(_))) {
+            let all = charges.iter().zip(&verdict.outcomes);
+            verdict.admitted = all
+                .fold(true, |all, (charge, outcome)| all && (outcome.admitted || charge.limit.is_shadow()));
+        }
+        Ok(verdict)
+    }
+
+    /// A call about several limits: what is held here first, then one strict call for the rest.
+    async fn decide_several(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        let table = &self.0.table;
+        let now = self.0.now();
+        let mut covered: SmallVec<[Covered; 4]> = SmallVec::new();
+        for (place, charge) in charges.iter().enumerate() {
+            let Some((units, terms)) = leasable(charge) else { continue };
+            let id = table.id(charge.limit, charge.key);
+            match table.arrive(id, now, units, &terms) {
+                Next::Taken(taken) => {
+                    self.taken(id, charge, &taken);
+                    covered.push(Covered { place, id, units, taken });
+                }
+                // The request does not wait for it: a strict charge is on its way anyway.
+                Next::Ask(ask) => {
+                    let ahead = Ask { units: 0, ..ask };
+                    if table.ask_for_nobody(id, &ahead) {
+                        self.ask_ahead(id, charge.limit, charge.key, ahead);
+                    }
+                }
+                // A denial is left to the store: it has to say what all limits say.
+                Next::Denied(_) | Next::Wait(_) | Next::Strict => {}
+            }
+        }
+        let is_covered = |place: usize| covered.iter().any(|covered| covered.place == place);
+        let rest: SmallVec<[Charge<'_>; 4]> = charges
+            .iter()
+            .enumerate()
+            .filter(|&(place, _)| !is_covered(place))
+            .map(|(_, charge)| *charge)
+            .collect();
+        let undo = Undo { table, covered: &covered, done: false };
+        let said = self.decide_strictly(&rest).await?;
+        undo.unless(said.admitted);
+        let mut said_outcomes = said.outcomes.into_iter();
+        let mut outcomes = Outcomes::new();
+        for place in 0..charges.len() {
+            let here = covered.iter().find(|covered| covered.place == place);
+            let outcome = match here {
+                Some(covered) => Some(covered.taken.outcome),
+                None => said_outcomes.next(),
+            };
+            outcomes.push(outcome.unwrap_or(Outcome::refused(0, None)));
+        }
+        Ok(Verdict { admitted: said.admitted, origin: said.origin, outcomes })
+    }
+
+    /// A call that is admitted or denied here, as a whole.
+    fn decide_here(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
+        let table = &self.0.table;
+        let now = self.0.now();
+        if let [charge] = charges {
+            let (units, terms) = leasable(charge)?;
+            let id = table.id(charge.limit, charge.key);
+            return match table.at_once(id, now, units, &terms)? {
+                Next::Taken(taken) => {
+                    Some(verdict(charge.limit, self.taken(id, charge, &taken), Origin::Lease))
+                }
+                Next::Denied(outcome) => Some(verdict(charge.limit, outcome, Origin::Known)),
+                _ => None,
+            };
+        }
+        let mut covered: SmallVec<[Covered; 4]> = SmallVec::new();
+        for (place, charge) in charges.iter().enumerate() {
+            let taken = leasable(charge).and_then(|(units, terms)| {
+                let id = table.id(charge.limit, charge.key);
+                match table.at_once(id, now, units, &terms)? {
+                    Next::Taken(taken) => Some(Covered { place, id, units, taken }),
+                    _ => None,
+                }
+            });
+            let Some(taken) = taken else {
+                for Covered { id, units, taken, .. } in covered {
+                    table.put_back(id, units, taken.spent, true);
+                    if let Some(ask) = taken.refresh {
+                        table.unanswered(id, &ask);
+                    }
+                }
+                return None;
+            };
+            covered.push(taken);
+        }
+        let outcomes = charges
+            .iter()
+            .zip(&covered)
+            .map(|(charge, covered)| self.taken(covered.id, charge, &covered.taken))
+            .collect();
+        Some(Verdict { admitted: true, origin: Origin::Lease, outcomes })
+    }
+
+    fn debit(&self, charge: Charge<'_>, units: u32, terms: &Terms) {
+        let shared = &self.0;
+        let id = shared.table.id(charge.limit, charge.key);
+        let left = shared.table.debit(id, shared.now(), units, terms);
+        if left == 0 || !shared.debts.add(id, charge.limit, charge.key, left, &shared.source) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            shared.debts.send_all(&shared.source);
+            return;
+        };
+        let shared = Arc::clone(shared);
+        runtime.spawn(async move {
+            tokio::time::sleep(debts::DELAY).await;
+            shared.debts.send_all(&shared.source);
+        });
+    }
+
+    /// Whether the refund was made here.
+    fn refund(&self, charge: &Charge<'_>, units: u32, receipt: Option<Receipt>, terms: &Terms) -> bool {
+        let shared = &self.0;
+        let id = shared.table.id(charge.limit, charge.key);
+        shared.table.forget_denial(id);
+        let Some(receipt) = receipt else { return false };
+        if let Some(mark) = mark_of(receipt) {
+            shared.table.give_back(id, mark, units, shared.now());
+            return true;
+        }
+        let end = shared.source.end_of(receipt).filter(|_| terms.kind == Kind::Bucket);
+        end.is_some_and(|end| shared.table.give_back(id, end, units, shared.now()))
+    }
+}
+
+impl<S: GrantSource, C: Clock> Shared<S, C> {
+    fn now(&self) -> Nanos {
+        self.sleep.check(&self.clock, || self.table.forget_all())
+    }
+
+    async fn ask(
+        &self,
+        id: Id,
+        limit: &Limit,
+        key: Key<'_>,
+        ask: Ask,
+    ) -> Result<Option<Outcome>, StoreError> {
+        // A question that is given up is over, too.
+        let over = Over { table: &self.table, id, ask: &ask };
+        let reply = self.source.lease(limit, key, &ask).await?;
+        let now = self.now();
+        let outcome = self.table.answered(id, &ask, now, reply);
+        drop(over);
+        self.table.sweep(now);
+        Ok(outcome)
+    }
+}
+
+/// Ends a question that got no answer, however that came. One that was answered it does not touch.
+struct Over<'a> {
+    table: &'a Table,
+    id: Id,
+    ask: &'a Ask,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.table.unanswered(self.id, self.ask);
+    }
+}
+
+/// Puts back what was covered here, unless the call is admitted: also when it is given up.
+struct Undo<'a> {
+    table: &'a Table,
+    covered: &'a [Covered],
+    done: bool,
+}
+
+impl Undo<'_> {
+    fn unless(mut self, admitted: bool) {
+        self.done = admitted;
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        for covered in self.covered.iter().filter(|_| !self.done) {
+            self.table.put_back(covered.id, covered.units, covered.taken.spent, false);
+        }
+    }
+}
+
+impl<S: GrantSource, C: Clock> Store for LeasedStore<S, C> {
+    fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
+        if charges.iter().any(|charge| leasable(charge).is_some()) {
+            return self.decide_here(charges);
+        }
+        None
+    }
+
+    async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        if let [charge] = charges
+            && let Some((units, terms)) = leasable(charge)
+        {
+            return self.decide_one(*charge, units, &terms).await;
+        }
+        if charges.iter().any(|charge| leasable(charge).is_some()) {
+            return self.decide_several(charges).await;
+        }
+        self.decide_strictly(charges).await
+    }
+
+    fn post(&self, charge: Charge<'_>) {
+        let terms = Terms::of(charge.limit);
+        match (charge.op, terms) {
+            (Op::Debit(units), Some(terms)) => return self.debit(charge, units, &terms),
+            (Op::Refund(units, receipt), Some(terms)) if self.refund(&charge, units, receipt, &terms) => {
+                return;
+            }
+            (Op::Reset, _) => self.forget(charge.limit, charge.key),
+            _ => {}
+        }
+        self.0.debts.send(self.0.table.id(charge.limit, charge.key), &self.0.source);
+        self.0.source.post(charge);
+    }
+}
+
+impl<S, C> Clone for LeasedStore<S, C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S, C> std::fmt::Debug for LeasedStore<S, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeasedStore").field("table", &self.0.table).finish_non_exhaustive()
+    }
+}
+
+/// What a charge takes, and by which terms, if a lease could cover it.
+fn leasable(charge: &Charge<'_>) -> Option<(u32, Terms)> {
+    let Op::Take(units) = charge.op else { return None };
+    let terms = Terms::of(charge.limit)?;
+    (1..=terms.capacity).contains(&units).then_some((units, terms))
+}
+
+fn verdict(limit: &Limit, outcome: Outcome, origin: Origin) -> Verdict {
+    let admitted = outcome.admitted || limit.is_shadow();
+    Verdict { admitted, origin, outcomes: Outcomes::from_slice(&[outcome]) }
+}
+
+fn with_held(charge: &Charge<'_>, outcome: &Outcome, held: u32) -> Outcome {
+    let remaining = outcome.remaining().saturating_add(held).min(charge.limit.capacity());
+    let enough = matches!(charge.op, Op::Peek(units) if units <= remaining);
+    let with = match outcome.admitted || enough {
+        true => Outcome::admitted(remaining),
+        false => Outcome::refused(remaining, outcome.retry_after),
+    };
+    with.with_reset_after(outcome.reset_after).with_receipt(outcome.receipt)
+}

@@ -1,0 +1,294 @@
+//! [`Table`]: the leases of this process, shared by all its threads.
+//!
+//! Each hot key has an entry, behind whose lock the [`Lease`] decides; the lock is never held while anybody waits.
+//! The number of entries is bounded; keys beyond it, and cold ones, are charged strictly.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::one::RefMut;
+use foldhash::quality::RandomState;
+use ratelimit_core::algorithm::{Outcome, Receipt};
+use ratelimit_core::{Algorithm, Key, Limit, Nanos};
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+use super::cold::Cold;
+use super::{Answer, Arrivals, Ask, Lease, Policy, Reply, Spent, Step, Terms, Ticks};
+
+/// Between two searches for entries that nobody needs any more.
+const SWEEP: Nanos = Nanos::from_secs(10);
+/// Tells receipts of leases from the store's own.
+const LEASED: u128 = 1 << 127;
+
+/// A key of a limit: 128 bits of a hash that is keyed anew in each process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id {
+    limit: u64,
+    algorithm: Algorithm,
+    hash: [u64; 2],
+}
+
+/// What was spent out of a lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// What to tell the client.
+    pub outcome: Outcome,
+    /// To put it back.
+    pub spent: Spent,
+    /// A question to send now, off the request's way.
+    pub refresh: Option<Ask>,
+}
+
+/// What a request comes to.
+#[derive(Debug)]
+pub enum Next {
+    /// It is admitted.
+    Taken(Taken),
+    /// It is denied; the outcome says for how long.
+    Denied(Outcome),
+    /// Wait for this, then ask [`Table::again`].
+    Wait(OwnedNotified),
+    /// Send this; tell the answer to [`Table::answered`], or that there is none to [`Table::unanswered`].
+    Ask(Ask),
+    /// Charge it strictly.
+    Strict,
+}
+
+struct Entry {
+    lease: Lease,
+    answered: Arc<Notify>,
+}
+
+/// The leases of this process.
+pub struct Table {
+    entries: DashMap<Id, Entry, foldhash::fast::RandomState>,
+    hashers: [RandomState; 2],
+    cold: Cold,
+    policy: Policy,
+    most: usize,
+    swept: AtomicU64,
+}
+
+impl Table {
+    /// With at most so many hot keys.
+    #[must_use]
+    pub fn new(policy: Policy, most: usize) -> Self {
+        Self {
+            entries: DashMap::default(),
+            hashers: [RandomState::default(), RandomState::default()],
+            cold: Cold::new(),
+            policy,
+            most,
+            swept: AtomicU64::new(0),
+        }
+    }
+
+    /// What tells the key apart.
+    #[must_use]
+    pub fn id(&self, limit: &Limit, key: Key<'_>) -> Id {
+        let (lead, rest) = key.parts();
+        let hash = self.hashers.each_ref().map(|state| {
+            let mut hasher = state.build_hasher();
+            hasher.write_u16(u16::from_le_bytes(lead));
+            hasher.write(rest);
+            hasher.finish()
+        });
+        Id { limit: limit.id().get(), algorithm: limit.spec().algorithm, hash }
+    }
+
+    /// Admits or denies a request where that needs no call; counts it if so.
+    #[must_use]
+    pub fn at_once(&self, id: Id, now: Nanos, units: u32, terms: &Terms) -> Option<Next> {
+        let mut entry = self.entries.get_mut(&id)?;
+        let step = entry.lease.at_once(now, units, terms, &self.policy)?;
+        entry.lease.count(units);
+        Some(self.next(entry, now, step))
+    }
+
+    /// A request comes in that `at_once` has no answer to.
+    #[must_use]
+    pub fn arrive(&self, id: Id, now: Nanos, units: u32, terms: &Terms) -> Next {
+        if let Some(mut entry) = self.entries.get_mut(&id) {
+            let step = entry.lease.arrive(now, units, terms, &self.policy);
+            return self.next(entry, now, step);
+        }
+        let Some(rate) = self.is_hot(id, now, units, terms) else { return Next::Strict };
+        let entry =
+            || Entry { lease: Lease::new(*terms, Arrivals::beginning(now, rate)), answered: Arc::default() };
+        let mut entry = self.entries.entry(id).or_insert_with(entry);
+        let step = entry.lease.again(now, units, terms, &self.policy);
+        self.next(entry, now, step)
+    }
+
+    /// The rate of a key that is worth an entry, where there is room for one.
+    fn is_hot(&self, id: Id, now: Nanos, units: u32, terms: &Terms) -> Option<super::PerMicro> {
+        let (shortest, quiet) = self.policy.measuring(terms);
+        let hash = id.hash.first().copied().unwrap_or(0) ^ id.limit;
+        let rate = self.cold.arrive(hash, now, units, shortest, quiet);
+        let hot = rate.in_micros(self.policy.horizon(terms, rate)) >= Policy::HOT;
+        (hot && self.entries.len() < self.most).then_some(rate)
+    }
+
+    /// A request that waited begins again.
+    #[must_use]
+    pub fn again(&self, id: Id, now: Nanos, units: u32, terms: &Terms) -> Next {
+        let Some(mut entry) = self.entries.get_mut(&id) else { return Next::Strict };
+        let step = entry.lease.again(now, units, terms, &self.policy);
+        self.next(entry, now, step)
+    }
+
+    fn next(&self, mut entry: RefMut<'_, Id, Entry>, now: Nanos, step: Step) -> Next {
+        match step {
+            Step::Spent(spent) => {
+                let refresh = entry.lease.refresh(now, &self.policy);
+                Next::Taken(Taken { outcome: admitted(&entry.lease, now, spent.mark()), spent, refresh })
+            }
+            Step::Denied(wait) => Next::Denied(refused(&entry.lease, now, wait)),
+            // Made under the lock, so that an answer that comes now is not missed.
+            Step::Wait => Next::Wait(Arc::clone(&entry.answered).notified_owned()),
+            Step::Ask(ask) => Next::Ask(ask),
+            Step::Strict => Next::Strict,
+        }
+    }
+
+    /// The store answered. What the request that waited for it is told; `None` when that is over.
+    pub fn answered(&self, id: Id, ask: &Ask, now: Nanos, reply: Reply) -> Option<Outcome> {
+        let mut entry = self.entries.get_mut(&id)?;
+        let answer = entry.lease.answered(ask.flight, now, reply);
+        entry.answered.notify_waiters();
+        let lease = &entry.lease;
+        match answer {
+            Answer::Admitted(mark) => Some(admitted(lease, now, mark)),
+            Answer::Denied(wait) => Some(refused(lease, now, wait)),
+            Answer::Ignored => None,
+        }
+    }
+
+    /// No request waits for that question any more; it is sent nevertheless, if it is still the one under way.
+    #[must_use]
+    pub fn ask_for_nobody(&self, id: Id, ask: &Ask) -> bool {
+        self.entries.get_mut(&id).is_some_and(|mut entry| entry.lease.ask_for_nobody(ask))
+    }
+
+    /// The question gets no answer.
+    pub fn unanswered(&self, id: Id, ask: &Ask) {
+        if let Some(mut entry) = self.entries.get_mut(&id) {
+            entry.lease.unanswered(ask.flight);
+            entry.answered.notify_waiters();
+        }
+    }
+
+    /// A strict charge was refused for that long.
+    pub fn refused(&self, id: Id, sent: Nanos, now: Nanos, units: u32, wait: Nanos) {
+        if let Some(mut entry) = self.entries.get_mut(&id) {
+            entry.lease.refused(sent, now, units, wait);
+        }
+    }
+
+    /// A request that was admitted here is not after all. `counted` anew, it is not counted here.
+    pub fn put_back(&self, id: Id, units: u32, spent: Spent, counted: bool) {
+        if let Some(mut entry) = self.entries.get_mut(&id) {
+            entry.lease.put_back(spent);
+            if counted {
+                entry.lease.uncount(units);
+            }
+        }
+    }
+
+    /// Charges up to `units` to what is held. Says how many are left to charge elsewhere.
+    #[must_use]
+    pub fn debit(&self, id: Id, now: Nanos, units: u32, terms: &Terms) -> u32 {
+        let Some(mut entry) = self.entries.get_mut(&id) else { return units };
+        let mut left = units;
+        while left > 0 {
+            let part = left.min(entry.lease.most(now));
+            let step = (part > 0).then(|| entry.lease.at_once(now, part, terms, &self.policy));
+            let Some(Some(Step::Spent(_))) = step else { break };
+            left -= part;
+        }
+        left
+    }
+
+    /// Gives back up to `units` of a charge that ended at `mark`; whether anything was.
+    pub fn give_back(&self, id: Id, mark: Ticks, units: u32, now: Nanos) -> bool {
+        self.entries.get_mut(&id).is_some_and(|mut entry| entry.lease.give_back(mark, units, now))
+    }
+
+    /// Drops what is held and known of a key, whose counter was reset or refunded.
+    pub fn forget(&self, id: Id) {
+        if let Some(mut entry) = self.entries.get_mut(&id) {
+            entry.lease.forget();
+            entry.answered.notify_waiters();
+        }
+    }
+
+    /// Drops what is known of a key's denials.
+    pub fn forget_denial(&self, id: Id) {
+        if let Some(mut entry) = self.entries.get_mut(&id) {
+            entry.lease.forget_denial();
+        }
+    }
+
+    /// Drops everything that is held and known: this machine slept.
+    pub fn forget_all(&self) {
+        for mut entry in self.entries.iter_mut() {
+            entry.lease.forget();
+            entry.answered.notify_waiters();
+        }
+    }
+
+    /// Units held of a key.
+    #[must_use]
+    pub fn held(&self, id: Id, now: Nanos) -> u32 {
+        self.entries.get(&id).map_or(0, |entry| entry.lease.held(now))
+    }
+
+    /// Units held in all, for a gauge. Walks the table.
+    #[must_use]
+    pub fn held_in_all(&self, now: Nanos) -> u64 {
+        self.entries.iter().map(|entry| u64::from(entry.lease.held(now))).sum()
+    }
+
+    /// Hot keys.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Drops entries that nobody needs, now and then. Walks the table: off the way of requests.
+    pub fn sweep(&self, now: Nanos) {
+        let swept = self.swept.load(Ordering::Relaxed);
+        let due = now.get().saturating_sub(swept) >= SWEEP.get() || self.entries.len() >= self.most;
+        let mine =
+            || self.swept.compare_exchange(swept, now.get(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if due && mine() {
+            self.entries.retain(|_, entry| !entry.lease.is_idle(now, &self.policy));
+        }
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("keys", &self.entries.len()).field("most", &self.most).finish()
+    }
+}
+
+fn admitted(lease: &Lease, now: Nanos, mark: Ticks) -> Outcome {
+    Outcome::admitted(lease.remaining(now))
+        .with_reset_after(lease.reset_after(now))
+        .with_receipt(Receipt::new(LEASED | mark.get()))
+}
+
+fn refused(lease: &Lease, now: Nanos, wait: Nanos) -> Outcome {
+    let wait = wait.max(Nanos::new(1));
+    Outcome::refused(lease.remaining(now), Some(wait)).with_reset_after(lease.reset_after(now).max(wait))
+}
+
+/// The end of a charge that was made out of a lease, by its receipt.
+pub(super) fn mark_of(receipt: Receipt) -> Option<Ticks> {
+    let mark = receipt.mark();
+    (mark & LEASED != 0).then_some(Ticks::new(mark & !LEASED))
+}

@@ -1,0 +1,15 @@
+-- Says that a replica is alive and counts those that are. It writes, so it also tells whether the server can.
+--
+-- KEYS[1]  sorted set of replicas by the time (milliseconds) they were last heard of
+-- ARGV[1]  eight bytes that name this replica
+-- ARGV[2]  milliseconds after which one that is not heard of is gone
+-- Reply: number of replicas, the store's time in milliseconds
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local life = tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - life))
+-- The clock stepped back: who was heard of in what is now the future is heard of again soon, or is gone.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now + life), '+inf')
+redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
+return { redis.call('ZCARD', KEYS[1]), string.format('%.0f', now) }
