@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{Admin, View};
 use crate::config::{Config, LimitConfig, Match};
+use crate::identity::token::TokenVerifier;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
 
@@ -33,7 +34,10 @@ impl App {
             refuse_if_taken(*address)?;
         }
         let listeners = Listeners::bind(&config.listen, threads)?;
-        let shared = Arc::new(Shared::new(&config));
+        let mut shared = Shared::new(&config);
+        let verifier = |jwt| TokenVerifier::start(jwt, &shared.metrics);
+        shared.tokens = config.jwt.clone().map(verifier).transpose()?;
+        let shared = Arc::new(shared);
         let view = Arc::new(View::new(Arc::clone(&shared), config.limits));
         let admin = admin.map(|listener| Admin::start(listener, &view)).transpose()?;
         let server = Server::start(&shared, listeners)?;

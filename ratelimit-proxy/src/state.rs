@@ -17,6 +17,7 @@ use slab::Slab;
 use crate::answer::{Answers, KnownPolicy};
 use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
+use crate::identity::token::TokenVerifier;
 use crate::policy::Policy;
 use crate::server::linger::Leftover;
 use crate::telemetry::log::RequestLog;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub answers: Answers,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
+    /// Who verifies tokens; `None` if nobody does.
+    pub tokens: Option<TokenVerifier>,
     /// What is written about requests.
     pub log: RequestLog,
     /// Most connections at a time, over all threads.
@@ -77,7 +80,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with empty counters.
+    /// What a configuration comes to, with empty counters. Who verifies tokens has a thread and is started apart.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let policy = Policy::of(config);
@@ -89,6 +92,7 @@ impl Shared {
             upstream: config.upstream.clone(),
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
+            tokens: None,
             log: RequestLog::new(config.log),
             max_connections: config.server.max_connections,
             clock: SystemClock::default(),

@@ -37,6 +37,7 @@ impl Asked {
             query: self.query,
             headers: &self.headers,
             client: self.client,
+            claims: None,
         }
     }
 }

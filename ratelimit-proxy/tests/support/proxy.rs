@@ -66,6 +66,7 @@ impl Setup {
             timeouts: self.timeouts,
             answers: self.answers,
             metrics,
+            tokens: None,
             log: RequestLog::default(),
             max_connections: self.max_connections,
             clock: SystemClock::default(),
