@@ -25,7 +25,7 @@ use ratelimit_proxy::telemetry::metrics::Metrics;
 use serde_json::json;
 
 use support::soon;
-use support::tokens::{Issuer, Mood, Signer, TempFile, b64, fingerprint, jwks, now};
+use support::tokens::{Issuer, Mood, SECRET, Signer, TempFile, b64, fingerprint, jwks, now};
 
 fn bearer(token: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -64,8 +64,6 @@ fn start(config: JwtConfig) -> TokenVerifier {
 fn local(source: KeySource) -> TokenVerifier {
     TokenVerifier::new(JwtConfig::new(source), SystemClock::default()).unwrap()
 }
-
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 fn secret() -> Signer {
     Signer::Secret(SECRET.to_vec())

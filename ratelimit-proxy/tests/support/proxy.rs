@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ratelimit_core::{Limit, MemoryStore, SystemClock};
-use ratelimit_proxy::config::{ClientIp, LimitConfig, Match};
+use ratelimit_proxy::config::{ClientIp, LimitConfig, Match, load_str};
+use ratelimit_proxy::identity::token::{JwtConfig, TokenVerifier};
 use ratelimit_proxy::policy::Policy;
 use ratelimit_proxy::server::{Drained, Listeners, Server};
 use ratelimit_proxy::telemetry::log::RequestLog;
@@ -21,6 +22,7 @@ pub struct Setup {
     pub answers: Answers,
     pub threads: usize,
     pub max_connections: usize,
+    pub jwt: Option<JwtConfig>,
 }
 
 impl Default for Setup {
@@ -33,6 +35,7 @@ impl Default for Setup {
             answers: Answers::default(),
             threads: 1,
             max_connections: 1000,
+            jwt: None,
         }
     }
 }
@@ -46,6 +49,28 @@ impl Setup {
     /// With these limits.
     pub fn rules(limits: impl IntoIterator<Item = LimitConfig>) -> Self {
         Self { limits: limits.into_iter().collect(), ..Self::default() }
+    }
+
+    /// With what a configuration says about who is limited by what; `SECRET` of its environment is the
+    /// [shared secret](super::tokens::SECRET).
+    pub fn yaml(limits: &str) -> Self {
+        let env = |name: &str| {
+            (name == "SECRET").then(|| String::from_utf8(super::tokens::SECRET.to_vec()).unwrap())
+        };
+        let text = format!("upstream: http://127.0.0.1:1\n{limits}");
+        let loaded = load_str(&text, "test.yaml", &env, std::path::Path::new(""));
+        let config = loaded
+            .unwrap_or_else(|faults| {
+                panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            })
+            .config;
+        Self {
+            limits: config.limits,
+            exempt: config.exempt,
+            client_ip: config.client_ip,
+            jwt: config.jwt,
+            ..Self::default()
+        }
     }
 
     /// With other timeouts.
@@ -65,8 +90,8 @@ impl Setup {
             upstream: format!("http://{upstream}").parse().unwrap(),
             timeouts: self.timeouts,
             answers: self.answers,
+            tokens: self.jwt.map(|jwt| TokenVerifier::start(jwt, &metrics).unwrap()),
             metrics,
-            tokens: None,
             log: RequestLog::default(),
             max_connections: self.max_connections,
             clock: SystemClock::default(),

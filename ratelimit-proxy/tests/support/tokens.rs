@@ -26,6 +26,9 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// A secret shared with an issuer.
+pub const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
 /// What signs.
 pub enum Signer {
     Rsa(RsaKeyPair),
