@@ -171,7 +171,7 @@ fn the_whole_language_is_known_and_what_waits_is_said_to() {
             "18:3: store.prefix: not available yet",
             "31:5: limits[0]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "51:5: limits[3]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
-            "57:5: limits[4]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
+            "56:5: limits[4]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "72:1: rls: not available yet",
         ],
     );
@@ -442,7 +442,10 @@ fn limits_whose_parts_do_not_go_together() {
             "{name: l, rate: 5/s, cost: client.ip}",
             "32: limits[0].cost: client.ip can't say what a request costs (write a number, header.NAME or query.NAME)",
         ),
-        ("{name: m, rate: 5/s, cost: {}}", "32: limits[0].cost: reserve is missing"),
+        (
+            "{name: m, rate: 5/s, cost: {actual: {response_header: x}}}",
+            "32: limits[0].cost: reserve is missing (write reserve: 500, say, or overdraft: true to hold nothing)",
+        ),
         (
             "{name: m, rate: 5/s, key: {first: []}}",
             "39: limits[0].key.first: an empty list (leave the field out)",

@@ -44,7 +44,7 @@ pub(in crate::config) fn limit(
         Field::Given(parts) => Some(parts.0.len()),
     };
     let overrides = overrides(raw, parts, built.as_ref(), faults);
-    let tiers = tiers(raw, built.as_ref(), faults);
+    let tiers = tiers(raw, built.as_ref(), &matches, faults);
     let limit = built?;
     if let (Cost::Fixed(fixed), Some(given), false) = (&cost, raw.cost.get(), overdraft) {
         check_cost(*fixed, &limit, &given.place, "the limit", faults);
@@ -347,7 +347,7 @@ fn first_tier(raw: &raw::Limit) -> Option<&raw::Tier> {
     found.map(|(_, tier)| &tier.value)
 }
 
-fn tiers(raw: &raw::Limit, limit: Option<&Limit>, faults: &mut Faults) -> Option<Tiers> {
+fn tiers(raw: &raw::Limit, limit: Option<&Limit>, matches: &Match, faults: &mut Faults) -> Option<Tiers> {
     let given = raw.tiers.get()?;
     let mut built = Vec::new();
     if given.tiers.is_empty() {
@@ -389,7 +389,14 @@ fn tiers(raw: &raw::Limit, limit: Option<&Limit>, faults: &mut Faults) -> Option
         let hint = "name a tier as default, or give the limit a rate";
         faults.refuse_with(&given.place, "nothing is said about those in no tier", hint);
     }
-    Some(Tiers { by: given.by.get()?.value.clone(), tiers: built, default })
+    let by = given.by.get()?;
+    if let Source::Capture(name) = &by.value {
+        let mut known = matches.path.iter().flat_map(|path| path.captures());
+        if !known.any(|known| known == name) {
+            faults.refuse(&by.place, format!("the path of match captures no {}", shown(name)));
+        }
+    }
+    Some(Tiers { by: by.value.clone(), tiers: built, default })
 }
 
 fn count(parts: usize) -> String {

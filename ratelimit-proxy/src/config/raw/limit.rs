@@ -258,7 +258,7 @@ impl Decode for Tiers {
                 "type": "object",
                 "properties": {"by": by, "default": default},
                 "required": ["by"],
-                "additionalProperties": Tier::schema(shapes),
+                "additionalProperties": {"allOf": [Tier::schema(shapes), {"minProperties": 1}]},
             })
         })
     }
