@@ -206,7 +206,7 @@ limits:
             "5:25: upstreams[1].balance: not available yet",
             "7:3: store.redis: not available yet",
             "8:3: store.on_failure: not available yet",
-            "9:27: jwt.bound: not available yet",
+            "9:26: jwt.bound: not available yet",
             "10:1: rls: not available yet",
             "12:57: limits[0].key[2]: tls.client is not available yet",
             "12:69: limits[0].key[3]: descriptor is not available yet",
