@@ -17,6 +17,7 @@ use slab::Slab;
 use crate::answer::{Answers, KnownPolicy};
 use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
+use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
 use crate::policy::Policy;
 use crate::server::descriptors::Shortage;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub answers: Answers,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
+    /// Who verifies tokens; `None` if nobody does.
+    pub tokens: Option<TokenVerifier>,
     /// What is written about requests.
     pub log: RequestLog,
     /// Most connections at a time, over all threads.
@@ -84,7 +87,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with counters in that store.
+    /// What a configuration comes to, with counters in that store. Who verifies tokens has a thread and is started
+    /// apart.
     #[must_use]
     pub fn new(config: &Config, store: AnyStore) -> Self {
         let policy = Policy::of(config);
@@ -96,6 +100,7 @@ impl Shared {
             upstream: config.upstream.clone(),
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
+            tokens: None,
             log: RequestLog::new(config.log),
             max_connections: config.server.max_connections,
             shortage: Shortage::default(),
