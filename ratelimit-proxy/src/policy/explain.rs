@@ -300,6 +300,7 @@ impl fmt::Display for Explained {
             words.push(format!("key {}", parts.join(", ")));
         }
         words.extend(self.cost.map(|cost| format!("cost {cost}")));
+        words.extend(self.settled.clone());
         let says_no = counts || matches!(self.effect, Effect::Denies | Effect::BadCost);
         if self.mode == RuleMode::Shadow && says_no {
             words.push("shadow, so it never denies".to_owned());

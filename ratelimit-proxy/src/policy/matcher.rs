@@ -295,6 +295,7 @@ mod tests {
             path: "/",
             query,
             headers: &headers,
+            claims: None,
             client: [127, 0, 0, 1].into(),
         };
         Matcher::new(written, effect).fails(&facts).is_none()
