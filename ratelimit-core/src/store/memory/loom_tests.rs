@@ -14,7 +14,7 @@ use super::transaction::{Part, decide_together};
 use crate::algorithm::{Moment, Op};
 use crate::key::Key;
 use crate::limit::{Algorithm, Limit};
-use crate::store::Charge;
+use crate::store::{Charge, Outcomes};
 use crate::time::Nanos;
 
 /// One root segment of `pairs` pairs of two slots each, which may split `splits` times.
@@ -198,9 +198,14 @@ fn take_two(tables: &[Table; 2], limits: &[Limit; 2], order: [usize; 2]) -> bool
         limits.each_ref().map(|limit| Charge { limit, key: Key::from_canonical(b"k"), op: Op::Take(1) });
     let parts: SmallVec<[Part<'_>; 4]> = order
         .into_iter()
-        .map(|index| Part { charge: &charges[index], table: &tables[index], tag: tag(0, 0, 0, 1) })
+        .map(|index| Part {
+            charge: &charges[index],
+            table: &tables[index],
+            tag: tag(0, 0, 0, 1),
+            global: false,
+        })
         .collect();
-    decide_together(&parts, at(1), || at(1)).0
+    decide_together(&parts, at(1), || at(1), &mut Outcomes::new())
 }
 
 fn two_limits(first: Algorithm) -> [Limit; 2] {
