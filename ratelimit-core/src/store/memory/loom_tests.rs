@@ -234,6 +234,30 @@ fn loom_two_limits_in_opposite_orders_admit_exactly_one() {
 }
 
 #[test]
+fn loom_two_limits_with_room_for_both_requests_count_both() {
+    let twice = || ["a", "b"].map(|name| Limit::new(name, "2/day".parse().unwrap()));
+    both(
+        || {
+            let tables = [table(Kind::Bucket, 1, 0), table(Kind::Bucket, 1, 0)];
+            for table in &tables {
+                operate(table, tag(0, 0, 0, 1), once_a_day().program(), Op::Take(1), || at(1));
+                operate(table, tag(0, 0, 0, 1), once_a_day().program(), Op::Reset, || at(1));
+            }
+            tables
+        },
+        // Who finds a word changed since it was looked at judges the new one: no charge is lost, none refused.
+        move |tables| take_two(tables, &twice(), [0, 1]),
+        move |tables| take_two(tables, &twice(), [1, 0]),
+        move |tables, a, b| {
+            assert!(a && b);
+            for (table, limit) in tables.iter().zip(&twice()) {
+                assert!(!take(table, tag(0, 0, 0, 1), limit, 1));
+            }
+        },
+    );
+}
+
+#[test]
 fn loom_a_window_and_a_bucket_together_admit_exactly_one() {
     both(
         || [table(Kind::Ring, 1, 0), table(Kind::Bucket, 1, 0)],
