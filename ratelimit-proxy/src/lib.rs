@@ -25,3 +25,7 @@ pub use answer::{Answers, DenialBody};
 pub use fault::{Fault, Side};
 pub use state::{Shared, Timeouts};
 pub use upstream::{Target, TargetError};
+
+/// For the fuzzer: reads a response of an upstream's in two ways and compares.
+#[cfg(fuzzing)]
+pub use upstream::h1::scripted::fuzz as fuzz_upstream_response;
