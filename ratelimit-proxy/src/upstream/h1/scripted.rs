@@ -27,7 +27,7 @@ use super::{Connection, Error};
 /// A server that says what it was told to, one piece a read, and then ends the connection, breaks it or waits.
 pub(super) struct Script {
     pub(super) pieces: VecDeque<Vec<u8>>,
-    end: End,
+    pub(super) end: End,
     /// What it was sent.
     pub(super) sent: Vec<u8>,
     /// How much it takes; beyond that it is `when_full`.
