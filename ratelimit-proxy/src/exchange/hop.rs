@@ -137,24 +137,20 @@ impl Hop {
     fn of(headers: &HeaderMap) -> Self {
         let mut found = 0;
         for name in headers.keys() {
-            found |= match *name {
-                header::CONNECTION => Self::CONNECTION,
-                header::TE => Self::TE,
-                header::TRANSFER_ENCODING => Self::TRANSFER_ENCODING,
-                header::UPGRADE => Self::UPGRADE,
-                header::PROXY_AUTHENTICATE | header::PROXY_AUTHORIZATION => Self::PROXY,
-                header::TRAILER => Self::TRAILER,
-                header::EXPECT => Self::EXPECT,
-                header::FORWARDED | header::VIA => Self::FORWARDING,
-                _ => {
-                    let text = name.as_str();
-                    match text {
-                        "keep-alive" | "proxy-connection" | "http2-settings" => Self::OTHER,
-                        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => Self::FORWARDING,
-                        _ if text.as_bytes().contains(&b'_') => Self::UNDERSCORE,
-                        _ => 0,
-                    }
+            found |= match name.as_str() {
+                "connection" => Self::CONNECTION,
+                "te" => Self::TE,
+                "transfer-encoding" => Self::TRANSFER_ENCODING,
+                "upgrade" => Self::UPGRADE,
+                "proxy-authenticate" | "proxy-authorization" => Self::PROXY,
+                "trailer" => Self::TRAILER,
+                "expect" => Self::EXPECT,
+                "keep-alive" | "proxy-connection" | "http2-settings" => Self::OTHER,
+                "forwarded" | "via" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {
+                    Self::FORWARDING
                 }
+                text if text.as_bytes().contains(&b'_') => Self::UNDERSCORE,
+                _ => 0,
             };
         }
         Self(found)
