@@ -1,11 +1,10 @@
-//! [`Socket`]: a TCP connection as both sides of the proxy use it. hyper owns one handle; a second one lets us
-//! close it in our own way, or ask it something, without hyper.
+//! [`Socket`]: a client's TCP connection. hyper owns one handle; a second one lets us close it in our own way.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -28,12 +27,6 @@ impl Socket {
     /// The connection itself, if this is the last handle.
     pub(crate) fn into_inner(self) -> Option<TcpStream> {
         Rc::into_inner(self.0).map(|socket| socket.into_inner().into_inner())
-    }
-
-    /// Whether something happened that a read would tell: bytes, the end, an error. Asks no kernel.
-    pub(crate) fn has_news(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.0.borrow().inner().poll_read_ready(&mut cx).is_ready()
     }
 }
 
@@ -83,7 +76,7 @@ impl Write for Socket {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::io::{AsyncRead as _, AsyncReadExt as _, ReadBuf};
+    use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -120,25 +113,6 @@ mod tests {
         ] {
             let all = pieces.concat();
             assert_eq!(sent(pieces).await, all, "{} bytes", all.len());
-        }
-    }
-
-    #[tokio::test]
-    async fn bytes_and_the_end_are_news() {
-        let (socket, far) = pair().await;
-        assert!(!socket.has_news());
-        far.try_write(b"x").unwrap();
-        while !socket.has_news() {
-            tokio::task::yield_now().await;
-        }
-        let mut space = [0; 8];
-        let mut buf = ReadBuf::new(&mut space);
-        poll_fn(|cx| Pin::new(socket.0.borrow_mut().inner_mut()).poll_read(cx, &mut buf)).await.unwrap();
-        assert_eq!(buf.filled(), b"x");
-        assert!(!socket.has_news(), "all of it was read");
-        drop(far);
-        while !socket.has_news() {
-            tokio::task::yield_now().await;
         }
     }
 }

@@ -5,6 +5,8 @@
 //! travels with whatever else waits by then. So batches grow by themselves under load, and no timer delays
 //! anybody.
 
+mod lifecycle;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,15 +27,14 @@ use tokio::time::{Sleep, sleep};
 use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request};
 use crate::breaker::Breaker;
 use crate::calls::{Call, Observer};
-use crate::connection::{Line, ScriptCall};
-use crate::error::{Remedy, Trouble};
-use crate::fallback::OVERLAP;
+use crate::error::Trouble;
 use crate::keys::{Digest, Names};
+use crate::link::{Link, census_call, connect, elapsed, next_step, replicas_of};
 use crate::permits::Ledger;
 use crate::script::Script;
 use crate::shape::{Shape, float};
 use crate::shared::Shared;
-use crate::topology::{CONNECT, Topology};
+use crate::topology::Topology;
 use crate::wire::{Part, Unanswered, What};
 
 /// Batches under way at once: one is being answered while the next is on its way.
@@ -42,8 +43,6 @@ const UNDER_WAY: usize = 2;
 const TICK: Duration = Duration::from_millis(100);
 /// How often a replica says that it is alive: about every second.
 const CENSUS: Duration = Duration::from_millis(1000);
-/// A server that says it is a replica leads to another connection so often at most.
-const REBUILD: Nanos = Nanos::from_secs(3);
 
 /// What the task is made of.
 #[derive(Debug)]
@@ -54,13 +53,6 @@ pub(crate) struct Settings {
     pub(crate) permit_expiry: Nanos,
     pub(crate) replica: [u8; 8],
     pub(crate) observer: Option<Observer>,
-}
-
-/// Where the connection stands.
-enum Link {
-    Up(Line),
-    Connecting(BoxFuture<'static, Result<Line, Trouble>>),
-    Pausing(Pin<Box<Sleep>>),
 }
 
 /// Something that was under way.
@@ -348,135 +340,6 @@ impl Dispatcher {
         }
     }
 
-    /// What a failed call says about the store.
-    fn failed(&mut self, trouble: &Trouble, generation: u64) {
-        // Somebody else's data at one key says nothing about the store.
-        if generation != self.generation || trouble.kind == StoreErrorKind::ForeignData {
-            return;
-        }
-        let now = self.now();
-        if trouble.remedy == Remedy::Reconnect
-            && (trouble.code == "connection" || now.saturating_sub(self.rebuilt) >= REBUILD)
-        {
-            self.rebuilt = now;
-            self.lose_line(trouble.code);
-        }
-        if self.breaker.failed(now) {
-            self.lose_line(trouble.code);
-            self.store_is_gone(trouble.code);
-        }
-    }
-
-    /// Gives the connection up and makes another one at once; meanwhile requests wait, not longer than they may.
-    fn lose_line(&mut self, why: &'static str) {
-        if !matches!(self.link, Link::Up(_)) {
-            return;
-        }
-        tracing::debug!(why, "the connection to the store is made anew");
-        self.generation += 1;
-        self.link = Link::Connecting(connect(&self.settings, &self.census));
-        self.grace = Some(Box::pin(sleep(self.settings.deadline)));
-    }
-
-    fn connected(&mut self, line: Result<Line, Trouble>) {
-        match line {
-            Ok(line) => {
-                self.grace = None;
-                self.generation += 1;
-                self.link = Link::Up(line);
-                let now = self.now();
-                if self.breaker.close(now) {
-                    tracing::info!("the store answers");
-                    // At the start there is nothing that others might not know yet.
-                    let settled = self.shared.fallback.current().is_none();
-                    self.shared.set_up(settled);
-                    self.back = (!settled).then_some(now);
-                }
-                self.next_census = Box::pin(sleep(Duration::ZERO));
-                self.report_ready(Ok(()));
-            }
-            Err(trouble) => {
-                self.grace = None;
-                self.gone(trouble.code);
-                let pause = self.breaker.pause(fastrand::u64(..));
-                self.link = Link::Pausing(Box::pin(sleep(pause.into())));
-                self.report_ready(Err(trouble.to_error()));
-            }
-        }
-    }
-
-    fn report_ready(&mut self, how: Result<(), StoreError>) {
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(how);
-        }
-    }
-
-    fn gone(&mut self, why: &'static str) {
-        if self.breaker.open(self.now()) {
-            self.store_is_gone(why);
-        }
-    }
-
-    fn store_is_gone(&mut self, why: &'static str) {
-        tracing::warn!(why, "the store is gone");
-        self.back = None;
-        self.shared.set_up(false);
-        self.refuse_waiting();
-    }
-
-    /// Nobody waits for a store that is known to be gone.
-    fn refuse_waiting(&mut self) {
-        while let Ok(request) = self.requests.try_recv() {
-            self.waiting.push_back(request);
-        }
-        for request in self.waiting.drain(..) {
-            self.ledger.sending(&request.parts, self.shared.clock.now());
-            self.ledger.lost(&request.parts);
-            if let Some(answer) = request.answer {
-                let _ = answer.send(Err(StoreError::new(StoreErrorKind::Unavailable, "the store is gone")));
-            }
-        }
-    }
-
-    /// Ends local decisions once everybody had time to find the store back.
-    fn return_to_store(&mut self) {
-        let now = self.now();
-        if self.breaker.is_open() {
-            return;
-        }
-        match self.back {
-            Some(back) if now.saturating_sub(back) < OVERLAP => return,
-            Some(_) => {
-                self.back = None;
-                tracing::info!("decisions are the store's again");
-            }
-            // Single requests that the store did not answer were decided here.
-            None if self.shared.fallback.current().is_none_or(|outage| !outage.is_idle(now)) => return,
-            None => {}
-        }
-        if let Some(outage) = self.shared.fallback.end() {
-            self.spent.extend(outage.spent(now).into_iter().map(|part| (part.digest, part)));
-        }
-        self.shared.set_up(true);
-    }
-
-    /// Lets the store know what was spent without it: before a key is decided again, and the rest when nothing
-    /// else waits.
-    fn tell_spent(&mut self) {
-        if self.spent.is_empty() {
-            return;
-        }
-        let asked = self.waiting.iter().flat_map(|request| &request.parts);
-        let mut first: Vec<Part> = asked.filter_map(|part| self.spent.remove(&part.digest)).collect();
-        if self.waiting.is_empty() && self.batches == 0 {
-            let some: Vec<Digest> = self.spent.keys().take(REQUESTS).copied().collect();
-            first.extend(some.iter().filter_map(|digest| self.spent.remove(digest)));
-        }
-        for part in first {
-            self.waiting.push_front(Request { parts: smallvec![part], answer: None, again: false });
-        }
-    }
-
     /// Says again what is held before it lapses, and heals what is in doubt.
     fn keep_permits(&mut self) {
         if self.ledger.is_empty() || !matches!(self.link, Link::Up(_)) {
@@ -503,35 +366,6 @@ impl Dispatcher {
     }
 }
 
-/// Connects, and asks something that has to be written, within the deadline: a server that answers but can't
-/// be written to is of no use.
-fn connect(settings: &Settings, census: &Arc<Script>) -> BoxFuture<'static, Result<Line, Trouble>> {
-    let (topology, census, deadline) = (settings.topology.clone(), Arc::clone(census), settings.deadline);
-    let call = census_call(settings);
-    Box::pin(async move {
-        let opened = tokio::time::timeout(CONNECT, topology.open(deadline)).await;
-        let mut line = opened.map_err(|_| Trouble::timeout())?.map_err(Trouble::of)?;
-        let reply = line.run(&census, &call, deadline).await?;
-        replicas_of(&reply).map(|_| line).ok_or_else(Trouble::garbled)
-    })
-}
-
-fn census_call(settings: &Settings) -> ScriptCall {
-    let keys = settings.names.single("members");
-    let arguments = smallvec![settings.replica.to_vec(), b"5000".to_vec()];
-    ScriptCall { key_length: keys.len(), keys, arguments }
-}
-
-fn replicas_of(reply: &Value) -> Option<u32> {
-    match reply {
-        Value::Array(numbers) => match numbers.first()? {
-            Value::Int(number) => u32::try_from(*number).ok(),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 fn foreign(unanswered: Unanswered) -> StoreError {
     match unanswered {
         Unanswered::Foreign => {
@@ -554,23 +388,4 @@ pub(crate) fn release_of(parts: &[Part], verdict: &Verdict) -> Option<Request> {
     });
     let parts: crate::wire::Parts = granted.collect();
     (!parts.is_empty()).then_some(Request { parts, answer: None, again: false })
-}
-
-/// Ready when the attempt to connect is over, or, with `None`, when it is time for the next one.
-async fn next_step(link: &mut Link) -> Option<Result<Line, Trouble>> {
-    match link {
-        Link::Connecting(attempt) => Some(attempt.await),
-        Link::Pausing(pause) => {
-            pause.as_mut().await;
-            None
-        }
-        Link::Up(_) => std::future::pending().await,
-    }
-}
-
-async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
-    match timer {
-        Some(timer) => timer.as_mut().await,
-        None => std::future::pending().await,
-    }
 }

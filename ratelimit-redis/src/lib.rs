@@ -1,4 +1,41 @@
 //! One limit shared by all replicas, through Redis or Valkey.
+//!
+//! ```no_run
+//! use ratelimit_core::{Limit, Limiter};
+//! use ratelimit_redis::RedisStore;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let limiter = Limiter::new(RedisStore::connect("redis://127.0.0.1:6379").await?);
+//! let per_user = Limit::new("per-user", "100/s".parse()?).burst(200);
+//! let decision = limiter.check(&per_user, "ann").await?;
+//! # let _ = decision.is_allowed();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How a decision travels
+//!
+//! ```text
+//! try_decide ── known to be denied, or the store is gone ──▶ answered here    denied, fallback
+//!     │
+//! decide ─▶ queue ─▶ batch ─▶ script ─▶ reply ─▶ verdict                      dispatch, batch, wire
+//!                              │
+//!                  one TIME, one MGET, decisions in order, one write a key    scripts/decide.lua
+//! ```
+//!
+//! One task owns the connection; by default it has a thread, so that callers on many runtimes meet in one queue.
+//! Decisions that wait at the same moment travel in one call of the script, two of which are under way at once; a
+//! decision that finds nothing under way is sent at once.
+//!
+//! # What holds
+//!
+//! The bounds of [`ratelimit_core::algorithm`], exactly, over all replicas: the script computes what the core's
+//! steps compute, in integers, by the store's clock. What that comes to when the store fails stands in the
+//! README of this crate, row by row.
+//!
+//! # What this crate does not do
+//!
+//! Retry. A call that was not answered may have been carried out; asking again could charge twice.
 
 mod batch;
 mod breaker;
@@ -11,6 +48,7 @@ mod dispatch;
 mod error;
 mod fallback;
 mod keys;
+mod link;
 mod permits;
 mod script;
 mod shape;
@@ -29,3 +67,8 @@ pub use calls::Call;
 pub use config::{Builder, OnFailure};
 pub use shared::Troubles;
 pub use store::RedisStore;
+
+/// The Rust of this crate's README, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

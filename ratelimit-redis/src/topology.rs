@@ -59,6 +59,10 @@ impl Topology {
 
     /// Makes a connection.
     pub(crate) async fn open(&self, deadline: Duration) -> Result<Line, RedisError> {
+        if self.nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. })) {
+            // Where the program has chosen its cryptography already, that is used.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         let password = self.password().await?;
         if let Some(master) = &self.sentinel_master {
             return self.open_by_sentinel(master, password, deadline).await;

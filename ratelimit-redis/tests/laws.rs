@@ -1,4 +1,5 @@
 //! The conformance kit of `ratelimit-core` against a real server.
+#![allow(clippy::expect_used, reason = "tests")]
 
 use std::time::Duration;
 

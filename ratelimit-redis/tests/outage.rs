@@ -116,7 +116,8 @@ async fn a_bad_network_is_an_outage_and_heals() {
     let server = Server::start();
     let relay = Relay::start(server.port()).await;
     let store = local(&relay.url(), 4).connect().await.expect("a store");
-    let weathers: [(&str, fn(&Relay)); 5] = [
+    type Change = fn(&Relay);
+    let weathers: [(&str, Change); 5] = [
         ("freeze", Relay::freeze),
         ("delay", |relay| relay.delay(Duration::from_millis(200))),
         ("no answers", Relay::drop_answers),

@@ -131,8 +131,7 @@ fn main() {
     let server = Server::start();
     let ours = Ours::new(&server);
     let bucket = |name: &str| Limit::new(name, "100/s".parse().expect("a rate")).burst(1_000_000);
-    let sliding =
-        [Limit::new("s", "1000000/min".parse().expect("a rate")).algorithm(Algorithm::SlidingWindow)];
+    let sliding = Limit::new("s", "1000000/min".parse().expect("a rate")).algorithm(Algorithm::SlidingWindow);
     let mut state = 1;
     let each = 200_000;
     let over = |limits: Vec<Limit>, decisions: u64| -> Run<'_> {

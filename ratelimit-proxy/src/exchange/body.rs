@@ -1,7 +1,6 @@
 //! The two bodies that pass through: [`RequestBody`] on its way to the upstream, [`Body`] on its way to the
 //! client. Neither is buffered; both watch that the other side does not let them wait too long.
 
-use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,7 +15,8 @@ use super::tail::Tail;
 use crate::deadlines::Wait;
 use crate::fault::Fault;
 use crate::state::Client;
-use crate::upstream::link::Link;
+use crate::upstream::Link;
+use crate::upstream::h1::Error;
 
 /// A body that broke. What it means is a [`Fault`]; the text is for whoever reads hyper's errors.
 #[derive(Debug)]
@@ -30,6 +30,15 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+/// What it means when the upstream's connection fails.
+pub(super) fn fault(error: &Error<Broken>) -> Fault {
+    match error {
+        Error::Upload(broken) => broken.0,
+        Error::Length => Fault::BadBody,
+        Error::Silent | Error::BrokenOff | Error::Malformed(_) => Fault::BadAnswer,
+    }
+}
+
 /// A request's body on its way to the upstream: without trailers, which could smuggle in fields that the head
 /// was cleaned of.
 pub(crate) struct RequestBody(Option<Upload>);
@@ -37,25 +46,22 @@ pub(crate) struct RequestBody(Option<Upload>);
 struct Upload {
     body: Incoming,
     client: Rc<Client>,
-    /// Why it broke, for who sees only that the upstream's connection failed.
-    fault: Rc<Cell<Option<Fault>>>,
     done: bool,
 }
 
 impl RequestBody {
     pub(crate) const EMPTY: Self = Self(None);
 
-    /// Passes `body` on, and says in `fault` why if it can't.
-    pub(crate) fn new(body: Option<Incoming>, client: &Rc<Client>, fault: &Rc<Cell<Option<Fault>>>) -> Self {
+    /// Passes `body` on.
+    pub(crate) fn new(body: Option<Incoming>, client: &Rc<Client>) -> Self {
         let Some(body) = body.filter(|body| !body.is_end_stream()) else { return Self::EMPTY };
-        Self(Some(Upload { body, client: Rc::clone(client), fault: Rc::clone(fault), done: false }))
+        Self(Some(Upload { body, client: Rc::clone(client), done: false }))
     }
 }
 
 impl Upload {
     fn fail(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.client.deadlines.disarm(Wait::Body);
-        self.fault.set(Some(fault));
         Poll::Ready(Some(Err(Broken(fault))))
     }
 
@@ -129,7 +135,11 @@ pub(crate) struct Body {
 
 enum Source {
     Own(Option<Bytes>),
-    Upstream { body: Incoming, link: Option<Box<Link>>, client: Rc<Client> },
+    /// The connection that brings it; gone when there is nothing more to come.
+    Upstream {
+        link: Option<Box<Link>>,
+        client: Rc<Client>,
+    },
 }
 
 impl Body {
@@ -138,11 +148,12 @@ impl Body {
         Self { source: Source::Own((!bytes.is_empty()).then_some(bytes)), tail: None, broken: None }
     }
 
-    /// The upstream's. `link` is the connection that brings it; nothing else polls it.
-    pub(crate) fn upstream(body: Incoming, link: Box<Link>, client: &Rc<Client>) -> Self {
-        let source = Source::Upstream { body, link: Some(link), client: Rc::clone(client) };
+    /// The upstream's.
+    pub(crate) fn upstream(link: Box<Link>, client: &Rc<Client>) -> Self {
+        let complete = link.is_end_stream();
+        let source = Source::Upstream { link: Some(link), client: Rc::clone(client) };
         let mut passing = Self { source, tail: None, broken: None };
-        if passing.is_end_stream() {
+        if complete {
             passing.complete();
         }
         passing
@@ -167,23 +178,19 @@ impl Body {
     }
 
     fn poll_upstream(
-        body: &mut Incoming,
         link: &mut Option<Box<Link>>,
         client: &Client,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(link) = link else { return Poll::Ready(None) };
-        for first in [true, false] {
-            match link.poll_body(body) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    client.deadlines.disarm(Wait::Upstream);
-                    return Poll::Ready(Some(Ok(clean(frame))));
-                }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(Broken(Fault::BadAnswer)))),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending if first => link.poll(cx),
-                Poll::Pending => {}
+        match link.poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                client.deadlines.disarm(Wait::Upstream);
+                return Poll::Ready(Some(Ok(clean(frame))));
             }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Broken(fault(&error))))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {}
         }
         if client.deadlines.expired(Wait::Upstream) {
             client.deadlines.disarm(Wait::Upstream);
@@ -218,7 +225,7 @@ impl http_body::Body for Body {
         }
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Upstream { body, link, client } => Self::poll_upstream(body, link, client, cx),
+            Source::Upstream { link, client } => Self::poll_upstream(link, client, cx),
         };
         match polled {
             Poll::Ready(None) => this.complete(),
@@ -245,7 +252,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
-            Source::Upstream { body, .. } => body.is_end_stream(),
+            Source::Upstream { link, .. } => link.as_ref().is_none_or(|link| link.is_end_stream()),
         }
     }
 
@@ -254,7 +261,9 @@ impl http_body::Body for Body {
             Source::Own(bytes) => SizeHint::with_exact(
                 bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             ),
-            Source::Upstream { body, .. } => body.size_hint(),
+            Source::Upstream { link, .. } => {
+                link.as_ref().map_or_else(|| SizeHint::with_exact(0), |link| link.size_hint())
+            }
         }
     }
 }

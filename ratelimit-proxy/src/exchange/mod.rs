@@ -10,7 +10,6 @@ use std::rc::Rc;
 
 use http::request::Parts;
 use http::{HeaderValue, Response, Version, header};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use ratelimit_core::algorithm::Outcome;
 use ratelimit_core::store::{Origin, Verdict};
@@ -97,16 +96,15 @@ async fn attempt(
     };
     tail.hold(permits);
     outbound.apply(&mut head, client);
-    let Answer { response, link } = forward::forward(client, head, body.take()).await?;
-    let (mut head, download) = response.into_parts();
+    let Answer { mut head, link } = forward::forward(client, head, body.take()).await?;
     head.version = Version::HTTP_11;
-    hop::strip_response(&mut head.headers, download.size_hint().exact());
+    hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
         let known = &mut client.policy.borrow_mut();
         shared.answers.tell(&decision, known, shared.utc(), &mut head.headers);
     }
-    Ok(Response::from_parts(head, Body::upstream(download, link, client)))
+    Ok(Response::from_parts(head, Body::upstream(link, client)))
 }
 
 /// Counts what clients do wrong; what upstreams and stores do is counted where it is noticed.

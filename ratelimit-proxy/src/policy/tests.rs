@@ -1,5 +1,4 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use proptest::prelude::*;
 use ratelimit_core::{Limit, Rate};
 
 use super::*;
@@ -160,65 +159,4 @@ fn what_is_off_is_listed_and_nothing_else() {
         (rule.mode(), rule.key().to_string(), rule.matches().to_string()),
         (RuleMode::Off, "header.x-k".to_owned(), "/x".to_owned())
     );
-}
-
-#[test]
-fn explanations_for_people_and_as_data() {
-    let login = LimitConfig {
-        matches: Match { methods: vec![Method::POST], ..about("/login") },
-        ..LimitConfig::by_client(limit("login").limit)
-    };
-    let policy = policy(&[plan(), login]);
-    let request = asked(Method::GET, "/login", "", &[]);
-    let explanation = policy.explain(&request.facts(), &mut KeyBuf::new());
-    assert_eq!(
-        explanation.to_string(),
-        "client 192.0.2.1\n\
-         plan   no match   path /login does not match /v1/{resource}/**\n\
-         login  no match   method GET is not POST\n"
-    );
-    let request = asked(Method::POST, "/v1/books/1", "", &[("x-api-key", "gold")]);
-    let explanation = policy.explain(&request.facts(), &mut KeyBuf::new());
-    let text = explanation.to_string();
-    assert!(text.contains("counts     key: header.x-api-key = \"gold\", path.resource = \"books\"; quota: 99/s (from override 1); cost: 1"), "{text}");
-    let json = serde_json::to_value(&explanation).unwrap();
-    assert_eq!(json["limits"][0]["effect"], "counts");
-    assert_eq!(json["limits"][0]["quota_from"], "override 1");
-    assert_eq!(json["limits"][0]["key"][1]["value"], "books");
-}
-
-/// Rule 9 of the house: choosing limits costs no memory.
-#[test]
-fn nothing_allocates_on_a_hit() {
-    let policy = policy(&[plan(), LimitConfig::by_client(limit("all").limit)]);
-    let asked = asked(Method::GET, "/v1/books/1", "q=1", &[("x-api-key", "gold"), ("x-cost", "3")]);
-    let mut keys = KeyBuf::new();
-    let select = || {
-        drop(policy.select(&asked.facts(), &mut keys).map(|selection| assert_eq!(selection.hits.len(), 2)))
-    };
-    assert_eq!(allocation_counter::measure(select).count_total, 0);
-}
-
-proptest! {
-    /// Faults row 120: different tuples of values, missing ones included, never have the same key.
-    #[test]
-    fn different_tuples_are_different_keys(
-        one in prop::collection::vec(prop::option::of("[a|{}:_%é]{0,4}"), 3),
-        other in prop::collection::vec(prop::option::of("[a|{}:_%é]{0,4}"), 3),
-    ) {
-        let names = ["a", "b", "c"];
-        let mut rule = LimitConfig { key: key(&["header.a", "header.b"]), ..limit("a") };
-        rule.key.push(KeyPart::First(vec!["query.none".parse().unwrap(), "header.c".parse().unwrap()]));
-        let rule = Rule::new(&rule, 64);
-        let bytes = |values: &[Option<String>]| {
-            let mut asked = asked(Method::GET, "/", "", &[]);
-            for (name, value) in names.iter().zip(values) {
-                if let Some(value) = value {
-                    asked.headers.insert(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-                }
-            }
-            encoded(&rule, &asked)
-        };
-        prop_assert_eq!(bytes(&one) == bytes(&other), one == other);
-    }
 }

@@ -1,6 +1,6 @@
 //! Where requests go: [`Target`], and the connections that lead there.
 
-pub(crate) mod link;
+pub(crate) mod h1;
 pub(crate) mod pool;
 
 use std::fmt;
@@ -11,6 +11,12 @@ use std::str::FromStr;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
 use tokio::net::TcpStream;
+
+use crate::exchange::RequestBody;
+
+/// A connection to the upstream, driven by the request that uses it: a task of its own would cost each request two
+/// hops between tasks. While it is idle nobody polls it.
+pub(crate) type Link = h1::Connection<TcpStream, RequestBody>;
 
 /// The server that requests are forwarded to.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::link::Link;
+use super::Link;
 
 /// Idle connections kept at most, each thread.
 const CAPACITY: usize = 256;
@@ -39,6 +39,7 @@ impl Pool {
     pub(crate) fn put_back(&self, mut link: Box<Link>, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if link.can_be_kept() && idle.len() < CAPACITY {
+            link.rest();
             link.reused = true;
             link.idle_since = now;
             idle.push(link);

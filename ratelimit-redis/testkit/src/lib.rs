@@ -3,11 +3,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests wait for real processes by real clocks")]
 
+mod certificates;
 mod cluster;
 mod relay;
 mod sentinel;
 mod server;
 
+pub use certificates::Certificates;
 pub use cluster::Cluster;
 pub use relay::Relay;
 pub use sentinel::Sentinels;

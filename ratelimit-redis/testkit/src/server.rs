@@ -47,6 +47,7 @@ pub struct Server {
     child: Option<Child>,
     program: Program,
     port: u16,
+    tls_port: Option<u16>,
     arguments: Vec<String>,
     /// Password that the kit itself needs, when the arguments set one.
     password: Option<String>,
@@ -73,12 +74,48 @@ impl Server {
         for _ in 0..10 {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let (program, arguments, password) = (program.clone(), arguments.clone(), password.clone());
-            let mut server = Self { child: None, program, port: free_port(), arguments, password, directory };
+            let mut server = Self {
+                child: None,
+                program,
+                port: free_port(),
+                tls_port: None,
+                arguments,
+                password,
+                directory,
+            };
             if server.try_run() {
                 return server;
             }
         }
         panic!("{program:?} does not start");
+    }
+
+    /// Redis that also listens with TLS, and asks clients for a certificate.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_tls(certificates: &crate::Certificates) -> Self {
+        let port = free_port();
+        let path = |path: std::path::PathBuf| path.display().to_string();
+        let (authority, certificate) = (path(certificates.authority()), path(certificates.certificate()));
+        let key = path(certificates.key());
+        let files =
+            ["--tls-ca-cert-file", &authority, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+        let port_text = port.to_string();
+        let mut server =
+            Self::start_with(Program::Redis, &[&["--tls-port", &port_text][..], &files].concat());
+        server.tls_port = Some(port);
+        server
+    }
+
+    /// `rediss://127.0.0.1:port`.
+    ///
+    /// # Panics
+    /// When it has no TLS.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls_port.expect("started with TLS"))
     }
 
     /// A Sentinel with those lines of configuration.
@@ -97,6 +134,7 @@ impl Server {
                 child: None,
                 program: Program::Redis,
                 port: free_port(),
+                tls_port: None,
                 arguments,
                 password: None,
                 directory,

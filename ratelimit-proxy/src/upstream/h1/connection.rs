@@ -1,0 +1,321 @@
+//! [`Connection`]: sends a request and reads its response, whenever the request's future is polled.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap};
+use http::{Method, request, response};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::time::Instant;
+
+use super::Error;
+use super::body::Decoder;
+use super::encode::{self, Framing};
+use super::head::{self, Parsed};
+use super::outbox::Outbox;
+
+/// Bytes that the heads of one response may have, informational ones included.
+const MAX_HEADS: usize = 64 * 1024;
+
+/// Room for one read: enough for most responses whole, and more for those that fill it.
+const READ: usize = 8 * 1024;
+const MAX_READ: usize = 64 * 1024;
+
+/// A connection to a server.
+pub(crate) struct Connection<S, B> {
+    io: S,
+    /// What came and has not been looked at.
+    inbox: BytesMut,
+    /// Room for the next read.
+    room: usize,
+    /// What is to be sent.
+    outbox: Outbox,
+    /// Where that comes from, until all of it came.
+    upload: Option<Upload<B>>,
+    /// Whether the head of the response is still to come.
+    awaits_head: bool,
+    /// Whether the request was HEAD.
+    bodiless: bool,
+    /// Bytes of this response's heads that have been taken from the inbox.
+    heads: usize,
+    /// Bytes of the inbox that have been found to be less than a head.
+    searched: usize,
+    /// What is to come of the response's body.
+    decoder: Decoder,
+    /// Whether nothing has been said or done that keeps it from being used again.
+    keep: bool,
+    /// Whether it has served a request before.
+    pub(crate) reused: bool,
+    /// Since when nobody has used it.
+    pub(crate) idle_since: Instant,
+}
+
+struct Upload<B> {
+    body: B,
+    framing: Framing,
+}
+
+impl<S, B> Connection<S, B>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// On a fresh connection.
+    pub(crate) fn new(io: S, now: Instant) -> Self {
+        Self {
+            io,
+            inbox: BytesMut::new(),
+            room: READ,
+            outbox: Outbox::default(),
+            upload: None,
+            awaits_head: false,
+            bodiless: false,
+            heads: 0,
+            searched: 0,
+            decoder: Decoder::Done,
+            keep: true,
+            reused: false,
+            idle_since: now,
+        }
+    }
+
+    /// Takes a request; [`Connection::poll_head`] sends it. The one before must be complete.
+    pub(crate) fn send(&mut self, head: &request::Parts, body: B) {
+        let framing = framing(head, &body);
+        encode::head(self.outbox.text(), head, framing);
+        self.upload = (!body.is_end_stream()).then_some(Upload { body, framing });
+        self.awaits_head = true;
+        self.bodiless = head.method == Method::HEAD;
+        self.heads = 0;
+        self.searched = 0;
+    }
+
+    /// Sends what can be sent, and waits for the head of the response. `headers` is emptied and becomes its
+    /// fields.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        headers: &mut HeaderMap,
+    ) -> Poll<Result<response::Parts, Error<B::Error>>> {
+        self.poll_send(cx)?;
+        loop {
+            if let Some(head) = self.take_head(headers)? {
+                return Poll::Ready(Ok(head));
+            }
+            let silent = self.inbox.is_empty() && self.heads == 0;
+            match ready!(self.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) => return Poll::Ready(Err(if silent { Error::Silent } else { Error::BrokenOff })),
+                Err(error) => {
+                    let gone = matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionReset
+                            | io::ErrorKind::ConnectionAborted
+                            | io::ErrorKind::BrokenPipe
+                    );
+                    return Poll::Ready(Err(if silent && gone { Error::Silent } else { Error::BrokenOff }));
+                }
+            }
+        }
+    }
+
+    fn take_head(&mut self, headers: &mut HeaderMap) -> Result<Option<response::Parts>, Error<B::Error>> {
+        // Parsed anew only where there may be an end: bytes that trickle in would cost their square otherwise.
+        while self.searched == 0 || head::may_end(&self.inbox, self.searched) {
+            let before = self.inbox.len();
+            if before == 0 {
+                break;
+            }
+            match head::take(&mut self.inbox, self.bodiless, headers)? {
+                Parsed::Partial => {
+                    self.searched = before;
+                    break;
+                }
+                Parsed::Informational(length) => {
+                    self.heads += length;
+                    self.searched = 0;
+                }
+                Parsed::Final(head) => {
+                    self.heads += before - self.inbox.len();
+                    if self.heads > MAX_HEADS {
+                        break;
+                    }
+                    self.awaits_head = false;
+                    self.keep &= head.keep;
+                    self.decoder = head.decoder;
+                    return Ok(Some(head.parts));
+                }
+            }
+        }
+        self.searched = self.inbox.len();
+        if self.heads + self.inbox.len() > MAX_HEADS {
+            return Err(Error::Malformed("the head is too large"));
+        }
+        Ok(None)
+    }
+
+    /// The next piece of the response's body, or its trailers, which are the last. The request goes on being sent
+    /// meanwhile.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error<B::Error>>>> {
+        self.poll_send(cx)?;
+        loop {
+            if let Some(frame) = self.decoder.take(&mut self.inbox).map_err(Error::from)? {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if self.decoder.is_done() {
+                return Poll::Ready(None);
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) if self.decoder.end() => return Poll::Ready(None),
+                Ok(0) | Err(_) => return Poll::Ready(Some(Err(Error::BrokenOff))),
+            }
+        }
+    }
+
+    /// Whether all of the response's body has been taken.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// What is known of the length of what is left of it.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.decoder.size_hint()
+    }
+
+    /// Whether some of the request's body is still to come.
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.upload.is_some()
+    }
+
+    /// Whether another request can be sent, as far as is known without asking the socket.
+    pub(crate) fn can_be_kept(&self) -> bool {
+        self.keep
+            && !self.awaits_head
+            && self.decoder.is_done()
+            && self.inbox.is_empty()
+            && self.upload.is_none()
+            && self.outbox.is_empty()
+    }
+
+    /// The same, having asked: whatever comes before a request is sent, be it bytes, the end or an error, means
+    /// that none should be.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.can_be_kept() && self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Gives back the room that a large response took.
+    pub(crate) fn rest(&mut self) {
+        if self.room > READ {
+            self.room = READ;
+            self.inbox = BytesMut::new();
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // What is left of the last read's room serves as long as it is likely to be enough.
+        if self.inbox.capacity() - self.inbox.len() < self.room / 2 {
+            self.inbox.reserve(self.room);
+        }
+        let space = self.inbox.capacity() - self.inbox.len();
+        let read = ready!(pin!(self.io.read_buf(&mut self.inbox)).poll(cx))?;
+        if read == space {
+            self.room = (self.room * 2).min(MAX_READ);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Sends what there is. When nobody takes it any more, that is no error yet: there may be a response that
+    /// says why.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error<B::Error>> {
+        let mut waits = false;
+        loop {
+            while !waits && self.outbox.has_room() {
+                let Some(upload) = &mut self.upload else { break };
+                match upload.poll(&mut self.outbox, cx) {
+                    Poll::Ready(Ok(true)) => self.upload = None,
+                    Poll::Ready(Ok(false)) => {}
+                    Poll::Ready(Err(error)) => {
+                        self.keep = false;
+                        return Err(error);
+                    }
+                    Poll::Pending => waits = true,
+                }
+            }
+            if self.outbox.is_empty() {
+                return Ok(());
+            }
+            match self.outbox.poll_send(&mut self.io, cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    self.keep = false;
+                    self.upload = None;
+                    self.outbox.clear();
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// How the end of a body is to be told. That a body is empty is said only where the client said it.
+fn framing(head: &request::Parts, body: &impl Body) -> Framing {
+    match body.size_hint().exact() {
+        Some(0) if !head.headers.contains_key(header::CONTENT_LENGTH) => Framing::None,
+        Some(length) => Framing::Length(length),
+        None if body.is_end_stream() => Framing::None,
+        None => Framing::Chunked,
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
+    /// Moves the next piece into the outbox; `true`: it was the last.
+    fn poll(&mut self, outbox: &mut Outbox, cx: &mut Context<'_>) -> Poll<Result<bool, Error<B::Error>>> {
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            // Whatever is not data is not sent.
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    self.count(data.len())?;
+                    outbox.push(data, self.framing == Framing::Chunked);
+                    if self.body.is_end_stream() { self.end(outbox) } else { Poll::Ready(Ok(false)) }
+                }
+                Err(_other) => Poll::Ready(Ok(false)),
+            },
+            Some(Err(error)) => Poll::Ready(Err(Error::Upload(error))),
+            None => self.end(outbox),
+        }
+    }
+
+    /// A request must not be another one than its head says.
+    fn count(&mut self, length: usize) -> Result<(), Error<B::Error>> {
+        match &mut self.framing {
+            Framing::Length(left) => {
+                let length = u64::try_from(length).unwrap_or(u64::MAX);
+                *left = left.checked_sub(length).ok_or(Error::Length)?;
+                Ok(())
+            }
+            Framing::Chunked => Ok(()),
+            Framing::None if length == 0 => Ok(()),
+            Framing::None => Err(Error::Length),
+        }
+    }
+
+    fn end(&self, outbox: &mut Outbox) -> Poll<Result<bool, Error<B::Error>>> {
+        match self.framing {
+            Framing::Length(1..) => return Poll::Ready(Err(Error::Length)),
+            Framing::Chunked => outbox.push_last_chunk(),
+            Framing::Length(0) | Framing::None => {}
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,73 @@
+//! Where the connection stands, and how one is made.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use redis::Value;
+use smallvec::smallvec;
+use tokio::time::Sleep;
+
+use crate::connection::{Line, ScriptCall};
+use crate::dispatch::Settings;
+use crate::error::Trouble;
+use crate::script::Script;
+use crate::topology::CONNECT;
+
+/// Where the connection stands.
+pub(crate) enum Link {
+    Up(Line),
+    Connecting(BoxFuture<'static, Result<Line, Trouble>>),
+    Pausing(Pin<Box<Sleep>>),
+}
+
+/// Connects, and asks something that has to be written, within the deadline: a server that answers but can't
+/// be written to is of no use.
+pub(crate) fn connect(
+    settings: &Settings,
+    census: &Arc<Script>,
+) -> BoxFuture<'static, Result<Line, Trouble>> {
+    let (topology, census, deadline) = (settings.topology.clone(), Arc::clone(census), settings.deadline);
+    let call = census_call(settings);
+    Box::pin(async move {
+        let opened = tokio::time::timeout(CONNECT, topology.open(deadline)).await;
+        let mut line = opened.map_err(|_| Trouble::timeout())?.map_err(Trouble::of)?;
+        let reply = line.run(&census, &call, deadline).await?;
+        replicas_of(&reply).map(|_| line).ok_or_else(Trouble::garbled)
+    })
+}
+
+pub(crate) fn census_call(settings: &Settings) -> ScriptCall {
+    let keys = settings.names.single("members");
+    let arguments = smallvec![settings.replica.to_vec(), b"5000".to_vec()];
+    ScriptCall { key_length: keys.len(), keys, arguments }
+}
+
+pub(crate) fn replicas_of(reply: &Value) -> Option<u32> {
+    match reply {
+        Value::Array(numbers) => match numbers.first()? {
+            Value::Int(number) => u32::try_from(*number).ok(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Ready when the attempt to connect is over, or, with `None`, when it is time for the next one.
+pub(crate) async fn next_step(link: &mut Link) -> Option<Result<Line, Trouble>> {
+    match link {
+        Link::Connecting(attempt) => Some(attempt.await),
+        Link::Pausing(pause) => {
+            pause.as_mut().await;
+            None
+        }
+        Link::Up(_) => std::future::pending().await,
+    }
+}
+
+pub(crate) async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
