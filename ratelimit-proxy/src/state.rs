@@ -17,8 +17,10 @@ use slab::Slab;
 use crate::answer::{Answers, KnownPolicy};
 use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
+use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
 use crate::policy::Policy;
+use crate::server::descriptors::Shortage;
 use crate::server::linger::Leftover;
 use crate::store::AnyStore;
 use crate::telemetry::log::RequestLog;
@@ -70,10 +72,14 @@ pub struct Shared {
     pub answers: Answers,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
+    /// Who verifies tokens; `None` if nobody does.
+    pub tokens: Option<TokenVerifier>,
     /// What is written about requests.
     pub log: RequestLog,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
+    /// Whether there are file descriptors for more connections.
+    pub(crate) shortage: Shortage,
     /// Whether there is memory for more requests.
     pub memory: Memory,
     /// The wall clock, for fields that name a point in time.
@@ -81,7 +87,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with counters in that store.
+    /// What a configuration comes to, with counters in that store. Who verifies tokens has a thread and is started
+    /// apart.
     #[must_use]
     pub fn new(config: &Config, store: AnyStore) -> Self {
         let policy = Policy::of(config);
@@ -93,8 +100,10 @@ impl Shared {
             upstream: config.upstream.clone(),
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
+            tokens: None,
             log: RequestLog::new(config.log),
             max_connections: config.server.max_connections,
+            shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
             clock: SystemClock::default(),
         }
@@ -217,13 +226,13 @@ pub(crate) struct Client {
     place: Place,
 }
 
-/// What is told to the upstream about where a request came from.
+/// What is told to the upstream about where a request came from, ready to be sent: made for one host, and the same
+/// for nearly all requests of a connection.
 #[derive(Default)]
 pub(crate) struct Forwarding {
-    pub(crate) peer: Option<HeaderValue>,
-    /// The host the other values were made for.
     pub(crate) host: Option<HeaderValue>,
-    pub(crate) forwarded: Option<HeaderValue>,
+    /// Whole lines.
+    pub(crate) lines: Vec<u8>,
 }
 
 /// Where a connection is between two requests.

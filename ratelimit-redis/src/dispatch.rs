@@ -137,7 +137,8 @@ impl Dispatcher {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut received = Vec::with_capacity(REQUESTS);
         let mut open = true;
-        while open || !(self.waiting.is_empty() && self.batches == 0) {
+        // What is left when the last handle goes is sent if there is a connection, and not waited for otherwise.
+        while open || (matches!(self.link, Link::Up(_)) && !(self.waiting.is_empty() && self.batches == 0)) {
             self.send();
             self.flushed();
             let room = REQUESTS.saturating_sub(self.waiting.len());
@@ -165,6 +166,7 @@ impl Dispatcher {
                 }
                 () = &mut self.next_census => self.take_census(),
                 _ = tick.tick() => {
+                    self.waiting.extend(self.shared.kept_releases());
                     self.keep_permits();
                     self.return_to_store();
                     self.shared.denied.sweep(self.now());

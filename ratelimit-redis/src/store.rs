@@ -153,6 +153,17 @@ impl RedisStore {
         }
     }
 
+    /// Queues what nobody waits for. Where there is no room a charge is lost and counted; a permit's release is not.
+    fn queue_unwaited(&self, request: Request) {
+        match self.requests.try_send(request) {
+            Err(mpsc::error::TrySendError::Full(request)) if request.parts.iter().any(Part::is_permits) => {
+                self.shared.release_later(request);
+            }
+            Err(_) => self.shared.counters.lost_post(),
+            Ok(()) => {}
+        }
+    }
+
     async fn ask(&self, asked: &Asked) -> Answer {
         let (sender, receiver) = oneshot::channel();
         let request = Request { parts: asked.parts.clone(), answer: Some(sender), again: false };
@@ -235,9 +246,7 @@ impl Store for RedisStore {
             return;
         }
         let request = Request { parts: asked.parts, answer: None, again: false };
-        if self.requests.try_send(request).is_err() {
-            self.shared.counters.lost_post();
-        }
+        self.queue_unwaited(request);
     }
 }
 
@@ -324,9 +333,8 @@ impl Drop for Waiting<'_> {
         self.receiver.close();
         if let Ok(Ok(verdict)) = self.receiver.try_recv()
             && let Some(request) = crate::dispatch::release_of(&self.asked.parts, &verdict)
-            && self.store.requests.try_send(request).is_err()
         {
-            self.store.shared.counters.lost_post();
+            self.store.queue_unwaited(request);
         }
     }
 }

@@ -3,7 +3,6 @@
 
 mod limits;
 mod routes;
-mod spare;
 mod view;
 
 use std::io;
@@ -19,8 +18,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use self::routes::Routes;
-use self::spare::Spare;
 pub(crate) use self::view::View;
+use crate::server::descriptors::Spare;
 use crate::supervise;
 
 /// How long a client may take for the head of a request.
@@ -92,8 +91,12 @@ fn serve(
                             drop(slot);
                         });
                     }
-                    Err(_) if spare.release() => {}
-                    Err(_) => tokio::time::sleep(PAUSE).await,
+                    Err(_) => {
+                        routes.view().shared().shortage.begin();
+                        if !spare.release() {
+                            tokio::time::sleep(PAUSE).await;
+                        }
+                    }
                 },
                 Some(ended) = connections.join_next() => {
                     spare.refill();

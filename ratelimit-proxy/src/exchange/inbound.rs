@@ -124,18 +124,18 @@ impl Inbound<'_> {
 
 impl Outbound {
     /// Makes the head of a request that was let in fit for the upstream.
-    pub(super) fn apply(self, head: &mut Parts, client: &Client) {
+    pub(super) fn apply(self, head: &mut Parts, client: &Client) -> hop::Told {
         let shared = &client.worker.shared;
         if let Some(target) = self.target {
             head.uri = target;
         }
-        hop::strip_request(&mut head.headers, &shared.policy);
+        let found = hop::strip_request(&mut head.headers, &shared.policy);
         if let Some(host) = self.host {
             head.headers.insert(header::HOST, host);
         } else if !head.headers.contains_key(header::HOST) {
             head.headers.insert(header::HOST, shared.upstream.authority().clone());
         }
-        hop::add_forwarding(&mut head.headers, client, head.version, shared.policy.trusts(client.peer));
+        hop::tell(head, found, client, shared.policy.trusts(client.peer))
     }
 }
 

@@ -23,6 +23,7 @@ use self::tail::Tail;
 use crate::decide::{Admission, Ruling, decide};
 use crate::facts::Facts;
 use crate::fault::{Fault, Side};
+use crate::identity::token::LazyClaims;
 use crate::policy::Refusal;
 use crate::state::Client;
 use crate::telemetry::log;
@@ -69,6 +70,7 @@ async fn attempt(
     keys.clear();
     let (selected, outbound) = {
         let inbound = inbound::admit(&head, shared.policy.path_scoped())?;
+        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
         let facts = Facts {
             method: &head.method,
             host: &inbound.host,
@@ -76,6 +78,7 @@ async fn attempt(
             query: inbound.query,
             headers: &head.headers,
             client: shared.policy.client(client.peer, &head.headers),
+            claims: claims.as_ref(),
         };
         (shared.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
@@ -85,7 +88,7 @@ async fn attempt(
     };
     log::ruled(&ruling, shared, &head, client.peer, selected.as_ref().ok(), &keys);
     client.keys.set(keys);
-    let Admission { decision, permits } = match ruling {
+    let Admission { decision, holds } = match ruling {
         Ruling::Admit(admission) => admission,
         Ruling::Deny(decision) => {
             let known = &mut client.policy.borrow_mut();
@@ -94,9 +97,10 @@ async fn attempt(
         Ruling::Never(decision) => return Ok(shared.answers.never(&decision, &head, shared.utc())),
         Ruling::Undecided => return Err(Fault::Undecided),
     };
-    tail.hold(permits);
-    outbound.apply(&mut head, client);
-    let Answer { mut head, link } = forward::forward(client, head, body.take()).await?;
+    tail.hold(holds);
+    let told = outbound.apply(&mut head, client);
+    let Answer { mut head, link } = forward::forward(client, head, told, body.take()).await?;
+    tail.hear(&head.headers);
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);

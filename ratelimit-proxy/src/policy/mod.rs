@@ -12,19 +12,22 @@ mod overrides;
 mod pattern;
 mod rule;
 mod source;
+mod tiers;
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
+pub use self::cost::Ending;
 pub use self::explain::{Effect, Explained, ExplainedPart, Explanation};
 use self::matcher::Matcher;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};
-use crate::config::{ClientIp, Config, LimitConfig, Match};
+use crate::config::{ClientIp, Config, Late, LimitConfig, Match};
 use crate::facts::Facts;
 use crate::identity::Identity;
 
@@ -66,6 +69,10 @@ pub struct Hit<'p> {
     pub cost: u32,
     /// Whether a permit is held.
     pub holds: bool,
+    /// How the end of the request decides what it costs.
+    pub late: Option<&'p Arc<Late>>,
+    /// Whether any quota that is left admits it.
+    pub overdraft: bool,
 }
 
 /// A no without a store.
@@ -170,7 +177,15 @@ impl Policy {
             match rule.judge(facts, keys) {
                 Judgement::Applies { limit, key, cost, .. } => {
                     let holds = limit.spec().permits.is_some();
-                    selection.hits.push(Hit { rule: number, limit, key, cost, holds });
+                    selection.hits.push(Hit {
+                        rule: number,
+                        limit,
+                        key,
+                        cost,
+                        holds,
+                        late: rule.late.as_ref(),
+                        overdraft: rule.overdraft,
+                    });
                 }
                 Judgement::Off
                 | Judgement::Elsewhere(_)

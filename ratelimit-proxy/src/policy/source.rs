@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap, HeaderName};
 
 use crate::config::words::{PathPattern, Segment, Source};
 use crate::facts::Facts;
+use crate::identity::token::{basic_user, digest_user};
 use crate::path;
 
 /// Where a value stands.
@@ -25,6 +26,9 @@ pub(super) enum Reader {
     Method,
     Host,
     Path,
+    Jwt(Box<str>),
+    BasicUser,
+    DigestUser,
 }
 
 /// A value of a request.
@@ -50,6 +54,9 @@ impl Reader {
             Source::Method => Self::Method,
             Source::Host => Self::Host,
             Source::Path => Self::Path,
+            Source::Jwt(claim) => Self::Jwt(claim.as_str().into()),
+            Source::BasicUser => Self::BasicUser,
+            Source::DigestUser => Self::DigestUser,
         }
     }
 
@@ -72,6 +79,12 @@ impl Reader {
                 Cow::Borrowed(path) => Cow::Borrowed(path.as_bytes()),
                 Cow::Owned(path) => Cow::Owned(path.into_bytes()),
             },
+            Self::Jwt(claim) => match facts.claims?.verified().ok()?.text(claim)? {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            },
+            Self::BasicUser => Cow::Owned(basic_user(facts.headers)?),
+            Self::DigestUser => digest_user(facts.headers)?,
         };
         Some(Value::Text(text))
     }
@@ -81,6 +94,7 @@ impl Reader {
         match self {
             Self::Header(name) => Some(name),
             Self::Cookie(_) => Some(&header::COOKIE),
+            Self::Jwt(_) | Self::BasicUser | Self::DigestUser => Some(&header::AUTHORIZATION),
             _ => None,
         }
     }

@@ -36,6 +36,7 @@ impl Asked {
             query: self.query,
             headers: &self.headers,
             client: self.client,
+            claims: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Takes connections in: as many as there may be, and without spinning when the machine has no more to give.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +29,14 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>, slots:
                 slot
             }
         };
-        match listener.accept().await {
+        match take(&worker, &listener).await {
             Ok((socket, peer)) => {
                 pause = PAUSE.0;
                 spawn(&worker, socket, peer, slot);
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
+                worker.shared.shortage.begin();
                 worker.metrics.pressure(Pressure::Starved);
                 if pause == PAUSE.0 {
                     tracing::warn!(%error, "connections can't be taken in and have to wait");
@@ -46,6 +48,14 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>, slots:
     }
 }
 
+/// Takes in the next one, unless file descriptors are short.
+async fn take(worker: &Worker, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    if worker.shared.shortage.lasts() {
+        return Err(io::Error::other("too few file descriptors are left"));
+    }
+    listener.accept().await
+}
+
 /// Takes in what is in the queue already, so that closing the listener resets nobody.
 pub(super) async fn accept_rest(worker: &Rc<Worker>, listener: &TcpListener, slots: &Arc<Semaphore>) {
     while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
@@ -55,12 +65,7 @@ pub(super) async fn accept_rest(worker: &Rc<Worker>, listener: &TcpListener, slo
     }
 }
 
-fn spawn(
-    worker: &Rc<Worker>,
-    socket: TcpStream,
-    peer: std::net::SocketAddr,
-    slot: tokio::sync::OwnedSemaphorePermit,
-) {
+fn spawn(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr, slot: tokio::sync::OwnedSemaphorePermit) {
     // A socket that can't be set up is one that is closed already.
     if socket.set_nodelay(true).is_err() {
         return;

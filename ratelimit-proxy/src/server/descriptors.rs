@@ -3,6 +3,10 @@
 //! A proxy that has none left can neither take a connection nor reach the upstream for those it has, nor answer
 //! whoever wants to know why. So as many as the system allows are asked for, and no more clients are let in than
 //! can have a connection to the upstream each, with a rest for operators and for what the process itself opens.
+//! Should there be none all the same, operators have some put by ([`Spare`]), and clients leave them to them.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -45,6 +49,63 @@ fn raise() -> Option<usize> {
     let raised = Rlimit { current: maximum, maximum };
     let limit = if setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
     limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Whether descriptors have run out, for all threads to see.
+#[derive(Debug, Default)]
+pub(crate) struct Shortage(AtomicBool);
+
+impl Shortage {
+    /// They have.
+    pub(crate) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a client may not have one: there are none, or only those that operators had put by.
+    pub(crate) fn lasts(&self) -> bool {
+        if !self.0.load(Ordering::Relaxed) {
+            return false;
+        }
+        let lasts = Spare::of(2 * Spare::COUNT).0.len() < 2 * Spare::COUNT;
+        self.0.store(lasts, Ordering::Relaxed);
+        lasts
+    }
+}
+
+/// Descriptors put by for the moment when there are no others, so that operators can see that moment.
+#[derive(Debug)]
+pub(crate) struct Spare(Vec<File>);
+
+impl Spare {
+    /// One for a connection and one to read what the kernel says about this process.
+    const COUNT: usize = 2;
+
+    /// Puts some by.
+    pub(crate) fn new() -> Self {
+        Self::of(Self::COUNT)
+    }
+
+    /// So many, as far as they can be had.
+    fn of(count: usize) -> Self {
+        Self((0..count).map_while(|_| File::open("/dev/null").ok()).collect())
+    }
+
+    /// Gives them up, to be used at once. False if there were none.
+    pub(crate) fn release(&mut self) -> bool {
+        let held = !self.is_spent();
+        self.0.clear();
+        held
+    }
+
+    /// Whether they were given up and could not be had again yet.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Puts by those that are missing, as far as they can be had.
+    pub(crate) fn refill(&mut self) {
+        self.0.extend(Self::of(Self::COUNT.saturating_sub(self.0.len())).0);
+    }
 }
 
 #[cfg(test)]

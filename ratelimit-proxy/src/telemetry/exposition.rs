@@ -214,7 +214,7 @@ fn pressure(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauge
         ),
         (
             "proxy_accept_errors",
-            "Failed attempts to take in a connection, for want of file descriptors or memory of the kernel",
+            "Times that connections had to wait for want of file descriptors or memory of the kernel",
             Pressure::Starved,
         ),
         ("proxy_requests_shed", "Requests refused because the process is short of memory", Pressure::Shed),
