@@ -211,7 +211,7 @@ impl Audit {
         for (replica, from, to) in polls {
             match spans.last_mut() {
                 // Its share lives on for two seconds without use.
-                Some((last, _, end)) if *last == replica && from - *end < 2.5 => *end = to,
+                Some((last, _, end)) if *last == replica && from - *end < 2.1 => *end = to,
                 _ => spans.push((replica, from, to)),
             }
         }
@@ -349,7 +349,7 @@ async fn whatever_happens_to_the_store_every_interval_of_every_key_is_within_its
     for nemesis in nemeses {
         // The burst is used up by now, or after the last fault.
         let from = audit.now();
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_millis(2200)).await;
         quiet.push((from, audit.now()));
         let from = audit.now();
         nemesis.strike(&mut redis, &audit.relays, &mut random).await;
