@@ -68,7 +68,8 @@ async fn each_source_has_its_buckets() {
         &[
             ("GET /?user=a", 200),
             ("GET /x?page=1&user=a", 429),
-            ("GET /?us%65r=%61&user=b", 429),
+            ("GET /?us%65r=%61&user=a", 429),
+            ("GET /?us%65r=%61&user=b", 400),
             ("GET /?user=a+b", 200),
             ("GET /?user=a%20b", 429),
             ("GET /?user=a%2Bb", 200),
@@ -85,6 +86,8 @@ async fn each_source_has_its_buckets() {
             ("GET /\ncookie: a=b; sid=1", 200),
             ("GET /\ncookie: sid=\"1\"; c=d", 429),
             ("GET /\ncookie: a=b\ncookie: sid=1", 429),
+            ("GET /\ncookie: sid=3; sid=1", 400),
+            ("GET /\ncookie: sid=3\ncookie: sid=1", 400),
             ("GET /\ncookie: sid=2", 200),
             ("GET /\ncookie: xsid=1; SID=1", 200),
             ("GET /", 429),
@@ -546,6 +549,45 @@ limits:
     assert!(both.text().contains(r#""violated-policies":["small","large"]"#), "{}", both.text());
     let one = ask(proxy.address, "GET /\nk: d").await;
     assert!(one.text().contains(r#""violated-policies":["large"]"#), "{}", one.text());
+}
+
+/// Upstreams differ in which of several values they read, so any choice would let a client be counted by one and
+/// served by another: with a new second line each time, it would never be limited.
+#[tokio::test]
+async fn a_key_given_twice_chooses_no_bucket() {
+    let (origin, proxy) =
+        up("limits: [{name: one, key: {first: [header.x-api-key, client.ip]}, rate: 2/day}]").await;
+    expect(
+        proxy.address,
+        &[
+            ("GET /\nx-api-key: a", 200),
+            ("GET /\nx-api-key: a\nx-api-key: a", 200),
+            ("GET /\nx-api-key: a", 429),
+            ("GET /\nx-api-key: a\nx-api-key: 1", 400),
+            ("GET /\nx-api-key: 2\nx-api-key: a", 400),
+            ("GET /\nx-api-key: a\nx-api-key:", 400),
+            ("GET /\nx-other: 1\nx-other: 2", 200),
+        ],
+    )
+    .await;
+    assert_eq!(origin.seen().len(), 3);
+    let twice = ask(proxy.address, "GET /\nx-api-key: a\nx-api-key: b").await;
+    assert!(twice.text().contains("a limit counts by is there more than once"), "{}", twice.text());
+}
+
+#[tokio::test]
+async fn all_limits_that_deny_without_a_store_are_named() {
+    let (_origin, proxy) = up("
+limits:
+  - {name: stolen, key: header.k, rate: 1/day, overrides: [{key: bad, deny: true}]}
+  - {name: counted, rate: 1/day}
+  - {name: lacking, key: header.x-user, rate: 1/h, missing: deny}
+")
+    .await;
+    let denied = ask(proxy.address, "GET /\nk: bad").await;
+    assert_eq!((denied.status, denied.field("retry-after")), (429, Some("86400")), "the largest of them");
+    assert!(denied.text().contains(r#""violated-policies":["stolen","lacking"]"#), "{}", denied.text());
+    expect(proxy.address, &[("GET /\nk: good\nx-user: u", 200)]).await;
 }
 
 /// A limit that denies without asking a store leaves the others uncharged, before and behind it.

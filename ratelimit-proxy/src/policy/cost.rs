@@ -1,6 +1,6 @@
 //! [`CostReader`]: what a request costs before it is known how it ends.
 
-use super::source::{Reader, Value, is_named, parameters};
+use super::source::{Ambiguous, Reader, Value};
 use crate::config::Cost;
 use crate::facts::Facts;
 
@@ -31,16 +31,10 @@ impl CostReader {
             Self::Fixed(units) => return Ok(*units),
             Self::Value { reader, default } => (reader, *default),
         };
-        if let Reader::Query(name) = reader
-            && parameters(facts.query).filter(|(raw, _)| is_named(raw, name)).nth(1).is_some()
-        {
-            return Err(BadCost);
-        }
         match reader.read(facts) {
-            None => Ok(default),
-            // Several lines of a field are a list by now, which is no number.
-            Some(Value::Text(text)) => number(&text),
-            Some(Value::Address(_)) => Err(BadCost),
+            Ok(None) => Ok(default),
+            Ok(Some(Value::Text(text))) => number(&text),
+            Ok(Some(Value::Address(_))) | Err(Ambiguous) => Err(BadCost),
         }
     }
 

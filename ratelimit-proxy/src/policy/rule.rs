@@ -55,6 +55,8 @@ pub(super) enum Judgement<'p> {
     /// The override of that number denies the key.
     Denied(usize),
     BadCost,
+    /// That part of the key is there with several values.
+    Ambiguous(usize),
     Applies {
         limit: &'p Limit,
         /// Number of the override whose quota is in force.
@@ -109,7 +111,10 @@ impl Rule {
         if let Some(condition) = self.matcher.fails(facts) {
             return Judgement::Elsewhere(condition);
         }
-        let values = self.key.read(facts);
+        let values = match self.key.read(facts) {
+            Ok(values) => values,
+            Err(part) => return Judgement::Ambiguous(part),
+        };
         // A key that is denied, or may do anything, is so with parts missing too.
         let (limit, overridden) = match self.quota(&values) {
             Some((number, Quota::Deny)) => return Judgement::Denied(number),
