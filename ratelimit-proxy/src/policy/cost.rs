@@ -1,6 +1,6 @@
 //! [`CostReader`]: what a request costs before it is known how it ends.
 
-use super::source::{Ambiguous, Reader, Value};
+use super::source::{Ambiguous, Reader, Value, is_named, parameters};
 use crate::config::Cost;
 use crate::facts::Facts;
 
@@ -31,6 +31,17 @@ impl CostReader {
             Self::Fixed(units) => return Ok(*units),
             Self::Value { reader, default } => (reader, *default),
         };
+        // An upstream may add several up, so the same one twice is not one.
+        let several = match reader {
+            Reader::Query(name) => {
+                parameters(facts.query).filter(|(raw, _)| is_named(raw, name)).nth(1).is_some()
+            }
+            Reader::Header(name) => facts.headers.get_all(name).iter().nth(1).is_some(),
+            _ => false,
+        };
+        if several {
+            return Err(BadCost);
+        }
         match reader.read(facts) {
             Ok(None) => Ok(default),
             Ok(Some(Value::Text(text))) => number(&text),
