@@ -135,7 +135,7 @@ impl Outbound {
         } else if !head.headers.contains_key(header::HOST) {
             head.headers.insert(header::HOST, shared.upstream.authority().clone());
         }
-        hop::tell(head, found, client, shared.policy.trusts(client.peer))
+        hop::tell(head, found, client.peer, shared.policy.trusts(client.peer), shared.policy.told_by())
     }
 }
 

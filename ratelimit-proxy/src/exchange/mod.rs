@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, Version, header};
 use hyper::body::Incoming;
 use ratelimit_core::algorithm::Outcome;
 use ratelimit_core::store::{Origin, Verdict};
-use ratelimit_core::{Decision, Nanos};
+use ratelimit_core::{Decision, Limit, Nanos};
 
 pub(crate) use body::{Body, RequestBody};
 pub(crate) use inbound::admit;
@@ -111,8 +111,12 @@ async fn attempt(
     Ok(Response::from_parts(head, Body::upstream(link, client)))
 }
 
-/// Counts what clients do wrong; what upstreams and stores do is counted where it is noticed.
+/// Counts what clients do wrong, and tells of upstreams that fail; what stores do is noted where it is noticed.
 fn note(client: &Client, fault: Fault) {
+    if fault.side() == Side::Upstream {
+        let shared = &client.worker.shared;
+        shared.log.upstream_failed(shared.upstream.authority(), fault.detail());
+    }
     let kind = match fault {
         Fault::BadBody => ProtocolError::Body,
         Fault::SlowBody => ProtocolError::Timeout,
@@ -123,17 +127,21 @@ fn note(client: &Client, fault: Fault) {
     client.worker.metrics.protocol_error(kind);
 }
 
-/// A limit that said no without its store: as if the store had.
+/// Limits that said no without their store: as if the store had.
 fn refuse<'p>(refusal: &Refusal<'p>, client: &Client) -> Result<Ruling<'p>, Fault> {
-    match *refusal {
-        Refusal::Denied { rule, limit } => {
-            client.worker.metrics.decision(rule, DecisionOutcome::Denied);
-            // Nothing frees such a key in time; a client that asks again once a window loses little.
-            let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
-            let outcomes = [Outcome::refused(0, Some(wait)).with_reset_after(wait)].into_iter().collect();
+    match refusal {
+        Refusal::Denied(by) => {
+            let no = |(rule, limit): &(usize, &'p Limit)| {
+                client.worker.metrics.decision(*rule, DecisionOutcome::Denied);
+                // Nothing frees such a key in time; a client that asks again once a window loses little.
+                let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
+                Outcome::refused(0, Some(wait)).with_reset_after(wait)
+            };
+            let outcomes = by.iter().map(no).collect();
             let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
-            Ok(Ruling::Deny(Box::new(Decision::new([limit], verdict))))
+            Ok(Ruling::Deny(Box::new(Decision::new(by.iter().map(|(_, limit)| *limit), verdict))))
         }
+        Refusal::AmbiguousKey { .. } => Err(Fault::AmbiguousKey),
         Refusal::BadCost { .. } => Err(Fault::BadCost),
     }
 }

@@ -1,6 +1,6 @@
 //! What a request costs: [`CostReader`] before it is known how it ends, [`Late::charge`] after.
 
-use super::source::{Reader, Value, is_named, parameters};
+use super::source::{Ambiguous, Reader, Value, is_named, parameters};
 use http::HeaderMap;
 
 use crate::config::{Actual, Cost, Late, Outcomes};
@@ -33,16 +33,21 @@ impl CostReader {
             Self::Fixed(units) => return Ok(*units),
             Self::Value { reader, default } => (reader, *default),
         };
-        if let Reader::Query(name) = reader
-            && parameters(facts.query).filter(|(raw, _)| is_named(raw, name)).nth(1).is_some()
-        {
+        // An upstream may add several up, so the same one twice is not one.
+        let several = match reader {
+            Reader::Query(name) => {
+                parameters(facts.query).filter(|(raw, _)| is_named(raw, name)).nth(1).is_some()
+            }
+            Reader::Header(name) => facts.headers.get_all(name).iter().nth(1).is_some(),
+            _ => false,
+        };
+        if several {
             return Err(BadCost);
         }
         match reader.read(facts) {
-            None => Ok(default),
-            // Several lines of a field are a list by now, which is no number.
-            Some(Value::Text(text)) => number(&text),
-            Some(Value::Address(_)) => Err(BadCost),
+            Ok(None) => Ok(default),
+            Ok(Some(Value::Text(text))) => number(&text),
+            Ok(Some(Value::Address(_))) | Err(Ambiguous) => Err(BadCost),
         }
     }
 

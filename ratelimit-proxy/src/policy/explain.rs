@@ -83,6 +83,8 @@ pub enum Effect {
     Denies,
     /// The cost that the request names is no number.
     BadCost,
+    /// A part of the key is there several times, with different values.
+    Ambiguous,
     /// The cost is more than the limit can ever hold.
     Never,
 }
@@ -143,6 +145,10 @@ impl Policy {
             Judgement::Denied(from) => Explained::new(rule, Effect::Denies)
                 .because(format!("{} denies the key", words(rule, *from)))
                 .quota("nothing".to_owned(), words(rule, *from)),
+            Judgement::Ambiguous(number) => {
+                let why = format!("{} is there with several values: the answer is 400", part(*number));
+                return Explained::new(rule, Effect::Ambiguous).because(why);
+            }
             Judgement::BadCost => Explained::new(rule, Effect::BadCost)
                 .because("the cost that the request names is not a number: the answer is 400"),
             Judgement::Applies { limit, from, key, cost } => {
@@ -156,7 +162,7 @@ impl Policy {
                 Explained { settled, cost: Some(*cost), bytes: Some(key.clone()), ..counts }
             }
         };
-        let values = rule.key.read(facts);
+        let values = rule.key.read(facts).unwrap_or_default();
         let key = rule.parts.iter().zip(&values).map(|(part, found)| self.part(part, found)).collect();
         Explained { key, ..explained }
     }
@@ -268,6 +274,7 @@ impl fmt::Display for Effect {
             Self::Unlimited => "unlimited",
             Self::Denies => "denies",
             Self::BadCost => "bad cost",
+            Self::Ambiguous => "ambiguous",
             Self::Never => "never",
         })
     }
@@ -301,7 +308,7 @@ impl fmt::Display for Explained {
         }
         words.extend(self.cost.map(|cost| format!("cost {cost}")));
         words.extend(self.settled.clone());
-        let says_no = counts || matches!(self.effect, Effect::Denies | Effect::BadCost);
+        let says_no = counts || matches!(self.effect, Effect::Denies | Effect::BadCost | Effect::Ambiguous);
         if self.mode == RuleMode::Shadow && says_no {
             words.push("shadow, so it never denies".to_owned());
         }

@@ -78,12 +78,13 @@ pub struct Hit<'p> {
 /// A no without a store.
 #[derive(Debug)]
 pub enum Refusal<'p> {
-    /// The key is denied by an override, or is missing where it must not be.
-    Denied {
+    /// Keys are denied by an override, or missing where they must not be: the limits that say so with the indices
+    /// of their rules, one at least. Whatever the others' counters say, they are not asked.
+    Denied(SmallVec<[(usize, &'p Limit); 2]>),
+    /// The request gives a part of the key several times, with different values.
+    AmbiguousKey {
         /// Index of the rule.
         rule: usize,
-        /// The limit.
-        limit: &'p Limit,
     },
     /// The cost that the request names is no number.
     BadCost {
@@ -134,6 +135,12 @@ impl Policy {
         self.identity.trusts(peer)
     }
 
+    /// The field that trusted proxies tell the client's address in, if there are any.
+    #[must_use]
+    pub fn told_by(&self) -> Option<&HeaderName> {
+        self.identity.header()
+    }
+
     /// Whether a limit, an exemption or the client's address depends on that field. It must reach the upstream
     /// as it was judged: no `Connection` may nominate it away, no twin (`X_Api_Key`) stand in for it.
     #[must_use]
@@ -173,6 +180,7 @@ impl Policy {
             selection.exempt = true;
             return Ok(selection);
         }
+        let mut denied = SmallVec::new();
         for (number, rule) in self.rules.iter().enumerate() {
             match rule.judge(facts, keys) {
                 Judgement::Applies { limit, key, cost, .. } => {
@@ -192,13 +200,12 @@ impl Policy {
                 | Judgement::Skipped(_)
                 | Judgement::Unlimited(_) => {}
                 _ if rule.mode() == RuleMode::Shadow => selection.shadowed.push(number),
-                Judgement::Lacking(_) | Judgement::Denied(_) => {
-                    return Err(Refusal::Denied { rule: number, limit: &rule.limit });
-                }
+                Judgement::Lacking(_) | Judgement::Denied(_) => denied.push((number, &rule.limit)),
+                Judgement::Ambiguous(_) => return Err(Refusal::AmbiguousKey { rule: number }),
                 Judgement::BadCost => return Err(Refusal::BadCost { rule: number }),
             }
         }
-        Ok(selection)
+        if denied.is_empty() { Ok(selection) } else { Err(Refusal::Denied(denied)) }
     }
 
     /// All limits, in the order of the file, switched-off ones included.

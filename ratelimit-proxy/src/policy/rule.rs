@@ -61,6 +61,8 @@ pub(super) enum Judgement<'p> {
     /// The key is denied.
     Denied(QuotaFrom),
     BadCost,
+    /// That part of the key is there with several values.
+    Ambiguous(usize),
     Applies {
         limit: &'p Limit,
         /// Whose quota is in force.
@@ -131,7 +133,10 @@ impl Rule {
         if let Some(condition) = self.matcher.fails(facts) {
             return Judgement::Elsewhere(condition);
         }
-        let values = self.key.read(facts);
+        let values = match self.key.read(facts) {
+            Ok(values) => values,
+            Err(part) => return Judgement::Ambiguous(part),
+        };
         // A key that is denied, or may do anything, is so with parts missing too.
         let (from, limit) = match self.quota(&values, facts) {
             (from, Some(Quota::Deny)) => return Judgement::Denied(from),
