@@ -1,5 +1,6 @@
 //! The running proxy: a [`Config`] made into threads that serve, and their orderly end.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
@@ -11,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin::{Admin, View};
 use crate::config::{Config, LimitConfig, Match};
 use crate::overload;
+use crate::reload::{Reloader, Source, follow};
 use crate::server::descriptors::Connections;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
@@ -24,11 +26,12 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Listens everywhere it has to, or nowhere; then serves.
+    /// Listens everywhere it has to, or nowhere; then serves. What has a source can be read again from there.
     ///
     /// # Errors
     /// When an address can't be listened on or a thread can't be started; the text names it.
-    pub(crate) fn start(mut config: Config) -> io::Result<Self> {
+    pub(crate) fn start(mut config: Config, source: Option<Source>) -> io::Result<Self> {
+        let asked = config.clone();
         let threads = config.server.threads.unwrap_or_else(processors);
         let wanted = config.server.max_connections;
         let connections = Connections::ask(wanted, threads);
@@ -44,7 +47,8 @@ impl App {
         let listeners = Listeners::bind(&config.listen, threads)?;
         let shared = Arc::new(Shared::new(&config));
         overload::watch(&shared)?;
-        let view = Arc::new(View::new(Arc::clone(&shared), config.limits));
+        let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
+        let view = Arc::new(View::new(Arc::clone(&shared), reloader));
         let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
         let server = Server::start(&shared, listeners)?;
         view.ready(true);
@@ -71,14 +75,15 @@ impl App {
         for address in self.addresses() {
             tracing::info!(address = %format_args!("http://{address}"), "listening");
         }
-        tracing::info!(upstream = %self.view.shared().upstream, "forwarding");
+        let rules = self.view.rules();
+        tracing::info!(upstream = %rules.upstream, "forwarding");
         if let Some(address) = self.admin() {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }
-        if self.view.limits().is_empty() {
+        if rules.limits.is_empty() {
             tracing::warn!("no limits: everything is forwarded");
         }
-        for config in self.view.limits() {
+        for config in &rules.limits {
             let LimitConfig { limit, off, .. } = config;
             let spec = limit.spec();
             tracing::info!(
@@ -92,6 +97,11 @@ impl App {
                 "limit"
             );
         }
+    }
+
+    /// Follows what the configuration's source says, until dropped.
+    pub(crate) async fn follow(&self) -> Infallible {
+        follow(self.view.reloader()).await
     }
 
     /// Takes nothing new, lets what is under way finish, and ends the administration last. `hurry` ends the

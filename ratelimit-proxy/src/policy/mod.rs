@@ -34,6 +34,8 @@ pub struct Policy {
     identity: Identity,
     exempt: Box<[Matcher]>,
     rules: Box<[Rule]>,
+    /// What each rule is counted as: its number in the metrics.
+    series: Box<[usize]>,
     /// Fields that limits or the client's address depend on.
     fields: Box<[HeaderName]>,
     /// Whether one of them has an underscore in its name.
@@ -73,14 +75,14 @@ pub struct Hit<'p> {
 pub enum Refusal<'p> {
     /// The key is denied by an override, or is missing where it must not be.
     Denied {
-        /// Index of the rule.
+        /// The rule's number in the metrics.
         rule: usize,
         /// The limit.
         limit: &'p Limit,
     },
     /// The cost that the request names is no number.
     BadCost {
-        /// Index of the rule.
+        /// The rule's number in the metrics.
         rule: usize,
     },
 }
@@ -104,6 +106,7 @@ impl Policy {
             path_scoped: exempt.iter().any(Matcher::looks_at_path) || live().any(Rule::looks_at_path),
             identity,
             exempt,
+            series: (0..rules.len()).collect(),
             rules,
             ipv6_prefix: client_ip.ipv6_prefix,
         }
@@ -113,6 +116,13 @@ impl Policy {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self::build(&config.client_ip, &config.exempt, &config.limits)
+    }
+
+    /// Counts its limits under these numbers instead of those of their places, in their order.
+    #[must_use]
+    pub(crate) fn counted_as(mut self, series: Vec<usize>) -> Self {
+        self.series = series.into();
+        self
     }
 
     /// The address of the client behind `peer`, as proxies that are trusted tell it; not masked.
@@ -166,7 +176,7 @@ impl Policy {
             selection.exempt = true;
             return Ok(selection);
         }
-        for (number, rule) in self.rules.iter().enumerate() {
+        for (rule, &number) in self.rules.iter().zip(&self.series) {
             match rule.judge(facts, keys) {
                 Judgement::Applies { limit, key, cost, .. } => {
                     let holds = limit.spec().permits.is_some();

@@ -21,7 +21,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use crate::config::{LogConfig, LogKeys, LogRequests};
 use crate::decide::Ruling;
 use crate::policy::Selection;
-use crate::state::Shared;
+use crate::rules::Rules;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 4096;
@@ -114,20 +114,20 @@ impl Default for RequestLog {
 #[inline]
 pub(crate) fn ruled(
     ruling: &Ruling<'_>,
-    shared: &Shared,
+    rules: &Rules,
     head: &Parts,
     peer: IpAddr,
     selection: Option<&Selection<'_>>,
     keys: &KeyBuf,
 ) {
     let (Ruling::Deny(decision) | Ruling::Never(decision)) = ruling else { return };
-    if shared.log.requests != LogRequests::Off {
+    if rules.log.requests != LogRequests::Off {
         let key = selection.and_then(|selection| {
             let binding = decision.limit()?.id();
             let hit = selection.hits.iter().find(|hit| hit.limit.id() == binding)?;
             Some(keys.slice(hit.key.clone()))
         });
-        shared.log.denied(decision, head, shared.policy.client(peer, &head.headers), key);
+        rules.log.denied(decision, head, rules.policy.client(peer, &head.headers), key);
     }
 }
 
@@ -151,6 +151,12 @@ impl RequestLog {
             sample: sample.flatten().map(|lines| DefaultDirectRateLimiter::direct(Quota::per_second(lines))),
             hasher: RandomState::new(),
         }
+    }
+
+    /// As another configuration asks for it, in the same run.
+    #[must_use]
+    pub(crate) fn again(&self, config: LogConfig) -> Self {
+        Self { hasher: self.hasher.clone(), ..Self::new(config) }
     }
 
     /// Keeps what a line about the request will need, if there will be one.
