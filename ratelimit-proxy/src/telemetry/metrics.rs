@@ -456,15 +456,14 @@ mod tests {
         worker.decision(1, DecisionOutcome::Denied);
         assert_eq!(metrics.number(&["c", "b"]), [2, 1]);
         worker.decision(2, DecisionOutcome::Allowed);
-        let told = || {
+        let told = || -> Vec<(String, u64, u64)> {
             let totals = metrics.totals().limits;
             totals
                 .into_iter()
                 .map(|limit| (limit.name.into(), limit.outcomes[0], limit.outcomes[1]))
                 .collect()
         };
-        let expected: Vec<(String, u64, u64)> = vec![("c".into(), 1, 0), ("b".into(), 0, 1)];
-        assert_eq!(told(), expected);
+        assert_eq!(told(), [("c".into(), 1, 0), ("b".into(), 0, 1)]);
         assert_eq!(metrics.number(&["a"]), [0]);
         assert_eq!(told(), [("a".into(), 1, 0)]);
         let many: Vec<String> = (0..1000).map(|n| format!("limit-{n}")).collect();
