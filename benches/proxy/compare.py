@@ -11,8 +11,8 @@ The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker
     denied    one that all requests but the first few exceed
     two       two limits by client address, which no run reaches
 
-COMMAND starts the proxy under test; it is target/release/ratelimit-proxy unless given, and gets --upstream,
---listen, --admin, --threads 1 and one or two --limit. Load comes from wrk, one thread, 64 keep-alive connections.
+COMMAND starts the proxy under test; it is target/release/ratelimit-proxy unless given, and gets --config, --listen
+and --admin. The configuration says the upstream, one thread, and one or two limits. Load comes from wrk, one thread, 64 keep-alive connections.
 wrk and the origin are pinned to processor 0, the proxies to processor 1; rounds alternate between the works and
 the proxies, so that drift of the machine hits all alike.
 
@@ -139,10 +139,11 @@ WORKS = {
 
 def start_ours(programs, command, origin, limits):
     port, admin = free_port(), free_port()
-    argv = command + ["--upstream", f"http://127.0.0.1:{origin}", "--threads", "1"]
-    argv += ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
-    for limit in limits:
-        argv += ["--limit", limit]
+    config = os.path.join(programs.directory, f"ours-{port}.yaml")
+    with open(config, "w") as file:
+        file.write(f"upstream: http://127.0.0.1:{origin}\nserver: {{ threads: 1 }}\nlimits:\n")
+        file.writelines(f"  - {limit}\n" for limit in limits)
+    argv = command + ["--config", config, "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
     return port, programs.start(argv, f"http://127.0.0.1:{port}/")
 
 

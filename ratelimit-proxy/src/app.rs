@@ -7,15 +7,21 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ratelimit_redis::OnFailure;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::admin::{Admin, View};
-use crate::config::{Config, LimitConfig, Match};
+use crate::config::{Config, LimitConfig, Match, RedisConfig, StoreConfig};
 use crate::overload;
 use crate::reload::{Reloader, Source, follow};
 use crate::server::descriptors::Connections;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
+use crate::store::AnyStore;
+
+/// How long the last words to the store may take at least, even where draining took all its time.
+const FLUSH: Duration = Duration::from_millis(500);
 
 /// A proxy with its administration, serving.
 pub(crate) struct App {
@@ -23,14 +29,16 @@ pub(crate) struct App {
     admin: Option<Admin>,
     view: Arc<View>,
     drain: Duration,
+    /// The store that is shared with other replicas.
+    redis: Option<Box<RedisConfig>>,
 }
 
 impl App {
     /// Listens everywhere it has to, or nowhere; then serves. What has a source can be read again from there.
     ///
     /// # Errors
-    /// When an address can't be listened on or a thread can't be started; the text names it.
-    pub(crate) fn start(mut config: Config, source: Option<Source>) -> io::Result<Self> {
+    /// When an address can't be listened on, a thread can't be started, or the store refuses us; the text names it.
+    pub(crate) async fn start(mut config: Config, source: Option<Source>) -> io::Result<Self> {
         let asked = config.clone();
         let threads = config.server.threads.unwrap_or_else(processors);
         let wanted = config.server.max_connections;
@@ -45,14 +53,20 @@ impl App {
             refuse_if_taken(*address)?;
         }
         let listeners = Listeners::bind(&config.listen, threads)?;
-        let shared = Arc::new(Shared::new(&config));
+        let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
+        let shared = Arc::new(Shared::new(&config, store));
         overload::watch(&shared)?;
+        let redis = match config.store {
+            StoreConfig::Memory(_) => None,
+            StoreConfig::Redis(redis) => Some(redis),
+        };
+        let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
         let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
-        let view = Arc::new(View::new(Arc::clone(&shared), reloader));
+        let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
         let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
         let server = Server::start(&shared, listeners)?;
         view.ready(true);
-        Ok(Self { server, admin, view, drain: config.server.drain })
+        Ok(Self { server, admin, view, drain: config.server.drain, redis })
     }
 
     /// Where clients connect.
@@ -80,6 +94,17 @@ impl App {
         if let Some(address) = self.admin() {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }
+        if let Some(redis) = &self.redis {
+            tracing::info!(servers = %redis.servers, prefix = redis.prefix, "counters are shared");
+            if !self.view.shared().store.is_up() {
+                let meanwhile = match redis.on_failure {
+                    OnFailure::Allow => "everything is allowed",
+                    OnFailure::Deny => "everything is refused",
+                    _ => "this replica decides by itself",
+                };
+                tracing::warn!(meanwhile, "the store can't be reached");
+            }
+        }
         if rules.limits.is_empty() {
             tracing::warn!("no limits: everything is forwarded");
         }
@@ -104,14 +129,14 @@ impl App {
         follow(self.view.reloader()).await
     }
 
-    /// Takes nothing new, lets what is under way finish, and ends the administration last. `hurry` ends the
-    /// waiting.
+    /// Takes nothing new, lets what is under way finish, lets the store know of what that charged or gave back,
+    /// and ends the administration last. `hurry` ends the waiting.
     ///
     /// # Errors
     /// When a thread failed while it served.
     pub(crate) async fn stop(self, hurry: impl Future<Output = ()>) -> io::Result<Drained> {
         self.view.ready(false);
-        let closer = self.server.closer();
+        let (closer, until) = (self.server.closer(), Instant::now() + self.drain);
         let mut draining = std::pin::pin!(self.server.drain(self.drain));
         let drained = tokio::select! {
             drained = &mut draining => drained,
@@ -120,6 +145,10 @@ impl App {
                 draining.await
             }
         };
+        let left = until.saturating_duration_since(Instant::now()).max(FLUSH);
+        if !self.view.shared().store.flush(left).await {
+            tracing::warn!("the store could not be told of everything that was charged or given back");
+        }
         if let Some(admin) = self.admin {
             admin.stop();
         }

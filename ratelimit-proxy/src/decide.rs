@@ -5,6 +5,7 @@ use ratelimit_core::algorithm::{Op, Receipt};
 use ratelimit_core::store::{Charge, Origin, Verdict};
 use ratelimit_core::{Decision, KeyBuf, Limit, Store};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::policy::{Hit, Selection};
 use crate::telemetry::metrics::{DecisionOutcome, WorkerMetrics};
@@ -63,9 +64,13 @@ pub(crate) async fn decide<'p, S: Store>(
         |hit: &Hit<'p>| Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op: Op::Take(hit.cost) };
     let charges: SmallVec<[Charge<'_>; 4]> = selection.hits.iter().map(charge).collect();
     if let Some(verdict) = store.try_decide(&charges) {
+        metrics.decided_at_once();
         return rule(verdict, selection, keys, metrics);
     }
-    match store.decide(&charges).await {
+    let asked = Instant::now();
+    let answer = store.decide(&charges).await;
+    metrics.decided_after(asked.elapsed());
+    match answer {
         Ok(verdict) => rule(verdict, selection, keys, metrics),
         Err(_unavailable) => {
             selection.hits.iter().for_each(|hit| metrics.decision(hit.rule, DecisionOutcome::FailedClosed));

@@ -12,6 +12,7 @@ mod reload;
 mod rules;
 mod socket;
 mod state;
+mod store;
 mod supervise;
 mod upstream;
 
@@ -28,4 +29,5 @@ pub use answer::{Answers, DenialBody};
 pub use fault::{Fault, Side};
 pub use overload::Memory;
 pub use state::{Shared, Timeouts};
+pub use store::{AnyStore, SharedStore, Unusable};
 pub use upstream::{Target, TargetError};

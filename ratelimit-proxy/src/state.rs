@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use hyper::body::Incoming;
 use ratelimit_core::time::Clock as _;
-use ratelimit_core::{KeyBuf, MemoryStore, Nanos, ResetFormat, SystemClock};
+use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -22,6 +22,7 @@ use crate::overload::Memory;
 use crate::rules::{Adopted, Current, Rules};
 use crate::server::descriptors::Shortage;
 use crate::server::linger::Leftover;
+use crate::store::AnyStore;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
 use crate::upstream::Link;
 use crate::upstream::pool::Pool;
@@ -61,7 +62,7 @@ pub struct Shared {
     /// What a reload can change.
     pub(crate) rules: Current,
     /// Where their counters live.
-    pub store: MemoryStore,
+    pub store: AnyStore,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
     /// Most connections at a time, over all threads.
@@ -75,14 +76,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with empty counters.
+    /// What a configuration comes to, with counters in that store.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, store: AnyStore) -> Self {
         let metrics = Metrics::new(&[]);
         Self {
             rules: Current::new(Rules::first(config, &metrics)),
             metrics,
-            store: MemoryStore::default().max_keys(config.store.max_keys).overflow(config.store.overflow),
+            store,
             max_connections: config.server.max_connections,
             shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
@@ -240,13 +241,13 @@ pub(crate) struct Client {
     place: Place,
 }
 
-/// What is told to the upstream about where a request came from.
+/// What is told to the upstream about where a request came from, ready to be sent: made for one host, and the same
+/// for nearly all requests of a connection.
 #[derive(Default)]
 pub(crate) struct Forwarding {
-    pub(crate) peer: Option<HeaderValue>,
-    /// The host the other values were made for.
     pub(crate) host: Option<HeaderValue>,
-    pub(crate) forwarded: Option<HeaderValue>,
+    /// Whole lines.
+    pub(crate) lines: Vec<u8>,
 }
 
 /// Where a connection is between two requests.

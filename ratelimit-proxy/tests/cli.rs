@@ -49,8 +49,8 @@ async fn bad_usage_is_two_and_a_line_for_each_fault() {
         (&[up[0], up[1], "--listen", "nowhere"], &["address and a port"]),
         (&[up[0], up[1], "--admin", "maybe"], &["address and a port"]),
         (
-            &[up[0], up[1], "--redis", "redis://x", "--leased"],
-            &["--redis is not available yet", "--leased is not available yet"],
+            &[up[0], up[1], "--redis", "http://:secret@x", "--leased"],
+            &["the scheme of a store must be redis", "--leased is not available yet"],
         ),
         (&[up[0], up[1], "--limit", "1/x", "--limit", "x by client.ip"], &["\"1/x\"", "\"x by client.ip\""]),
         (&["--listen", "127.0.0.1:0", "demo"], &["behind the command"]),
@@ -61,6 +61,7 @@ async fn bad_usage_is_two_and_a_line_for_each_fault() {
         let output = run(arguments).await;
         let (code, out, err) = parts(&output);
         assert_eq!((code, out), (2, ""), "{arguments:?}: {err}");
+        assert!(!err.contains("secret"), "{err}");
         let lines: Vec<_> = err.lines().collect();
         assert_eq!(lines.len(), words.len(), "{arguments:?}: {err}");
         for (line, word) in lines.iter().zip(words) {

@@ -16,7 +16,11 @@ use http::{HeaderName, Method, StatusCode};
 use proptest::prelude::*;
 use ratelimit_core::{Algorithm, FieldStyle, Overflow, Rate, ResetFormat};
 use ratelimit_proxy::DenialBody;
-use ratelimit_proxy::config::{self, ConfigFault, Cost, Loaded, LogKeys, LogRequests, Missing, Quota, Trust};
+use ratelimit_proxy::config::{
+    self, ConfigFault, Cost, Loaded, LogKeys, LogRequests, MemoryConfig, Missing, Quota, RedisConfig,
+    Servers, StoreConfig, Trust,
+};
+use ratelimit_redis::OnFailure;
 
 const CONTRACT: &str = include_str!("config/contract.yaml");
 const LIVING: &str = include_str!("config/living.yaml");
@@ -124,7 +128,8 @@ fn all_that_lives_loads_and_means_what_it_says() {
             if content == "<h1>Slow down</h1>\n" && content_type == "text/html"));
     let log = config.log;
     assert_eq!((log.requests, log.sample, log.keys), (LogRequests::All, None, LogKeys::Plain));
-    assert_eq!((config.store.max_keys, config.store.overflow), (5000, Overflow::Deny));
+    let StoreConfig::Memory(memory) = config.store else { panic!("{:?}", config.store) };
+    assert_eq!((memory.max_keys, memory.overflow), (5000, Overflow::Deny));
     let server = config.server;
     assert_eq!((server.threads, server.max_connections, server.drain), (Some(2), 100, Duration::ZERO));
     assert_eq!(server.max_memory, Some(512 << 20));
@@ -144,7 +149,7 @@ fn what_is_left_out_is_as_documented() {
         (config.log.requests, config.log.sample, config.log.keys),
         (LogRequests::Denied, Some(20), LogKeys::Hash)
     );
-    assert_eq!(config.store.max_keys, 1_000_000);
+    assert!(matches!(config.store, StoreConfig::Memory(MemoryConfig { max_keys: 1_000_000, .. })));
     assert_eq!(config.limits[0].limit.name(), "limit-1");
     assert_eq!(loads("upstream: http://a\nadmin: off\nlimits: []").config.admin, None);
     // JSON is YAML.
@@ -163,12 +168,6 @@ fn the_whole_language_is_known_and_what_waits_is_said_to() {
             "7:5: upstreams[0].balance: not available yet",
             "8:5: upstreams[0].health_check: not available yet",
             "10:5: upstreams[0].retries: not available yet",
-            "13:3: store.redis: not available yet",
-            "14:3: store.consistency: not available yet",
-            "15:3: store.deadline: not available yet",
-            "16:3: store.on_failure: not available yet",
-            "17:3: store.replicas: not available yet",
-            "18:3: store.prefix: not available yet",
             "32:19: limits[0].key.first[0]: jwt is not available yet",
             "40:5: limits[1].count: not available yet",
             "52:61: limits[3].match.not.jwt: not available yet",
@@ -192,7 +191,7 @@ upstreams:
   - {servers: http://c, balance: round_robin}
 store:
   redis: {sentinels: [redis://:secret@a], master: m}
-  on_failure: deny
+  consistency: leased
 jwt: {issuer: https://a, bound: true}
 rls: {listen: 127.0.0.1:8081, tls: {cert: a, key: b}, deadline: 15ms, max_connection_age: 30m, max_override: 1/s}
 limits:
@@ -212,8 +211,7 @@ limits:
             "4:37: upstreams[0].balance: not available yet",
             "5:5: upstreams[1]: more than one entry is not available yet",
             "5:25: upstreams[1].balance: not available yet",
-            "7:3: store.redis: not available yet",
-            "8:3: store.on_failure: not available yet",
+            "8:16: store.consistency: not available yet",
             "9:1: jwt: not available yet",
             "10:1: rls: not available yet",
             "12:32: limits[0].key[0]: basic.user is not available yet",
@@ -574,6 +572,116 @@ fn upstreams_and_addresses() {
     loads("upstreams: [{match: {path: /**}, servers: http://a}]\nlimits: []");
     loads("upstreams: [{match: {}, servers: [http://a]}]\nlimits: []");
     loads("upstream: http://a\nlisten: [127.0.0.1:0, 127.0.0.1:0]\nlimits: []");
+}
+
+/// A sound configuration with that store, whose section begins in line 3.
+fn with_store(text: &str) -> String {
+    format!("upstream: http://127.0.0.1:9000\nlimits: []\nstore:\n{text}")
+}
+
+fn redis(text: &str) -> RedisConfig {
+    match loads(&with_store(text)).config.store {
+        StoreConfig::Redis(redis) => *redis,
+        store => panic!("{store:?}"),
+    }
+}
+
+#[test]
+fn a_shared_store() {
+    let plain = redis("  redis: redis://127.0.0.1:6379");
+    assert_eq!(plain.servers.to_string(), "redis://127.0.0.1:6379");
+    assert_eq!((plain.deadline, plain.on_failure), (Duration::from_millis(50), OnFailure::Local));
+    assert_eq!((plain.replicas, &*plain.prefix, plain.required_for_ready), (None, "rl", false));
+
+    let all = redis(
+        "  redis: [rediss://a:1, rediss://b:2]
+  consistency: strict
+  deadline: 20ms
+  on_failure: deny
+  replicas: 4
+  prefix: shop.
+  username: ann
+  password_file: denied.html
+  tls: {ca: denied.html, cert: denied.html, key: denied.html}
+  permit_expiry: 5s
+  required_for_ready: true
+",
+    );
+    assert!(matches!(&all.servers, Servers::Nodes(nodes) if nodes.len() == 2), "{:?}", all.servers);
+    assert_eq!((all.deadline, all.on_failure), (Duration::from_millis(20), OnFailure::Deny));
+    assert_eq!((all.replicas, &*all.prefix, all.username.as_deref()), (Some(4), "shop.", Some("ann")));
+    let file = here().join("denied.html");
+    assert_eq!(all.password_file.as_ref(), Some(&file));
+    assert_eq!(all.tls_authority.as_ref(), Some(&file));
+    assert_eq!(all.tls_identity, Some((file.clone(), file)));
+    assert_eq!((all.permit_expiry, all.required_for_ready), (Duration::from_secs(5), true));
+
+    let sentinels =
+        redis("  redis: {sentinels: [redis://:secret@a:1, redis://b], master: m}\n  on_failure: allow");
+    assert_eq!(sentinels.servers.to_string(), "m of redis://a:1, redis://b");
+    assert!(!format!("{sentinels:?}").contains("secret"));
+}
+
+/// Row 9: an address may hold a password, and no fault repeats it.
+#[test]
+fn a_shared_store_that_can_not_be() {
+    let url = "write one such as redis://127.0.0.1:6379, rediss://user:password@host:6380/0 or \
+               unix:///run/redis.sock, with special characters of a password as %XX";
+    for (text, expected) in [
+        (
+            "  redis: 127.0.0.1:6379",
+            vec![format!("4:10: store.redis: the scheme of a store must be redis, rediss (TLS) or unix ({url})")],
+        ),
+        (
+            "  redis: [redis://a, 'redis://:se#cret@b:x']",
+            vec![format!("4:22: store.redis[1]: the address of the store can't be read ({url})")],
+        ),
+        (
+            "  redis: redis://a\n  memory: {max_keys: 5}",
+            vec!["5:11: store.memory: stands beside redis (counters live in one of them: leave one out)".to_owned()],
+        ),
+        (
+            "  deadline: 5ms\n  tls: {}\n  on_failure: deny",
+            ["4:13: store.deadline", "5:8: store.tls", "6:15: store.on_failure"]
+                .map(|place| format!("{place}: means nothing without redis"))
+                .to_vec(),
+        ),
+        (
+            "  redis: redis://a\n  deadline: 0s\n  permit_expiry: 500ms\n  prefix: 'rl:*'\n  replicas: 0\n  on_failure: lokal",
+            vec![
+                "5:13: store.deadline: nothing is done in no time: write at least 1ms".to_owned(),
+                "6:18: store.permit_expiry: permits would lapse before they can be renewed: write at least 1s".to_owned(),
+                "7:11: store.prefix: \"rl:*\" is not a prefix: write 1 to 64 of A-Z a-z 0-9 _ . - :".to_owned(),
+                "8:13: store.replicas: \"0\" is not a whole number from 1 to 4294967295".to_owned(),
+                "9:15: store.on_failure: there is no \"lokal\" (did you mean local?)".to_owned(),
+            ],
+        ),
+        (
+            "  redis: redis://a\n  tls: {cert: denied.html}",
+            vec![
+                "5:8: store.tls: has no effect: no address is encrypted (write rediss://)".to_owned(),
+                "5:15: store.tls.cert: needs key beside it".to_owned(),
+            ],
+        ),
+        (
+            "  redis: [{sentinels: [redis://a], master: m}, redis://b]",
+            vec!["4:11: store.redis[0]: sentinels stand alone: several of them are a list within".to_owned()],
+        ),
+        (
+            "  redis: {sentinels: [redis://a]}",
+            vec!["4:10: store.redis: master is missing".to_owned()],
+        ),
+    ] {
+        let found = faults(&with_store(text));
+        assert_faults(&found, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(!found.join("").contains("cret"), "{found:?}");
+    }
+    let warned = loads(&with_store("  redis: redis://a\n  password_file: nowhere"));
+    let warnings = lines(&warned.warnings);
+    assert!(
+        warnings.iter().any(|line| line.contains("5:18: store.password_file: can't read")),
+        "{warnings:?}"
+    );
 }
 
 #[test]

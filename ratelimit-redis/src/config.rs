@@ -1,5 +1,6 @@
 //! [`Builder`]: everything about the store that can be set, with its default and the reason for it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::calls::{Call, Observer};
 use crate::dispatch::{Dispatcher, Settings};
 use crate::keys::Names;
 use crate::shared::Shared;
@@ -35,11 +37,21 @@ pub enum OnFailure {
     Error,
 }
 
+/// An address, which may hold a password and is never shown.
+#[derive(Clone)]
+struct Url(String);
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Url")
+    }
+}
+
 /// Builds a [`RedisStore`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
-    urls: Vec<String>,
+    urls: Vec<Url>,
     sentinel_master: Option<String>,
     prefix: String,
     deadline: Duration,
@@ -52,12 +64,13 @@ pub struct Builder {
     start_degraded: bool,
     queue: usize,
     runtime: Option<Handle>,
+    observer: Option<Observer>,
 }
 
 impl Builder {
     pub(crate) fn new(urls: Vec<String>) -> Self {
         Self {
-            urls,
+            urls: urls.into_iter().map(Url).collect(),
             sentinel_master: None,
             prefix: "rl".to_owned(),
             deadline: Duration::from_millis(50),
@@ -70,6 +83,7 @@ impl Builder {
             start_degraded: false,
             queue: QUEUE,
             runtime: None,
+            observer: None,
         }
     }
 
@@ -125,7 +139,7 @@ impl Builder {
 
     /// More nodes of the same Cluster; more than one address means a Cluster.
     pub fn nodes(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.urls.extend(urls.into_iter().map(Into::into));
+        self.urls.extend(urls.into_iter().map(|url| Url(url.into())));
         self
     }
 
@@ -163,11 +177,21 @@ impl Builder {
         self
     }
 
-    /// Connects.
+    /// Calls `tell` after each call of the store, from the task that makes them, one at a time. It must be quick.
+    pub fn observe(mut self, tell: impl Fn(&Call) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer::new(tell));
+        self
+    }
+
+    /// Finds what is wrong with the settings, without connecting or reading a file.
     ///
     /// # Errors
-    /// When a setting is wrong, or the store can't be reached or refuses us.
-    pub async fn connect(self) -> Result<RedisStore, StoreError> {
+    /// When a setting is wrong. No address is part of what is shown, since it may hold a password.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.topology().map(drop)
+    }
+
+    fn topology(&self) -> Result<Topology, StoreError> {
         let wrong = |what: &'static str| StoreError::new(StoreErrorKind::Misconfigured, what);
         let proper = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
         if self.prefix.is_empty() || self.prefix.len() > PREFIX || !self.prefix.chars().all(proper) {
@@ -176,17 +200,26 @@ impl Builder {
         if self.deadline.is_zero() {
             return Err(wrong("the deadline is zero"));
         }
-        let mut topology = Topology::of(self.urls)?;
-        topology.sentinel_master = self.sentinel_master;
-        topology.username = self.username;
-        topology.password_file = self.password_file;
-        topology.tls = self.tls;
+        let mut topology = Topology::of(self.urls.iter().map(|url| url.0.as_str()))?;
+        topology.sentinel_master.clone_from(&self.sentinel_master);
+        topology.username.clone_from(&self.username);
+        topology.password_file.clone_from(&self.password_file);
+        topology.tls = self.tls.clone();
+        Ok(topology)
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// When a setting is wrong, or the store can't be reached or refuses us.
+    pub async fn connect(self) -> Result<RedisStore, StoreError> {
         let settings = Settings {
-            topology,
+            topology: self.topology()?,
             names: Names::new(&self.prefix, "10"),
             deadline: self.deadline,
             permit_expiry: Nanos::from(self.permit_expiry),
             replica: fastrand::u64(..).to_le_bytes(),
+            observer: self.observer,
         };
         let shared = Arc::new(Shared::new(self.replicas));
         let (requests, queue) = mpsc::channel(self.queue);

@@ -16,7 +16,7 @@ use foldhash::HashMap;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use ratelimit_core::algorithm::Op;
-use ratelimit_core::store::Verdict;
+use ratelimit_core::store::{Origin, Outcomes, Verdict};
 use ratelimit_core::time::Clock;
 use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
 use redis::Value;
@@ -24,8 +24,9 @@ use smallvec::smallvec;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep};
 
-use crate::batch::{Batch, Batcher, Context, Judged, REQUESTS, Request};
+use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request};
 use crate::breaker::Breaker;
+use crate::calls::{Call, Observer};
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
 use crate::link::{Link, census_call, connect, elapsed, next_step, replicas_of};
@@ -51,11 +52,13 @@ pub(crate) struct Settings {
     pub(crate) deadline: Duration,
     pub(crate) permit_expiry: Nanos,
     pub(crate) replica: [u8; 8],
+    pub(crate) observer: Option<Observer>,
 }
 
 /// Something that was under way.
 enum Done {
-    Batch(Batch, Result<Value, Trouble>, u64),
+    /// A batch, its reply, the connection it was sent over, and when.
+    Batch(Batch, Result<Value, Trouble>, u64, Nanos),
     Census(Result<Value, Trouble>, u64),
 }
 
@@ -89,6 +92,8 @@ pub(crate) struct Dispatcher {
     back: Option<Nanos>,
     /// What was spent without the store and it has to be told of, at the latest with the key's next decision.
     spent: HashMap<Digest, Part>,
+    /// Those who wait until nothing else does.
+    flushes: Vec<oneshot::Sender<Answer>>,
 }
 
 impl Dispatcher {
@@ -122,6 +127,7 @@ impl Dispatcher {
             store_time: None,
             back: None,
             spent: HashMap::default(),
+            flushes: Vec::new(),
         }
     }
 
@@ -131,13 +137,20 @@ impl Dispatcher {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut received = Vec::with_capacity(REQUESTS);
         let mut open = true;
-        while open || !(self.waiting.is_empty() && self.batches == 0) {
+        // What is left when the last handle goes is sent if there is a connection, and not waited for otherwise.
+        while open || (matches!(self.link, Link::Up(_)) && !(self.waiting.is_empty() && self.batches == 0)) {
             self.send();
+            self.flushed();
             let room = REQUESTS.saturating_sub(self.waiting.len());
             tokio::select! {
                 count = self.requests.recv_many(&mut received, room), if open && room > 0 => {
                     open = count > 0;
-                    self.waiting.extend(received.drain(..));
+                    for request in received.drain(..) {
+                        match request.parts.is_empty() {
+                            true => self.flushes.extend(request.answer),
+                            false => self.waiting.push_back(request),
+                        }
+                    }
                     if self.breaker.is_open() {
                         self.refuse_waiting();
                     }
@@ -153,6 +166,7 @@ impl Dispatcher {
                 }
                 () = &mut self.next_census => self.take_census(),
                 _ = tick.tick() => {
+                    self.waiting.extend(self.shared.kept_releases());
                     self.keep_permits();
                     self.return_to_store();
                     self.shared.denied.sweep(self.now());
@@ -196,22 +210,23 @@ impl Dispatcher {
                 batch.requests.iter().for_each(|request| self.ledger.sending(&request.parts, now));
             }
             let (mut line, script) = (line.clone(), Arc::clone(&self.decide));
-            let (deadline, generation) = (self.settings.deadline, self.generation);
+            let (deadline, generation, sent) = (self.settings.deadline, self.generation, self.now());
             self.under_way.push(Box::pin(async move {
                 let reply = line.run(&script, &call, deadline).await;
-                Done::Batch(batch, reply, generation)
+                Done::Batch(batch, reply, generation, sent)
             }));
         }
     }
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Batch(batch, reply, generation) => {
+            Done::Batch(batch, reply, generation, sent) => {
                 self.batches = self.batches.saturating_sub(1);
                 let judged = reply.and_then(|reply| match reply {
                     Value::BulkString(bytes) => batch.judge(&bytes),
                     _ => Err(Trouble::garbled()),
                 });
+                self.tell(&batch, sent, &judged);
                 match judged {
                     Ok(Judged::Answered { answers, held, time }) => {
                         self.store_time = Some((time, self.now()));
@@ -232,6 +247,33 @@ impl Dispatcher {
                 }
             }
             Done::Census(Err(trouble), generation) => self.failed(&trouble, generation),
+        }
+    }
+
+    fn tell(&self, batch: &Batch, sent: Nanos, judged: &Result<Judged, Trouble>) {
+        let Some(observer) = &self.settings.observer else { return };
+        let foreign = match judged {
+            Ok(Judged::Answered { answers, .. }) => answers.iter().filter(|answer| answer.is_err()).count(),
+            _ => 0,
+        };
+        let failed = judged.as_ref().err().map(|trouble| trouble.kind);
+        let took = self.now().saturating_sub(sent).into();
+        observer.tell(&Call { took, requests: batch.requests.len(), foreign, failed });
+    }
+
+    /// Tells those who wait for it that nothing is waiting any more, or that nothing will be done.
+    fn flushed(&mut self) {
+        if self.flushes.is_empty() {
+            return;
+        }
+        let done = self.waiting.is_empty() && self.batches == 0 && self.spent.is_empty();
+        if !done && !self.breaker.is_open() {
+            return;
+        }
+        for flush in self.flushes.drain(..) {
+            let verdict = Verdict { admitted: true, origin: Origin::Store, outcomes: Outcomes::new() };
+            let gone = || StoreError::new(StoreErrorKind::Unavailable, "the store is gone");
+            let _ = flush.send(if done { Ok(verdict) } else { Err(gone()) });
         }
     }
 

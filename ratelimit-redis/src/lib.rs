@@ -40,6 +40,7 @@
 mod batch;
 mod breaker;
 mod calendar;
+mod calls;
 mod config;
 mod connection;
 mod denied;
@@ -62,6 +63,7 @@ pub mod lease;
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
 mod lua_is_rust;
 
+pub use calls::Call;
 pub use config::{Builder, OnFailure};
 pub use shared::Troubles;
 pub use store::RedisStore;

@@ -1,10 +1,11 @@
 //! What the handles of a store and its task have in common.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ratelimit_core::{Nanos, StoreErrorKind, SystemClock};
 
+use crate::batch::Request;
 use crate::denied::Denied;
 use crate::fallback::{Fallback, Outage};
 
@@ -20,6 +21,9 @@ pub(crate) struct Shared {
     pub(crate) replicas: Replicas,
     pub(crate) counters: Counters,
     pub(crate) fallback: Fallback,
+    /// Releases of permits that found the queue full: they must not be lost, or the permits would be renewed for
+    /// ever. As many as there are permits, at most.
+    releases: Mutex<Vec<Request>>,
     /// The store is not asked: it is gone, or just back and not everybody knows.
     away: AtomicBool,
 }
@@ -32,6 +36,7 @@ impl Shared {
             replicas: Replicas { configured: replicas, ..Replicas::default() },
             counters: Counters::default(),
             fallback: Fallback::default(),
+            releases: Mutex::default(),
             away: AtomicBool::new(true),
         }
     }
@@ -44,6 +49,16 @@ impl Shared {
     /// From now on it is not, or it is.
     pub(crate) fn set_up(&self, up: bool) {
         self.away.store(!up, Ordering::Release);
+    }
+
+    /// Keeps a release for later.
+    pub(crate) fn release_later(&self, request: Request) {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+    }
+
+    /// The releases that were kept.
+    pub(crate) fn kept_releases(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.releases.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The outage that local decisions belong to.

@@ -81,6 +81,19 @@ impl RedisStore {
         self.shared.counters.snapshot()
     }
 
+    /// Waits until everything that was posted before is made: before a process ends. Bounded by nothing but the
+    /// store's troubles, so put a time limit around it.
+    ///
+    /// # Errors
+    /// When the store is gone, or goes: what it was not told is lost.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        // A request for nothing, which the task answers when there is nothing else.
+        let request = Request { parts: Parts::new(), answer: Some(sender), again: false };
+        self.requests.send(request).await.map_err(|_| ended())?;
+        receiver.await.unwrap_or_else(|_| Err(ended())).map(drop)
+    }
+
     /// An answer from what is known of earlier denials.
     fn known(&self, asked: &Asked, now: Nanos) -> Option<Verdict> {
         let denies = |part: &Part| match part.what {
@@ -137,6 +150,17 @@ impl RedisStore {
                 Ok(self.shared.outage(now).decide(charges, now))
             }
             OnFailure::Error => Err(error),
+        }
+    }
+
+    /// Queues what nobody waits for. Where there is no room a charge is lost and counted; a permit's release is not.
+    fn queue_unwaited(&self, request: Request) {
+        match self.requests.try_send(request) {
+            Err(mpsc::error::TrySendError::Full(request)) if request.parts.iter().any(Part::is_permits) => {
+                self.shared.release_later(request);
+            }
+            Err(_) => self.shared.counters.lost_post(),
+            Ok(()) => {}
         }
     }
 
@@ -222,9 +246,7 @@ impl Store for RedisStore {
             return;
         }
         let request = Request { parts: asked.parts, answer: None, again: false };
-        if self.requests.try_send(request).is_err() {
-            self.shared.counters.lost_post();
-        }
+        self.queue_unwaited(request);
     }
 }
 
@@ -311,9 +333,8 @@ impl Drop for Waiting<'_> {
         self.receiver.close();
         if let Ok(Ok(verdict)) = self.receiver.try_recv()
             && let Some(request) = crate::dispatch::release_of(&self.asked.parts, &verdict)
-            && self.store.requests.try_send(request).is_err()
         {
-            self.store.shared.counters.lost_post();
+            self.store.queue_unwaited(request);
         }
     }
 }

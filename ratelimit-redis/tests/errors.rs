@@ -90,8 +90,9 @@ async fn missing_replicas_are_unavailable_and_heal() {
 #[tokio::test]
 async fn a_busy_server_is_waited_for_no_longer_than_the_deadline() {
     let server = Server::start_with(Program::Redis, &["--busy-reply-threshold", "50"]);
-    let store = strict(&server.url()).await;
-    take(&store, &limit(), "k").await.expect("a decision");
+    let store =
+        RedisStore::builder(server.url()).on_failure(OnFailure::Error).connect().await.expect("a store");
+    until_decided(&store, &limit()).await;
     let mut other = server.connection();
     let script = std::thread::spawn(move || {
         let _: redis::RedisResult<()> = redis::cmd("EVAL").arg("while true do end").arg(0).query(&mut other);
@@ -115,7 +116,7 @@ async fn a_wrong_password_is_misconfigured() {
             assert_eq!(store.expect_err("refused").kind(), StoreErrorKind::Misconfigured, "{url}");
         }
     }
-    let store = RedisStore::connect(&server.url().replace("//", "//:secret@")).await.expect("a store");
+    let store = strict(&server.url().replace("//", "//:secret@")).await;
     take(&store, &limit(), "k").await.expect("a decision");
 }
 
@@ -125,7 +126,10 @@ async fn a_changed_password_is_read_again() {
     let server = Server::start_with(Program::Redis, &["--requirepass", "old"]);
     let file = server.directory().join("password");
     std::fs::write(&file, "old\n").expect("a file");
-    let builder = RedisStore::builder(server.url()).password_file(&file).on_failure(OnFailure::Error);
+    let builder = RedisStore::builder(server.url())
+        .password_file(&file)
+        .on_failure(OnFailure::Error)
+        .deadline(Duration::from_secs(1));
     let store = builder.connect().await.expect("a store");
     take(&store, &limit(), "k").await.expect("a decision");
     let mut admin = redis::Client::open(server.url().replace("//", "//:old@"))
@@ -192,7 +196,12 @@ async fn foreign_data_is_never_overwritten() {
 #[tokio::test]
 async fn foreign_data_falls_back_for_that_key_alone() {
     let server = Server::start();
-    let store = RedisStore::builder(server.url()).replicas(1).connect().await.expect("a store");
+    let store = RedisStore::builder(server.url())
+        .replicas(1)
+        .deadline(Duration::from_secs(1))
+        .connect()
+        .await
+        .expect("a store");
     take(&store, &limit(), "k").await.expect("a decision");
     let key = only_key(&server, "t");
     server.command(&["SET", &key, "not ours"]).expect("written");
@@ -240,7 +249,8 @@ async fn nonsense_is_an_error_of_its_own() {
         });
         let started = tokio::time::timeout(Duration::from_secs(5), RedisStore::connect(&url)).await;
         started.expect("it is noticed").expect_err("that is no store");
-        let builder = RedisStore::builder(url).start_degraded(true).replicas(1);
+        let builder =
+            RedisStore::builder(url).start_degraded(true).replicas(1).deadline(Duration::from_secs(1));
         if let Ok(store) = builder.connect().await {
             assert_eq!(take(&store, &limit(), "k").await.expect("an answer").origin, Origin::Local);
         }

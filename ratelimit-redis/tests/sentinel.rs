@@ -14,7 +14,10 @@ async fn a_failover_is_found() {
     let mut sentinels = Sentinels::start();
     let mut urls = sentinels.urls().into_iter();
     let builder = RedisStore::builder(urls.next().expect("a Sentinel")).nodes(urls);
-    let builder = builder.sentinel_master(sentinels.master_name()).on_failure(OnFailure::Error);
+    let builder = builder
+        .sentinel_master(sentinels.master_name())
+        .on_failure(OnFailure::Error)
+        .deadline(std::time::Duration::from_secs(1));
     let store = builder.connect().await.expect("a store");
     let limit = Limit::new("l", "1000/day".parse().expect("a rate"));
     take(&store, &limit, "k").await.expect("a decision");

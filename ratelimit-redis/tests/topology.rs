@@ -26,7 +26,10 @@ async fn a_unix_socket_and_a_database_number() {
     enforces(&strict(&format!("unix://{}", server.socket().display())).await).await;
     enforces(&strict(&format!("{}/3", server.url())).await).await;
     // Another database of the same server, another prefix: other counters.
-    let other = RedisStore::builder(server.url()).prefix("other").on_failure(OnFailure::Error);
+    let other = RedisStore::builder(server.url())
+        .prefix("other")
+        .on_failure(OnFailure::Error)
+        .deadline(std::time::Duration::from_secs(1));
     enforces(&other.connect().await.expect("a store")).await;
     assert!(!take(&strict(&server.url()).await, &limit(), "k").await.expect("a decision").admitted);
 }
@@ -37,7 +40,10 @@ async fn a_user_with_a_password() {
     server.command(&["ACL", "SETUSER", "limits", "on", ">p@ss/word", "~rl:*", "+@all"]).expect("a user");
     let file = server.directory().join("password");
     std::fs::write(&file, "p@ss/word\n").expect("a file");
-    let builder = RedisStore::builder(server.url()).username("limits").password_file(&file);
+    let builder = RedisStore::builder(server.url())
+        .username("limits")
+        .password_file(&file)
+        .deadline(std::time::Duration::from_secs(1));
     enforces(&builder.on_failure(OnFailure::Error).connect().await.expect("a store")).await;
     let missing = RedisStore::builder(server.url()).password_file("/nowhere").connect().await;
     missing.expect_err("there is no such file");

@@ -30,8 +30,9 @@ struct LimitView {
     matches: MatchView,
     decisions: BTreeMap<&'static str, u64>,
     near_limit: u64,
-    /// Keys that have not fully recovered.
-    keys: usize,
+    /// Keys that have not fully recovered, if this process knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<usize>,
     keys_overflowed: u64,
 }
 

@@ -141,10 +141,9 @@ impl Routes {
     }
 
     fn readyz(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
-        if self.view.is_ready() {
-            response(StatusCode::OK, TEXT, "ok\n")
-        } else {
-            problem(StatusCode::SERVICE_UNAVAILABLE, "the proxy is not taking new connections")
+        match self.view.unready() {
+            None => response(StatusCode::OK, TEXT, "ok\n"),
+            Some(why) => problem(StatusCode::SERVICE_UNAVAILABLE, why),
         }
     }
 

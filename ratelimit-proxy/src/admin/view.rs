@@ -28,14 +28,16 @@ struct Census {
 pub(crate) struct View {
     shared: Arc<Shared>,
     reloader: Option<Reloader>,
+    /// Whether a proxy without its store is not ready.
+    needs_store: bool,
     ready: AtomicBool,
     census: Mutex<Option<Census>>,
 }
 
 impl View {
     /// Of a proxy that is not ready yet.
-    pub(crate) fn new(shared: Arc<Shared>, reloader: Option<Reloader>) -> Self {
-        Self { shared, reloader, ready: AtomicBool::new(false), census: Mutex::default() }
+    pub(crate) fn new(shared: Arc<Shared>, reloader: Option<Reloader>, needs_store: bool) -> Self {
+        Self { shared, reloader, needs_store, ready: AtomicBool::new(false), census: Mutex::default() }
     }
 
     /// What is shared by those who serve.
@@ -53,9 +55,15 @@ impl View {
         self.reloader.as_ref()
     }
 
-    /// Whether new connections are welcome.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+    /// Why new connections are not welcome, if they are not.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        if !self.ready.load(Ordering::Relaxed) {
+            Some("the proxy is not taking new connections")
+        } else if self.needs_store && !self.shared.store.is_up() {
+            Some("the store can't be reached")
+        } else {
+            None
+        }
     }
 
     /// Says so.
@@ -75,7 +83,12 @@ impl View {
     /// What is measured rather than counted, at most a second old; the limits are those in force, in the order of
     /// the policy's rules.
     pub(super) fn gauges(&self) -> Gauges {
-        Gauges { limits: self.census(), max_connections: self.shared.max_connections, log_lost: log::lost() }
+        Gauges {
+            limits: self.census(),
+            max_connections: self.shared.max_connections,
+            log_lost: log::lost(),
+            store: self.shared.store.gauges(),
+        }
     }
 
     fn census(&self) -> Vec<LimitGauges> {

@@ -71,7 +71,8 @@ pub(super) struct Run {
     /// Worker threads [default: one a processor, or what the configuration says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
-    /// Share the counters through Redis (not available yet)
+    /// Share the counters with other replicas through Redis or Valkey, such as redis://127.0.0.1:6379
+    // Read later: what can't be read must not be repeated, because it may hold a password.
     #[arg(long, value_name = "URL")]
     pub(super) redis: Option<String>,
     /// Spend pieces of the shared limits locally (not available yet)

@@ -9,7 +9,7 @@ use tracing::level_filters::LevelFilter;
 use super::arguments::{AdminAddress, Run};
 use super::{Exit, Failure};
 use crate::app::{App, Signals};
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Loaded, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
 use crate::reload::Source;
 use crate::telemetry::log::{self, Style};
 
@@ -41,12 +41,14 @@ struct Configured {
 fn configuration(arguments: Run) -> Result<Configured, Failure> {
     let Run { config, upstream, limit, listen, admin, threads, redis, leased } = arguments;
     let mut faults = Vec::new();
-    for (given, option) in [(redis.is_some(), "--redis"), (leased, "--leased")] {
-        if given {
-            faults.push(format!("{option} is not available yet"));
-        }
+    let redis = redis.and_then(|url| {
+        let hint = |error| faults.push(format!("--redis: {error} ({})", StoreUrlError::HINT));
+        url.parse::<StoreUrl>().map_err(hint).ok()
+    });
+    if leased {
+        faults.push("--leased is not available yet".to_owned());
     }
-    let flags = Flags { listen, admin, threads };
+    let flags = Flags { listen, admin, threads, redis };
     // Made first: a change of the file while it is read is a change.
     let source = config.clone().map(|path| {
         let flags = flags.clone();
@@ -91,12 +93,16 @@ struct Flags {
     listen: Vec<SocketAddr>,
     admin: Option<AdminAddress>,
     threads: Option<u16>,
+    redis: Option<StoreUrl>,
 }
 
 impl Flags {
     fn over(&self, mut config: Config) -> Config {
         if !self.listen.is_empty() {
             config.listen.clone_from(&self.listen);
+        }
+        if let Some(url) = &self.redis {
+            config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url.clone())));
         }
         if self.threads.is_some() {
             config.server.threads = self.threads.map(usize::from);
@@ -112,7 +118,7 @@ impl Flags {
 
 async fn serve(config: Config, source: Option<Source>) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
-    let app = App::start(config, source)?;
+    let app = App::start(config, source).await?;
     app.announce();
     let signal = tokio::select! {
         signal = signals.next() => signal,

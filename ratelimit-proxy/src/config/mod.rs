@@ -21,6 +21,7 @@ mod raw;
 mod schema;
 mod short;
 mod source;
+mod store;
 mod tree;
 pub mod words;
 
@@ -28,11 +29,12 @@ use std::path::Path;
 
 pub use self::fault::ConfigFault;
 pub use self::model::{
-    ClientIp, Config, Cost, LimitConfig, LogConfig, LogKeys, LogRequests, Match, MemoryConfig, Missing,
-    Override, Quota, ServerConfig, Trust,
+    ClientIp, Config, Cost, LimitConfig, LogConfig, LogKeys, LogRequests, Match, Missing, Override, Quota,
+    ServerConfig, Trust,
 };
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};
+pub use self::store::{MemoryConfig, RedisConfig, Servers, StoreConfig, StoreUrl, StoreUrlError};
 
 use self::decode::{Decode as _, Here};
 use self::fault::{Faults, Place};

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
-use ratelimit_core::{Limit, Overflow};
+use ratelimit_core::Limit;
 
+use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
 use crate::state::Timeouts;
@@ -32,8 +33,8 @@ pub struct Config {
     pub answers: Answers,
     /// What is logged about requests.
     pub log: LogConfig,
-    /// Room for counters.
-    pub store: MemoryConfig,
+    /// Where counters live.
+    pub store: StoreConfig,
     /// Threads, connections, time limits.
     pub server: ServerConfig,
 }
@@ -179,15 +180,6 @@ pub enum LogKeys {
     Off,
 }
 
-/// Room for the counters in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryConfig {
-    /// Keys a limit, at least.
-    pub max_keys: usize,
-    /// What happens to keys beyond that.
-    pub overflow: Overflow,
-}
-
 /// Threads, connections, time limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -212,12 +204,6 @@ impl Default for ClientIp {
 impl Default for LogConfig {
     fn default() -> Self {
         Self { requests: LogRequests::Denied, sample: Some(20), keys: LogKeys::Hash }
-    }
-}
-
-impl Default for MemoryConfig {
-    fn default() -> Self {
-        Self { max_keys: 1_000_000, overflow: Overflow::Share }
     }
 }
 
@@ -246,7 +232,7 @@ impl Config {
             limits: Vec::new(),
             answers: Answers::default(),
             log: LogConfig::default(),
-            store: MemoryConfig::default(),
+            store: StoreConfig::default(),
             server: ServerConfig::default(),
         }
     }

@@ -15,6 +15,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::body::{RequestBody, fault};
+use super::hop::Told;
 use crate::deadlines::Wait;
 use crate::fault::Fault;
 use crate::rules::Rules;
@@ -33,6 +34,7 @@ pub(super) async fn forward(
     client: &Rc<Client>,
     rules: &Rules,
     mut head: Box<request::Parts>,
+    told: Told,
     body: Option<Incoming>,
 ) -> Result<Answer, Fault> {
     let body = RequestBody::new(body, client);
@@ -41,16 +43,21 @@ pub(super) async fn forward(
         None => connect(client, rules).await?,
     };
     let may_retry = link.reused && body.is_end_stream() && head.method.is_idempotent();
-    link.send(&head, body);
+    send(client, &mut link, &head, told, body);
     match receive(client, link, &mut head.headers).await {
         Ok(answer) => Ok(answer),
         Err(Failure::Silent) if may_retry => {
             let mut link = connect(client, rules).await?;
-            link.send(&head, RequestBody::EMPTY);
+            send(client, &mut link, &head, told, RequestBody::EMPTY);
             receive(client, link, &mut head.headers).await.map_err(Failure::fault)
         }
         Err(failure) => Err(failure.fault()),
     }
+}
+
+fn send(client: &Client, link: &mut Link, head: &request::Parts, told: Told, body: RequestBody) {
+    let mut known = client.forwarding.borrow_mut();
+    link.send(head, known.lines(client.peer, head, told), body);
 }
 
 async fn connect(client: &Client, rules: &Rules) -> Result<Box<Link>, Fault> {

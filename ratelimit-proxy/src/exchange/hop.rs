@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{HeaderValue as Value, Version};
 use smallvec::SmallVec;
 
@@ -20,6 +21,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const VIA_1_1: &str = "1.1 ratelimit-proxy";
 
 /// Never removed because a `Connection` field says so.
 const NOT_NOMINABLE: [&str; 16] = [
@@ -58,9 +60,10 @@ const NO_TWINS: [&str; 12] = [
     "x-real-ip",
 ];
 
-/// Makes a request's head fit for the upstream. Fields that limits depend on can't be nominated away, or a client
-/// would be counted by a value that the upstream never sees, and no twin of them may pass.
-pub(super) fn strip_request(headers: &mut HeaderMap, policy: &Policy) {
+/// Takes from a request's head what must not reach the upstream, and returns what was found. Fields that limits
+/// depend on can't be nominated away, or a client would be counted by a value that the upstream never sees, and
+/// no twin of them may pass.
+pub(super) fn strip_request(headers: &mut HeaderMap, policy: &Policy) -> Hop {
     let found = Hop::of(headers);
     let takes_trailers = found.has(Hop::TE) && wants_trailers(headers);
     strip(headers, found, |name| policy.is_key(name));
@@ -77,6 +80,7 @@ pub(super) fn strip_request(headers: &mut HeaderMap, policy: &Policy) {
         headers.insert(header::TE, Value::from_static("trailers"));
         headers.insert(header::CONNECTION, Value::from_static("te"));
     }
+    found
 }
 
 /// Makes a response's head fit for the client. `Trailer` stays: it tells which trailers may follow.
@@ -115,7 +119,7 @@ pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
 
 /// Which fields of interest a head has, found in one pass over the names.
 #[derive(Clone, Copy, Default)]
-struct Hop(u16);
+pub(super) struct Hop(u16);
 
 impl Hop {
     const CONNECTION: u16 = 1;
@@ -127,6 +131,8 @@ impl Hop {
     const EXPECT: u16 = 1 << 6;
     const OTHER: u16 = 1 << 7;
     const UNDERSCORE: u16 = 1 << 8;
+    /// What [`Told`] is about.
+    const FORWARDING: u16 = 1 << 9;
 
     fn of(headers: &HeaderMap) -> Self {
         let mut found = 0;
@@ -139,10 +145,12 @@ impl Hop {
                 header::PROXY_AUTHENTICATE | header::PROXY_AUTHORIZATION => Self::PROXY,
                 header::TRAILER => Self::TRAILER,
                 header::EXPECT => Self::EXPECT,
+                header::FORWARDED | header::VIA => Self::FORWARDING,
                 _ => {
                     let text = name.as_str();
                     match text {
                         "keep-alive" | "proxy-connection" | "http2-settings" => Self::OTHER,
+                        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => Self::FORWARDING,
                         _ if text.as_bytes().contains(&b'_') => Self::UNDERSCORE,
                         _ => 0,
                     }
@@ -219,26 +227,42 @@ fn remove_twins(headers: &mut HeaderMap, policy: &Policy) {
     }
 }
 
+/// How the upstream is told where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// In the fields of its head.
+    InFields,
+    /// In lines to be sent behind them, which are the same for all requests to one host.
+    InLines,
+}
+
 /// Tells the upstream where a request came from. `trusted`: the peer is a proxy whose word on the original
 /// protocol and host is taken.
-pub(super) fn add_forwarding(headers: &mut HeaderMap, client: &Client, version: Version, trusted: bool) {
-    let Some(host) = headers.get(header::HOST).cloned() else { return };
-    let mut known = client.forwarding.borrow_mut();
-    let (peer, forwarded) = known.values(client.peer, &host);
-    extend(headers, X_FORWARDED_FOR, peer);
-    extend(headers, header::FORWARDED, forwarded);
+pub(super) fn tell(head: &mut Parts, found: Hop, client: &Client, trusted: bool) -> Told {
+    if !found.has(Hop::FORWARDING) && head.version != Version::HTTP_10 {
+        return Told::InLines;
+    }
+    let headers = &mut head.headers;
+    let Some(host) = headers.get(header::HOST).cloned() else { return Told::InFields };
+    extend(headers, X_FORWARDED_FOR, value(client.peer.to_string().into(), "unknown"));
+    extend(headers, header::FORWARDED, value(forwarded(client.peer, &host), "for=unknown"));
     if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, Value::from_static("http"));
     }
     if !trusted || !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    add_via(headers, version);
+    add_via(headers, head.version);
+    Told::InFields
+}
+
+fn value(bytes: Vec<u8>, otherwise: &'static str) -> HeaderValue {
+    HeaderValue::from_maybe_shared(bytes).unwrap_or(HeaderValue::from_static(otherwise))
 }
 
 /// Says that the message passed through here, having come in that version.
 pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
-    let via = if version == Version::HTTP_10 { "1.0 ratelimit-proxy" } else { "1.1 ratelimit-proxy" };
+    let via = if version == Version::HTTP_10 { "1.0 ratelimit-proxy" } else { VIA_1_1 };
     extend(headers, header::VIA, Value::from_static(via));
 }
 
@@ -261,26 +285,38 @@ fn extend(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
 }
 
 impl Forwarding {
-    /// The values for requests from `peer` to `host`; made anew only where the host is another than the last.
-    fn values(&mut self, peer: IpAddr, host: &HeaderValue) -> (HeaderValue, HeaderValue) {
-        let address = self.peer.get_or_insert_with(|| {
-            HeaderValue::from_maybe_shared(peer.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
-        });
-        let forwarded = match &self.forwarded {
-            Some(forwarded) if self.host.as_ref() == Some(host) => forwarded.clone(),
-            _ => {
-                let made = forwarded(peer, host);
-                self.host = Some(host.clone());
-                self.forwarded = Some(made.clone());
-                made
-            }
-        };
-        (address.clone(), forwarded)
+    /// The lines for a request from `peer`; made anew only where its host is another than the last.
+    pub(super) fn lines(&mut self, peer: IpAddr, head: &Parts, told: Told) -> &[u8] {
+        let host = head.headers.get(header::HOST).filter(|_| told == Told::InLines);
+        let Some(host) = host else { return b"" };
+        if self.host.as_ref() != Some(host) {
+            self.host = Some(host.clone());
+            self.lines = lines(peer, host);
+        }
+        &self.lines
     }
 }
 
+/// What [`tell`] would put into fields where none of them is.
+fn lines(peer: IpAddr, host: &HeaderValue) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(256);
+    for (name, value) in [
+        (X_FORWARDED_FOR, peer.to_string().as_bytes()),
+        (header::FORWARDED, &forwarded(peer, host)),
+        (X_FORWARDED_PROTO, b"http"),
+        (X_FORWARDED_HOST, host.as_bytes()),
+        (header::VIA, VIA_1_1.as_bytes()),
+    ] {
+        lines.extend_from_slice(name.as_str().as_bytes());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value);
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines
+}
+
 /// One element of `Forwarded` (RFC 7239).
-fn forwarded(peer: IpAddr, host: &HeaderValue) -> HeaderValue {
+fn forwarded(peer: IpAddr, host: &HeaderValue) -> Vec<u8> {
     let mut element = match peer {
         IpAddr::V4(peer) => format!("for={peer}"),
         IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
@@ -290,7 +326,7 @@ fn forwarded(peer: IpAddr, host: &HeaderValue) -> HeaderValue {
     element.extend_from_slice(b";host=\"");
     element.extend_from_slice(host.as_bytes());
     element.extend_from_slice(b"\";proto=http");
-    HeaderValue::from_maybe_shared(element).unwrap_or(HeaderValue::from_static("for=unknown"))
+    element
 }
 
 #[cfg(test)]
@@ -422,14 +458,23 @@ mod tests {
     fn forwarded_quotes_what_is_no_token() {
         let host = HeaderValue::from_static("example.com:8080");
         let v4 = forwarded(IpAddr::from([192, 0, 2, 1]), &host);
-        assert_eq!(v4, "for=192.0.2.1;host=\"example.com:8080\";proto=http");
+        assert_eq!(v4, b"for=192.0.2.1;host=\"example.com:8080\";proto=http");
         let v6 = forwarded("2001:db8::1".parse().unwrap(), &host);
-        assert_eq!(v6, "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http");
-        let mut known = Forwarding::default();
-        let other = HeaderValue::from_static("other");
+        assert_eq!(v6, b"for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http");
+    }
+
+    #[test]
+    fn lines_are_for_one_host() {
         let peer = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(known.values(peer, &host).1, v4);
-        assert_eq!(known.values(peer, &other).1, "for=192.0.2.1;host=\"other\";proto=http");
-        assert_eq!(known.values(peer, &host).1, v4);
+        let mut known = Forwarding::default();
+        for host in ["a", "b", "b", "a"] {
+            let head = http::Request::get("/").header("host", host).body(()).unwrap().into_parts().0;
+            let expected = format!(
+                "x-forwarded-for: 192.0.2.1\r\nforwarded: for=192.0.2.1;host=\"{host}\";proto=http\r\n\
+                 x-forwarded-proto: http\r\nx-forwarded-host: {host}\r\nvia: 1.1 ratelimit-proxy\r\n"
+            );
+            assert_eq!(known.lines(peer, &head, Told::InLines), expected.as_bytes());
+            assert_eq!(known.lines(peer, &head, Told::InFields), b"");
+        }
     }
 }

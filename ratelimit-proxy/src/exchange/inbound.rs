@@ -125,17 +125,17 @@ impl Inbound<'_> {
 
 impl Outbound {
     /// Makes the head of a request that was let in fit for the upstream.
-    pub(super) fn apply(self, head: &mut Parts, client: &Client, rules: &Rules) {
+    pub(super) fn apply(self, head: &mut Parts, client: &Client, rules: &Rules) -> hop::Told {
         if let Some(target) = self.target {
             head.uri = target;
         }
-        hop::strip_request(&mut head.headers, &rules.policy);
+        let found = hop::strip_request(&mut head.headers, &rules.policy);
         if let Some(host) = self.host {
             head.headers.insert(header::HOST, host);
         } else if !head.headers.contains_key(header::HOST) {
             head.headers.insert(header::HOST, rules.upstream.authority().clone());
         }
-        hop::add_forwarding(&mut head.headers, client, head.version, rules.policy.trusts(client.peer));
+        hop::tell(head, found, client, rules.policy.trusts(client.peer))
     }
 }
 

@@ -98,8 +98,8 @@ async fn attempt(
         Ruling::Undecided => return Err(Fault::Undecided),
     };
     tail.hold(permits);
-    outbound.apply(&mut head, client, rules);
-    let Answer { mut head, link } = forward::forward(client, rules, head, body.take()).await?;
+    let told = outbound.apply(&mut head, client, rules);
+    let Answer { mut head, link } = forward::forward(client, rules, head, told, body.take()).await?;
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);

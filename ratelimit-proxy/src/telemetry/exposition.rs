@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use super::histogram::Distribution;
 use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Reloaded, Totals};
 use super::process::Reading;
+use super::store::{Answered, StoreGauges};
 
 /// Which text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(crate) struct Gauges {
     pub(crate) max_connections: usize,
     /// Lines of the log that were lost because nobody read them in time.
     pub(crate) log_lost: u64,
+    /// Of a store that is shared.
+    pub(crate) store: Option<StoreGauges>,
 }
 
 /// Of one limit.
@@ -50,8 +53,8 @@ pub(crate) struct LimitGauges {
     pub(crate) name: Box<str>,
     /// Units or permits that a fully recovered key has.
     pub(crate) quota: u32,
-    /// Keys that have not fully recovered.
-    pub(crate) keys: usize,
+    /// Keys that have not fully recovered, if this process knows.
+    pub(crate) keys: Option<usize>,
     /// Decisions for keys that found no room.
     pub(crate) overflowed: u64,
 }
@@ -99,6 +102,9 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (totals, gauges, process) = &*self.0;
         limits(&mut encoder, totals, gauges)?;
+        if let Some(gauges) = &gauges.store {
+            store(&mut encoder, gauges)?;
+        }
         proxy(&mut encoder, totals)?;
         pressure(&mut encoder, totals, gauges)?;
         reloads(&mut encoder, totals)?;
@@ -127,7 +133,9 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges)
     let help = "Keys that have not fully recovered";
     let mut family = encoder.encode_descriptor("ratelimit_keys", help, None, MetricType::Gauge)?;
     for (name, gauge) in names() {
-        family.encode_family(&[("limit", name)])?.encode_gauge(&wide(gauge.keys))?;
+        if let Some(keys) = gauge.keys {
+            family.encode_family(&[("limit", name)])?.encode_gauge(&wide(keys))?;
+        }
     }
     let help = "Units or permits that a fully recovered key has";
     let mut family = encoder.encode_descriptor("ratelimit_quota", help, None, MetricType::Gauge)?;
@@ -142,7 +150,27 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges)
             .encode_family(&[("limit", name)])?
             .encode_counter::<NoLabelSet, _, u64>(&gauge.overflowed, None)?;
     }
-    Ok(())
+    let help = "How long requests waited for what their limits say; what was known at once counts as nothing";
+    histogram(encoder, "ratelimit_decision_seconds", help, &totals.decisions)
+}
+
+fn store(encoder: &mut DescriptorEncoder<'_>, store: &StoreGauges) -> fmt::Result {
+    let help = "Whether the shared store answers";
+    gauge(encoder, "ratelimit_store_up", help, &u32::from(store.up))?;
+    let help = "Replicas that share the store, as far as is known";
+    gauge(encoder, "ratelimit_store_replicas", help, &store.replicas)?;
+    let help = "Requests to the shared store, several to a call under load, by what became of them";
+    let mut family =
+        encoder.encode_descriptor("ratelimit_store_requests", help, None, MetricType::Counter)?;
+    for (how, word) in Answered::ALL {
+        let sent = store.calls.requests(how);
+        let count = if how == Answered::Overloaded { store.overloaded } else { sent };
+        family.encode_family(&[("outcome", word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+    }
+    let help = "How long calls of the shared store took";
+    histogram(encoder, "ratelimit_store_seconds", help, &store.calls.seconds)?;
+    let help = "Charges after the fact that the shared store was never told of";
+    counter(encoder, "ratelimit_store_posts_lost", help, &store.lost_posts)
 }
 
 fn proxy(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {

@@ -152,6 +152,7 @@ pub struct WorkerMetrics {
     classes: [AtomicU64; CODE_CLASSES.len()],
     requests: Histogram,
     upstream: Histogram,
+    decisions: Histogram,
     opened: AtomicU64,
     closed: AtomicU64,
     errors: [AtomicU64; ProtocolError::ALL.len()],
@@ -179,6 +180,8 @@ pub struct Totals {
     pub requests: Distribution,
     /// How long the upstream took, to the head of its response.
     pub upstream: Distribution,
+    /// How long requests waited for what their limits say.
+    pub decisions: Distribution,
     /// Clients' connections at the moment.
     pub connections: u64,
     /// In the order of [`ProtocolError::ALL`].
@@ -267,6 +270,7 @@ impl Metrics {
             classes: <[AtomicU64; CODE_CLASSES.len()]>::default(),
             requests: Histogram::default(),
             upstream: Histogram::default(),
+            decisions: Histogram::default(),
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             errors: <[AtomicU64; ProtocolError::ALL.len()]>::default(),
@@ -343,6 +347,17 @@ impl WorkerMetrics {
         self.upstream.observe(elapsed);
     }
 
+    /// A request's limits were decided at once.
+    #[inline]
+    pub fn decided_at_once(&self) {
+        self.decisions.at_once();
+    }
+
+    /// A request waited that long for what its limits say.
+    pub fn decided_after(&self, elapsed: Duration) {
+        self.decisions.observe(elapsed);
+    }
+
     /// A connection came.
     pub fn connection_opened(&self) {
         add(&self.opened, 1);
@@ -384,6 +399,7 @@ impl WorkerMetrics {
         sum(&mut totals.pressures, &self.pressures);
         self.requests.add_to(&mut totals.requests);
         self.upstream.add_to(&mut totals.upstream);
+        self.decisions.add_to(&mut totals.decisions);
         // In this order, so that a connection that comes and goes in between is not one too few.
         let closed = read(&self.closed);
         totals.connections += read(&self.opened).saturating_sub(closed);
@@ -391,7 +407,7 @@ impl WorkerMetrics {
     }
 }
 
-fn sum<const N: usize>(totals: &mut [u64; N], own: &[AtomicU64; N]) {
+pub(super) fn sum<const N: usize>(totals: &mut [u64; N], own: &[AtomicU64; N]) {
     for (total, own) in totals.iter_mut().zip(own) {
         *total += read(own);
     }

@@ -5,5 +5,7 @@ pub mod histogram;
 pub mod log;
 pub mod metrics;
 mod process;
+mod store;
 
 pub(crate) use exposition::{Format, Gauges, LimitGauges, expose};
+pub(crate) use store::{StoreCalls, StoreGauges};

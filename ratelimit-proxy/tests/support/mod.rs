@@ -20,3 +20,33 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Err(_) => panic!("waited in vain for {what}"),
     }
 }
+
+/// Waits until it holds.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    soon(what, async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// So many proxies as the README starts them: in front of one upstream, with these limits, over one store that
+/// all of them have found.
+pub async fn replicas(
+    count: usize,
+    origin: &origin::Origin,
+    limits: &[&str],
+    redis: &str,
+) -> Vec<program::Program> {
+    let mut replicas = Vec::new();
+    for _ in 0..count {
+        replicas.push(program::Program::start_with(origin.address, limits, &["--redis", redis]).await);
+    }
+    for replica in &replicas {
+        let count = Some(f64::from(u32::try_from(count).unwrap()));
+        until("all replicas", async || program::metric(replica, "ratelimit_store_replicas").await == count)
+            .await;
+    }
+    replicas
+}

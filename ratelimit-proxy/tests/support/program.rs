@@ -129,6 +129,13 @@ impl Program {
     }
 }
 
+/// A sample of the program's metrics, by its name and labels as they are written.
+pub async fn metric(program: &Program, name: &str) -> Option<f64> {
+    let page = program.admin("/metrics").await;
+    let sample = page.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    sample.map(|value| value.parse().unwrap())
+}
+
 /// One request on a connection of its own; `fields` are lines that end in CRLF.
 pub async fn ask(address: SocketAddr, method: &str, path: &str, fields: &str) -> Response {
     let mut client = Client::connect(address).await;

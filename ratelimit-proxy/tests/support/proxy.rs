@@ -8,7 +8,7 @@ use std::time::Duration;
 use ratelimit_core::Limit;
 use ratelimit_proxy::config::{ClientIp, Config, LimitConfig, Loaded, LogRequests, Match, load_str};
 use ratelimit_proxy::server::{Drained, Listeners, Server};
-use ratelimit_proxy::{Answers, Shared, Timeouts};
+use ratelimit_proxy::{Answers, AnyStore, Shared, Timeouts};
 
 /// What a proxy is started with.
 pub struct Setup {
@@ -19,6 +19,7 @@ pub struct Setup {
     pub answers: Answers,
     pub threads: usize,
     pub max_connections: usize,
+    pub store: AnyStore,
 }
 
 impl Default for Setup {
@@ -31,6 +32,7 @@ impl Default for Setup {
             answers: Answers::default(),
             threads: 1,
             max_connections: 1000,
+            store: AnyStore::default(),
         }
     }
 }
@@ -68,7 +70,8 @@ impl Setup {
 
     /// Starts it in front of that upstream.
     pub fn start(self, upstream: SocketAddr) -> Proxy {
-        Proxy::serve(Arc::new(Shared::new(&self.config(upstream))), self.threads)
+        let config = self.config(upstream);
+        Proxy::serve(Arc::new(Shared::new(&config, self.store)), self.threads)
     }
 }
 
@@ -97,7 +100,7 @@ impl Proxy {
 
     /// As a configuration says, in front of that upstream, with one thread.
     pub fn from_yaml(yaml: &str, upstream: SocketAddr) -> Self {
-        Self::serve(Arc::new(Shared::new(&load(yaml, upstream).config)), 1)
+        Self::serve(Arc::new(Shared::new(&load(yaml, upstream).config, AnyStore::default())), 1)
     }
 
     fn serve(shared: Arc<Shared>, threads: usize) -> Self {

@@ -14,9 +14,10 @@ use ratelimit_core::store::{Charge, Origin, Verdict};
 use ratelimit_core::{AsKey, KeyBuf, Limit, Store, StoreError, StoreErrorKind};
 use ratelimit_redis::{OnFailure, RedisStore};
 
-/// A store that says so when it can't decide.
+/// A store that says so when it can't decide, and that a busy machine does not keep from it.
 pub async fn strict(url: &str) -> RedisStore {
-    RedisStore::builder(url).on_failure(OnFailure::Error).connect().await.expect("a store")
+    let builder = RedisStore::builder(url).on_failure(OnFailure::Error).deadline(Duration::from_secs(1));
+    builder.connect().await.expect("a store")
 }
 
 /// Does `op` to the key.

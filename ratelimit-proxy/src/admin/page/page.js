@@ -23,7 +23,7 @@ const row = (limit, seconds, before) => {
     cell(limit.name), cell(quota), cell(limit.key.join(', ') || 'all together'), cell(limit.mode),
     cell((allowed + local + failed_open).toLocaleString(), 'n'),
     cell(denied.toLocaleString(), denied ? 'n no' : 'n'),
-    cell(shadow_denied.toLocaleString(), 'n'), cell(rate, 'n'), cell(limit.keys.toLocaleString(), 'n'),
+    cell(shadow_denied.toLocaleString(), 'n'), cell(rate, 'n'), cell(limit.keys === undefined ? '' : limit.keys.toLocaleString(), 'n'),
   );
   return tr;
 };

@@ -37,7 +37,7 @@ async fn show(length: Option<Duration>) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
     let upstream = Upstream::start(LOCAL).await?;
     let config = configuration(upstream.address()).map_err(Failure::Failed)?;
-    let app = App::start(config, None)?;
+    let app = App::start(config, None).await?;
     let Some(proxy) = app.addresses().first().copied() else {
         return Err(Failure::Failed("the proxy listens nowhere".to_owned()));
     };

@@ -3,6 +3,7 @@
 
 mod limit;
 mod requests;
+mod store;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,15 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use ratelimit_core::{FieldStyle, Overflow, Period, Rate, ResetFormat};
+use ratelimit_core::{FieldStyle, Period, Rate, ResetFormat};
 
-use super::decode::{At, Either, Field};
+use super::decode::{Either, Field};
 use super::fault::{Faults, Place, shown};
 use super::leaf::{Lasting, OrOff};
-use super::model::{
-    ClientIp, Config, LimitConfig, LogConfig, LogKeys, LogRequests, MemoryConfig, ServerConfig, Trust,
-};
-use super::raw::{self, BodyWord, HeadersWord, KeysWord, OverflowWord, RequestsWord, ResetWord, Root};
+use super::model::{ClientIp, Config, LimitConfig, LogConfig, LogKeys, LogRequests, ServerConfig, Trust};
+use super::raw::{self, BodyWord, HeadersWord, KeysWord, RequestsWord, ResetWord, Root};
 use super::source;
 use crate::answer::{Answers, DenialBody};
 use crate::state::Timeouts;
@@ -38,6 +37,7 @@ pub(super) fn config(root: &Root, top: &Place, base: &Path, faults: &mut Faults)
     let exempt = requests::exempt(&root.exempt, faults);
     let answers = answers(&root.response, base, faults);
     let log = log(&root.log, faults);
+    let store = store::store(&root.store, base, faults);
     // Last, so that everything was looked at even where there is no upstream.
     let mut config = Config::new(upstream?);
     if !listen.is_empty() {
@@ -55,7 +55,7 @@ pub(super) fn config(root: &Root, top: &Place, base: &Path, faults: &mut Faults)
     config.limits = limits;
     config.answers = answers;
     config.log = log;
-    config.store = store(&root.store);
+    config.store = store;
     config.server = ServerConfig { timeouts, ..server };
     Some(config)
 }
@@ -297,22 +297,6 @@ fn per_second(rate: Rate, place: &Place, faults: &mut Faults) -> u32 {
         faults.refuse(place, format!("{rate} is not a number of lines in a second, such as 20/s"));
     }
     rate.count()
-}
-
-fn store(field: &Field<Either<raw::StoreWord, raw::Store>>) -> MemoryConfig {
-    let mut built = MemoryConfig::default();
-    let Some(At { value: Either::Section(section), .. }) = field.get() else { return built };
-    let Some(memory) = section.memory.get() else { return built };
-    if let Some(keys) = memory.max_keys.get() {
-        built.max_keys = usize::try_from(keys.0).unwrap_or(usize::MAX);
-    }
-    if let Some(overflow) = memory.overflow.get() {
-        built.overflow = match overflow.value {
-            OverflowWord::Share => Overflow::Share,
-            OverflowWord::Deny => Overflow::Deny,
-        };
-    }
-    built
 }
 
 fn server(field: &Field<raw::Server>, faults: &mut Faults) -> ServerConfig {

@@ -9,6 +9,7 @@ use super::text;
 use crate::config::decode::{Decode, Here};
 use crate::config::fault::{Faults, shown};
 use crate::config::schema::{Shapes, or_variable};
+use crate::config::store::{StoreUrl, StoreUrlError};
 use crate::upstream::{Target, TargetError};
 
 /// A network, or one address.
@@ -97,6 +98,25 @@ impl Decode for Target {
         or_variable(
             json!({"type": "string", "pattern": "^(http|https|h2c)://", "examples": ["http://127.0.0.1:9000"]}),
         )
+    }
+}
+
+impl Decode for StoreUrl {
+    fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
+        let text = text(here, "a URL", faults)?;
+        // Not the text itself, which may hold a password.
+        let refuse = |error: StoreUrlError| {
+            faults.refuse_with(&here.place, error.to_string(), StoreUrlError::HINT);
+        };
+        text.parse().map_err(refuse).ok()
+    }
+
+    fn schema(_: &mut Shapes) -> Value {
+        or_variable(json!({
+            "type": "string",
+            "pattern": "^(redis|rediss|valkey|valkeys|unix)://",
+            "examples": ["redis://127.0.0.1:6379"],
+        }))
     }
 }
 

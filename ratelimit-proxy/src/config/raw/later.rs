@@ -58,38 +58,6 @@ section! {
 }
 
 section! {
-    /// Sentinels that know the master.
-    Sentinels {
-        /// Their URLs.
-        sentinels: Many<Text> [required],
-        /// What they call it.
-        master: Text [required],
-    }
-}
-
-choice! {
-    /// How close replicas hold together.
-    Consistency {
-        /// Every decision is taken in the store.
-        Strict = "strict",
-        /// Replicas take pieces of quota and spend them by themselves.
-        Leased = "leased",
-    }
-}
-
-choice! {
-    /// Who decides while the store can't answer.
-    OnFailure {
-        /// Each replica, within its share.
-        Local = "local",
-        /// Everything is allowed.
-        Allow = "allow",
-        /// Everything is refused.
-        Deny = "deny",
-    }
-}
-
-section! {
     /// Whose tokens are believed.
     Jwt {
         /// Their issuer, whose keys are found by OpenID Connect.

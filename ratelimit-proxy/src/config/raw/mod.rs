@@ -5,14 +5,13 @@
 mod later;
 mod limit;
 mod response;
+mod store;
 
 use std::net::SocketAddr;
 
 use http::HeaderName;
 
-use self::later::{
-    BalanceHash, BalanceWord, Consistency, HealthCheck, Jwt, ListenTls, OnFailure, Rls, Sentinels,
-};
+use self::later::{BalanceHash, BalanceWord, HealthCheck, Jwt, ListenTls, Rls};
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -20,6 +19,7 @@ use crate::upstream::Target;
 
 pub(super) use self::limit::*;
 pub(super) use self::response::*;
+pub(super) use self::store::*;
 
 type Count = Whole<0, { u32::MAX }>;
 type Positive = Whole<1, { u32::MAX }>;
@@ -113,54 +113,6 @@ section! {
         connect: Lasting,
         /// For the head of the response once the request was sent, then for each piece of its body; 30s if absent.
         response: Lasting,
-    }
-}
-
-choice! {
-    /// A store without settings.
-    StoreWord {
-        /// The memory of this process.
-        Memory = "memory",
-    }
-}
-
-section! {
-    /// Where counters live.
-    Store {
-        /// In the memory of this process.
-        memory: Memory,
-        /// In Redis or Valkey: a URL, a list of nodes of a Cluster, or sentinels.
-        redis: Many<Either<Text, Sentinels>> [later],
-        /// Whether every decision is taken in the store, or pieces are taken from it.
-        consistency: Consistency [later],
-        /// Longest a decision may wait for the store.
-        deadline: Lasting [later],
-        /// Who decides while the store can't answer.
-        on_failure: OnFailure [later],
-        /// How many replicas share what `local` allows.
-        replicas: Positive [later],
-        /// What keys in the store begin with.
-        prefix: Text [later],
-    }
-}
-
-section! {
-    /// Room for counters in the memory of this process.
-    Memory {
-        /// Keys a limit, at least; 1000000 if absent. A key takes 24 bytes, 104 under a sliding window.
-        max_keys: Positive,
-        /// What happens to keys beyond that.
-        overflow: OverflowWord,
-    }
-}
-
-choice! {
-    /// What happens to keys for which there is no room.
-    OverflowWord {
-        /// Some thousand of them share a counter.
-        Share = "share",
-        /// They are denied.
-        Deny = "deny",
     }
 }
 

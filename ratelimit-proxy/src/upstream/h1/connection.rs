@@ -2,13 +2,14 @@
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http::{Method, request, response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Error;
@@ -23,6 +24,20 @@ const MAX_HEADS: usize = 64 * 1024;
 /// Room for one read: enough for most responses whole, and more for those that fill it.
 const READ: usize = 8 * 1024;
 const MAX_READ: usize = 64 * 1024;
+
+/// What a connection runs over.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Whether nothing has come. Before a request is sent it must be so: bytes, the end and an error all mean that
+    /// none should be. The connection is given up if it is not, so bytes may be lost.
+    fn is_silent(&mut self) -> bool;
+}
+
+impl Transport for TcpStream {
+    fn is_silent(&mut self) -> bool {
+        // Asks the kernel only if something is known to have come.
+        matches!(self.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
 
 /// A connection to a server.
 pub(crate) struct Connection<S, B> {
@@ -62,7 +77,7 @@ struct Upload<B> {
 
 impl<S, B> Connection<S, B>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport,
     B: Body<Data = Bytes> + Unpin,
 {
     /// On a fresh connection.
@@ -85,10 +100,11 @@ where
         }
     }
 
-    /// Takes a request; [`Connection::poll_head`] sends it. The one before must be complete.
-    pub(crate) fn send(&mut self, head: &request::Parts, body: B) {
+    /// Takes a request; [`Connection::poll_head`] sends it. The one before must be complete. `lines` are whole lines
+    /// with more fields.
+    pub(crate) fn send(&mut self, head: &request::Parts, lines: &[u8], body: B) {
         let framing = framing(head, &body);
-        encode::head(self.outbox.text(), head, framing);
+        encode::head(self.outbox.text(), head, lines, framing);
         self.upload = (!body.is_end_stream()).then_some(Upload { body, framing });
         self.awaits_head = true;
         self.bodiless = head.method == Method::HEAD;
@@ -207,10 +223,9 @@ where
             && self.outbox.is_empty()
     }
 
-    /// The same, having asked: whatever comes before a request is sent, be it bytes, the end or an error, means
-    /// that none should be.
+    /// The same, having asked the socket.
     pub(crate) fn is_ready(&mut self) -> bool {
-        self.can_be_kept() && self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending()
+        self.can_be_kept() && self.io.is_silent()
     }
 
     /// Gives back the room that a large response took.

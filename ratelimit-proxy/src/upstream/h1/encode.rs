@@ -14,8 +14,9 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// Writes a head, always as HTTP/1.1. `framing` alone says how long the body is, whatever the fields say.
-pub(super) fn head(out: &mut Vec<u8>, head: &Parts, framing: Framing) {
+/// Writes a head, always as HTTP/1.1, and `lines` behind its fields. `framing` alone says how long the body is,
+/// whatever the fields say.
+pub(super) fn head(out: &mut Vec<u8>, head: &Parts, lines: &[u8], framing: Framing) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -26,6 +27,7 @@ pub(super) fn head(out: &mut Vec<u8>, head: &Parts, framing: Framing) {
             field(out, name.as_str(), value.as_bytes());
         }
     }
+    out.extend_from_slice(lines);
     match framing {
         Framing::None => {}
         Framing::Length(length) => {
@@ -51,7 +53,7 @@ mod tests {
 
     fn written(request: Request<()>, framing: Framing) -> String {
         let mut out = Vec::new();
-        head(&mut out, &request.into_parts().0, framing);
+        head(&mut out, &request.into_parts().0, b"x-more: 1\r\n", framing);
         String::from_utf8(out).unwrap()
     }
 
@@ -60,12 +62,12 @@ mod tests {
         let get = || Request::get("/a?b=c").header("host", "h").header("x-a", "1").header("x-a", "2");
         assert_eq!(
             written(get().body(()).unwrap(), Framing::None),
-            "GET /a?b=c HTTP/1.1\r\nhost: h\r\nx-a: 1\r\nx-a: 2\r\n\r\n"
+            "GET /a?b=c HTTP/1.1\r\nhost: h\r\nx-a: 1\r\nx-a: 2\r\nx-more: 1\r\n\r\n"
         );
         let options = Request::options("*").body(()).unwrap();
-        assert_eq!(written(options, Framing::None), "OPTIONS * HTTP/1.1\r\n\r\n");
+        assert_eq!(written(options, Framing::None), "OPTIONS * HTTP/1.1\r\nx-more: 1\r\n\r\n");
         let absolute = Request::get("http://a").body(()).unwrap();
-        assert_eq!(written(absolute, Framing::None), "GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(written(absolute, Framing::None), "GET / HTTP/1.1\r\nx-more: 1\r\n\r\n");
     }
 
     #[test]
@@ -82,7 +84,7 @@ mod tests {
                 .header("content-length", "8")
                 .body(())
                 .unwrap();
-            assert_eq!(written(request, framing), format!("POST / HTTP/1.1\r\n{line}\r\n"));
+            assert_eq!(written(request, framing), format!("POST / HTTP/1.1\r\nx-more: 1\r\n{line}\r\n"));
         }
     }
 }
