@@ -110,6 +110,7 @@ impl Current {
 
 /// Rules as one thread holds them: handed on without a write that another thread could feel.
 #[derive(Clone)]
+#[expect(clippy::redundant_allocation, reason = "counting on an `Arc` would be felt by other threads")]
 pub(crate) struct Adopted(Rc<Arc<Rules>>);
 
 impl Adopted {

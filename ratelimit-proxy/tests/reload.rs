@@ -187,7 +187,7 @@ async fn a_bad_file_changes_nothing_and_says_why() {
     }
     // Half of a file, no text, nothing, and no file at all.
     let whole = text(origin.address, limit, "");
-    let half = whole[..whole.len() / 2].as_bytes();
+    let half = &whole.as_bytes()[..whole.len() / 2];
     for (bytes, refusals) in [(half, 2.0), (b"\xff\xfe", 3.0), (b"", 4.0)] {
         std::fs::write(&setup.file, bytes).unwrap();
         setup.program.signal("HUP").await;
