@@ -8,6 +8,8 @@ mod decide;
 mod exchange;
 mod fault;
 mod overload;
+mod reload;
+mod rules;
 mod socket;
 mod state;
 mod store;

@@ -64,11 +64,12 @@ impl Limits {
         let totals = view.shared().metrics.totals();
         let gauges = view.gauges().limits;
         let counted = |name: &str| {
-            let both = totals.limits.iter().zip(&gauges).find(|(totals, _)| &*totals.name == name);
-            both.map(|(totals, gauges)| (totals.clone(), *gauges)).unwrap_or_default()
+            let totals = totals.limits.iter().find(|totals| &*totals.name == name).cloned();
+            let gauges = gauges.iter().find(|gauge| &*gauge.name == name).cloned();
+            (totals.unwrap_or_default(), gauges.unwrap_or_default())
         };
         let limit = |config: &LimitConfig| LimitView::new(config, &counted(config.limit.name()));
-        Self { limits: view.limits().iter().map(limit).collect() }
+        Self { limits: view.rules().limits.iter().map(limit).collect() }
     }
 }
 

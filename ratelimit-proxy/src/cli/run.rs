@@ -1,6 +1,7 @@
 //! `run`: the proxy until a signal ends it.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use tracing::level_filters::LevelFilter;
@@ -8,14 +9,15 @@ use tracing::level_filters::LevelFilter;
 use super::arguments::{AdminAddress, Run};
 use super::{Exit, Failure};
 use crate::app::{App, Signals};
-use crate::config::{self, Config, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
+use crate::config::{self, Config, Loaded, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
+use crate::reload::Source;
 use crate::telemetry::log::{self, Style};
 
 pub(super) fn run(arguments: Run, style: Style) -> Result<Exit, Failure> {
-    let config = configuration(arguments)?;
+    let Configured { config, source } = configuration(arguments)?;
     let _log = log::start(style, LevelFilter::INFO);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, source))
 }
 
 /// Reads a file, says what is doubtful about it, and refuses what is wrong.
@@ -30,7 +32,13 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
     Ok(loaded.config)
 }
 
-fn configuration(arguments: Run) -> Result<Config, Failure> {
+/// A configuration, and the file it is from.
+struct Configured {
+    config: Config,
+    source: Option<Source>,
+}
+
+fn configuration(arguments: Run) -> Result<Configured, Failure> {
     let Run { config, upstream, limit, listen, admin, threads, redis, leased } = arguments;
     let mut faults = Vec::new();
     let redis = redis.and_then(|url| {
@@ -40,6 +48,14 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
     if leased {
         faults.push("--leased is not available yet".to_owned());
     }
+    let flags = Flags { listen, admin, threads, redis };
+    // Made first: a change of the file while it is read is a change.
+    let source = config.clone().map(|path| {
+        let flags = flags.clone();
+        Source::new(path.clone(), move || {
+            config::load_file(&path).map(|loaded| Loaded { config: flags.over(loaded.config), ..loaded })
+        })
+    });
     let mut config = match (config, upstream) {
         (Some(path), _) => Some(load(&path)?),
         (None, Some(upstream)) => Some(Config::new(upstream)),
@@ -72,29 +88,47 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
             (Err(fault), _) => faults.push(format!("--limit {text:?}: {fault}")),
         }
     }
-    let Some(mut config) = config.filter(|_| faults.is_empty()) else { return Err(Failure::Usage(faults)) };
-    if !listen.is_empty() {
-        config.listen = listen;
-    }
-    if let Some(url) = redis {
-        config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url)));
-    }
-    if threads.is_some() {
-        config.server.threads = threads.map(usize::from);
-    }
-    match admin {
-        Some(AdminAddress::Off) => config.admin = None,
-        Some(AdminAddress::At(address)) => config.admin = Some(address),
-        None => {}
-    }
-    Ok(config)
+    let Some(config) = config.filter(|_| faults.is_empty()) else { return Err(Failure::Usage(faults)) };
+    Ok(Configured { config: flags.over(config), source })
 }
 
-async fn serve(config: Config) -> Result<Exit, Failure> {
+/// What flags say instead of the file, whenever it is read.
+#[derive(Clone)]
+struct Flags {
+    listen: Vec<SocketAddr>,
+    admin: Option<AdminAddress>,
+    threads: Option<u16>,
+    redis: Option<StoreUrl>,
+}
+
+impl Flags {
+    fn over(&self, mut config: Config) -> Config {
+        if !self.listen.is_empty() {
+            config.listen.clone_from(&self.listen);
+        }
+        if let Some(url) = &self.redis {
+            config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url.clone())));
+        }
+        if self.threads.is_some() {
+            config.server.threads = self.threads.map(usize::from);
+        }
+        match self.admin {
+            Some(AdminAddress::Off) => config.admin = None,
+            Some(AdminAddress::At(address)) => config.admin = Some(address),
+            None => {}
+        }
+        config
+    }
+}
+
+async fn serve(config: Config, source: Option<Source>) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
-    let app = App::start(config).await?;
+    let app = App::start(config, source).await?;
     app.announce();
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        never = app.follow() => match never {},
+    };
     tracing::info!(signal, "draining; a second signal cuts what is under way");
     let hurry = async {
         signals.next().await;

@@ -173,7 +173,7 @@ impl Body {
         if let Source::Upstream { link, client, .. } = &mut self.source {
             client.deadlines.disarm(Wait::Upstream);
             if let Some(link) = link.take() {
-                client.worker.pool.put_back(link, client.deadlines.now());
+                client.worker.put_back(link, client.deadlines.now());
             }
         }
         if let Some(mut tail) = self.tail.take() {

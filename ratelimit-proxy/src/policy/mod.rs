@@ -37,6 +37,8 @@ pub struct Policy {
     identity: Identity,
     exempt: Box<[Matcher]>,
     rules: Box<[Rule]>,
+    /// What each rule is counted as: its number in the metrics.
+    series: Box<[usize]>,
     /// Fields that limits or the client's address depend on.
     fields: Box<[HeaderName]>,
     /// Whether one of them has an underscore in its name.
@@ -78,17 +80,17 @@ pub struct Hit<'p> {
 /// A no without a store.
 #[derive(Debug)]
 pub enum Refusal<'p> {
-    /// Keys are denied by an override, or missing where they must not be: the limits that say so with the indices
+    /// Keys are denied by an override, or missing where they must not be: the limits that say so with the numbers
     /// of their rules, one at least. Whatever the others' counters say, they are not asked.
     Denied(SmallVec<[(usize, &'p Limit); 2]>),
     /// The request gives a part of the key several times, with different values.
     AmbiguousKey {
-        /// Index of the rule.
+        /// The rule's number in the metrics.
         rule: usize,
     },
     /// The cost that the request names is no number.
     BadCost {
-        /// Index of the rule.
+        /// The rule's number in the metrics.
         rule: usize,
     },
 }
@@ -112,6 +114,7 @@ impl Policy {
             path_scoped: exempt.iter().any(Matcher::looks_at_path) || live().any(Rule::looks_at_path),
             identity,
             exempt,
+            series: (0..rules.len()).collect(),
             rules,
             ipv6_prefix: client_ip.ipv6_prefix,
         }
@@ -121,6 +124,13 @@ impl Policy {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self::build(&config.client_ip, &config.exempt, &config.limits)
+    }
+
+    /// Counts its limits under these numbers instead of those of their places, in their order.
+    #[must_use]
+    pub(crate) fn counted_as(mut self, series: Vec<usize>) -> Self {
+        self.series = series.into();
+        self
     }
 
     /// The address of the client behind `peer`, as proxies that are trusted tell it; not masked.
@@ -181,7 +191,7 @@ impl Policy {
             return Ok(selection);
         }
         let mut denied = SmallVec::new();
-        for (number, rule) in self.rules.iter().enumerate() {
+        for (rule, &number) in self.rules.iter().zip(&self.series) {
             match rule.judge(facts, keys) {
                 Judgement::Applies { limit, key, cost, .. } => {
                     let holds = limit.spec().permits.is_some();

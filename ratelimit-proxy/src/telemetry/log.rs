@@ -21,7 +21,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use crate::config::{LogConfig, LogKeys, LogRequests};
 use crate::decide::Ruling;
 use crate::policy::Selection;
-use crate::state::Shared;
+use crate::rules::Rules;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 4096;
@@ -119,20 +119,20 @@ impl Default for RequestLog {
 #[inline]
 pub(crate) fn ruled(
     ruling: &Ruling<'_>,
-    shared: &Shared,
+    rules: &Rules,
     head: &Parts,
     peer: IpAddr,
     selection: Option<&Selection<'_>>,
     keys: &KeyBuf,
 ) {
     let (Ruling::Deny(decision) | Ruling::Never(decision)) = ruling else { return };
-    if shared.log.requests != LogRequests::Off {
+    if rules.log.requests != LogRequests::Off {
         let key = selection.and_then(|selection| {
             let binding = decision.limit()?.id();
             let hit = selection.hits.iter().find(|hit| hit.limit.id() == binding)?;
             Some(keys.slice(hit.key.clone()))
         });
-        shared.log.denied(decision, head, shared.policy.client(peer, &head.headers), key);
+        rules.log.denied(decision, head, rules.policy.client(peer, &head.headers), key);
     }
 }
 
@@ -166,6 +166,12 @@ impl RequestLog {
         if self.troubles.check().is_ok() {
             tracing::warn!(upstream = %Shown(upstream.as_bytes()), "{what}");
         }
+    }
+
+    /// As another configuration asks for it, in the same run.
+    #[must_use]
+    pub(crate) fn again(&self, config: LogConfig) -> Self {
+        Self { hasher: self.hasher.clone(), ..Self::new(config) }
     }
 
     /// Keeps what a line about the request will need, if there will be one.

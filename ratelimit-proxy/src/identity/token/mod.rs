@@ -41,7 +41,7 @@ use crate::telemetry::metrics::Metrics;
 const LONGEST: usize = 16 << 10;
 
 /// Whose tokens are believed, and how far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtConfig {
     /// Where the keys are.
     pub source: KeySource,

@@ -69,6 +69,8 @@ pub(crate) struct Connection<S, B> {
     pub(crate) reused: bool,
     /// Since when nobody has used it.
     pub(crate) idle_since: Instant,
+    /// Where it leads, as who made it numbers that.
+    pub(crate) destination: u64,
 }
 
 struct Upload<B> {
@@ -97,6 +99,7 @@ where
             keep: true,
             reused: false,
             idle_since: now,
+            destination: 0,
         }
     }
 
