@@ -1,5 +1,6 @@
 //! The running proxy: a [`Config`] made into threads that serve, and their orderly end.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
@@ -12,7 +13,9 @@ use tokio::time::Instant;
 
 use crate::admin::{Admin, View};
 use crate::config::{Config, LimitConfig, Match, RedisConfig, StoreConfig};
+use crate::identity::token::TokenVerifier;
 use crate::overload;
+use crate::reload::{Reloader, Source, follow};
 use crate::server::descriptors::Connections;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
@@ -32,11 +35,12 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Listens everywhere it has to, or nowhere; then serves.
+    /// Listens everywhere it has to, or nowhere; then serves. What has a source can be read again from there.
     ///
     /// # Errors
     /// When an address can't be listened on, a thread can't be started, or the store refuses us; the text names it.
-    pub(crate) async fn start(mut config: Config) -> io::Result<Self> {
+    pub(crate) async fn start(mut config: Config, source: Option<Source>) -> io::Result<Self> {
+        let asked = config.clone();
         let threads = config.server.threads.unwrap_or_else(processors);
         let wanted = config.server.max_connections;
         let connections = Connections::ask(wanted, threads);
@@ -51,14 +55,18 @@ impl App {
         }
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
-        let shared = Arc::new(Shared::new(&config, store));
+        let mut shared = Shared::new(&config, store);
+        let verifier = |jwt| TokenVerifier::start(jwt, &shared.metrics);
+        shared.tokens = config.jwt.clone().map(verifier).transpose()?;
+        let shared = Arc::new(shared);
         overload::watch(&shared)?;
         let redis = match config.store {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),
         };
         let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
-        let view = Arc::new(View::new(Arc::clone(&shared), config.limits, needs_store));
+        let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
+        let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
         let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
         let server = Server::start(&shared, listeners)?;
         view.ready(true);
@@ -85,7 +93,8 @@ impl App {
         for address in self.addresses() {
             tracing::info!(address = %format_args!("http://{address}"), "listening");
         }
-        tracing::info!(upstream = %self.view.shared().upstream, "forwarding");
+        let rules = self.view.rules();
+        tracing::info!(upstream = %rules.upstream, "forwarding");
         if let Some(address) = self.admin() {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }
@@ -101,10 +110,10 @@ impl App {
                 tracing::warn!(meanwhile, "the store can't be reached");
             }
         }
-        if self.view.limits().is_empty() {
+        if rules.limits.is_empty() {
             tracing::warn!("no limits: everything is forwarded");
         }
-        for config in self.view.limits() {
+        for config in &rules.limits {
             let LimitConfig { limit, off, .. } = config;
             let spec = limit.spec();
             tracing::info!(
@@ -118,6 +127,11 @@ impl App {
                 "limit"
             );
         }
+    }
+
+    /// Follows what the configuration's source says, until dropped.
+    pub(crate) async fn follow(&self) -> Infallible {
+        follow(self.view.reloader()).await
     }
 
     /// Takes nothing new, lets what is under way finish, lets the store know of what that charged or gave back,

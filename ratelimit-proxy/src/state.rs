@@ -13,18 +13,19 @@ use hyper::body::Incoming;
 use ratelimit_core::time::Clock as _;
 use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
+use tokio::time::Instant;
 
-use crate::answer::{Answers, KnownPolicy};
+use crate::answer::KnownPolicy;
 use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
+use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
-use crate::policy::Policy;
+use crate::rules::{Adopted, Current, Rules};
 use crate::server::descriptors::Shortage;
 use crate::server::linger::Leftover;
 use crate::store::AnyStore;
-use crate::telemetry::log::RequestLog;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
-use crate::upstream::Target;
+use crate::upstream::Link;
 use crate::upstream::pool::Pool;
 
 /// How long to wait for whom.
@@ -59,20 +60,14 @@ impl Default for Timeouts {
 
 /// What all threads share.
 pub struct Shared {
-    /// Which limits apply to which request.
-    pub policy: Policy,
+    /// What a reload can change.
+    pub(crate) rules: Current,
     /// Where their counters live.
     pub store: AnyStore,
-    /// Where requests go.
-    pub upstream: Target,
-    /// How long to wait for whom.
-    pub timeouts: Timeouts,
-    /// What a client is told.
-    pub answers: Answers,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
-    /// What is written about requests.
-    pub log: RequestLog,
+    /// Who verifies tokens; `None` if nobody does.
+    pub tokens: Option<TokenVerifier>,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
     /// Whether there are file descriptors for more connections.
@@ -84,19 +79,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with counters in that store.
+    /// What a configuration comes to, with counters in that store. Who verifies tokens has a thread and is started
+    /// apart.
     #[must_use]
     pub fn new(config: &Config, store: AnyStore) -> Self {
-        let policy = Policy::of(config);
-        let names: Vec<&str> = policy.rules().iter().map(|rule| rule.limit.name()).collect();
+        let metrics = Metrics::new(&[]);
         Self {
-            metrics: Metrics::new(&names),
-            policy,
+            rules: Current::new(Rules::first(config, &metrics)),
+            metrics,
             store,
-            upstream: config.upstream.clone(),
-            timeouts: config.server.timeouts,
-            answers: config.answers.clone(),
-            log: RequestLog::new(config.log),
+            tokens: None,
             max_connections: config.server.max_connections,
             shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
@@ -105,8 +97,8 @@ impl Shared {
     }
 
     /// The time since the Unix epoch, read only where some field shows it.
-    pub(crate) fn utc(&self) -> Nanos {
-        match self.answers.fields.reset {
+    pub(crate) fn utc(&self, rules: &Rules) -> Nanos {
+        match rules.answers.fields.reset {
             ResetFormat::Epoch => self.clock.utc(),
             _ => Nanos::ZERO,
         }
@@ -118,6 +110,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) pool: Pool,
+    rules: RefCell<Adopted>,
     draining: Cell<bool>,
     connections: RefCell<Slab<Option<Waker>>>,
     all_closed: tokio::sync::Notify,
@@ -128,12 +121,43 @@ impl Worker {
         let metrics = shared.metrics.worker();
         Rc::new(Self {
             metrics,
+            rules: RefCell::new(Adopted::new(shared.rules.load())),
             shared,
             pool: Pool::default(),
             draining: Cell::new(false),
             connections: RefCell::default(),
             all_closed: tokio::sync::Notify::new(),
         })
+    }
+
+    /// The rules for what begins now. What began before goes on under those it began with.
+    #[inline]
+    pub(crate) fn rules(&self) -> Adopted {
+        if self.rules.borrow().generation() != self.shared.rules.generation() {
+            self.adopt();
+        }
+        Adopted::clone(&self.rules.borrow())
+    }
+
+    #[cold]
+    fn adopt(&self) {
+        let new = self.shared.rules.load();
+        if new.destination != self.rules.borrow().destination {
+            self.pool.clear();
+        }
+        self.rules.replace(Adopted::new(new));
+    }
+
+    /// A connection to where those rules send requests, if one is idle.
+    pub(crate) fn take_link(&self, rules: &Rules, now: Instant) -> Option<Box<Link>> {
+        if rules.destination == self.rules.borrow().destination { self.pool.take(now) } else { None }
+    }
+
+    /// Keeps a connection for the next request, if requests still go where it leads.
+    pub(crate) fn put_back(&self, link: Box<Link>, now: Instant) {
+        if link.destination == self.rules.borrow().destination {
+            self.pool.put_back(link, now);
+        }
     }
 
     /// Whether a new request has to be refused for want of memory; if so, what is idle is given up.
@@ -216,6 +240,7 @@ pub(crate) struct Client {
     pub(crate) policy: RefCell<KnownPolicy>,
     /// A body that nobody wants, being read so that the connection can go on.
     pub(crate) leftover: RefCell<Option<Leftover>>,
+    timeouts: Cell<Timeouts>,
     unread: Cell<bool>,
     phase: Cell<Phase>,
     place: Place,
@@ -244,7 +269,8 @@ enum Phase {
 impl Client {
     pub(crate) fn new(worker: Rc<Worker>, peer: IpAddr) -> Rc<Self> {
         let deadlines = Deadlines::new();
-        deadlines.arm(Wait::Head, worker.shared.timeouts.head);
+        let timeouts = worker.rules().timeouts;
+        deadlines.arm(Wait::Head, timeouts.head);
         Rc::new(Self {
             peer: peer.to_canonical(),
             deadlines,
@@ -252,6 +278,7 @@ impl Client {
             forwarding: RefCell::default(),
             policy: RefCell::default(),
             leftover: RefCell::default(),
+            timeouts: Cell::new(timeouts),
             unread: Cell::new(false),
             phase: Cell::new(Phase::Between),
             place: Place::new(Rc::clone(&worker)),
@@ -266,8 +293,18 @@ impl Client {
         }
     }
 
-    pub(crate) fn timeouts(&self) -> &Timeouts {
-        &self.worker.shared.timeouts
+    /// How long to wait for whom, as it was when the request began.
+    #[inline]
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.timeouts.get()
+    }
+
+    /// A request begins; it is served by these rules to its end.
+    #[inline]
+    pub(crate) fn begin(&self) -> Adopted {
+        let rules = self.worker.rules();
+        self.timeouts.set(rules.timeouts);
+        rules
     }
 
     /// Bytes came in. If they are the first of a request, its head must be complete in time, however slowly

@@ -5,6 +5,8 @@
 //!
 //! With an argument, `memory` or `leased`, makes a million decisions of that kind and nothing else, for a profiler.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures the time")]
+
 use std::time::{Duration, Instant};
 
 use ratelimit_core::algorithm::Op;

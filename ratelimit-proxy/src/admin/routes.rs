@@ -10,6 +10,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+use serde_json::json;
 
 use super::limits::Limits;
 use super::view::View;
@@ -69,6 +70,9 @@ impl Routes {
             return problem(StatusCode::MISDIRECTED_REQUEST, detail);
         }
         let path = request.uri().path();
+        if path == "/api/reload" {
+            return self.reload(request);
+        }
         let Some(get) = self.route(path) else {
             return problem(StatusCode::NOT_FOUND, "there is no such page; / lists what there is");
         };
@@ -92,6 +96,48 @@ impl Routes {
             "/api/limits" => Self::limits,
             _ => return None,
         })
+    }
+
+    /// Reads the configuration again. Nothing may be changed from elsewhere without a token, nor by a page of
+    /// another site through the visitor's browser.
+    fn reload<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if *request.method() != Method::POST {
+            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "this is asked for with POST");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        if !self.loopback {
+            let detail =
+                "a listener that is not on loopback changes nothing without a token: not available yet";
+            return problem(StatusCode::FORBIDDEN, detail);
+        }
+        if comes_from_another_site(request.headers()) {
+            return problem(StatusCode::FORBIDDEN, "pages of other sites change nothing here");
+        }
+        let Some(reloader) = self.view.reloader() else {
+            return problem(
+                StatusCode::CONFLICT,
+                "the proxy runs without a file, so there is none to read again",
+            );
+        };
+        let (status, content_type, body) = match reloader.ask() {
+            Ok(applied) => {
+                let told = json!({"outcome": "applied", "limits": applied.limits, "kept": applied.kept});
+                (StatusCode::OK, JSON, told)
+            }
+            Err(faults) => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                let told = json!({
+                    "type": "about:blank",
+                    "title": "the configuration is refused",
+                    "status": status.as_u16(),
+                    "detail": "the old configuration stays in force",
+                    "faults": faults,
+                });
+                (status, PROBLEM, told)
+            }
+        };
+        response(status, content_type, body.to_string())
     }
 
     fn readyz(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
@@ -118,6 +164,13 @@ impl Routes {
             Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the limits can't be written"),
         }
     }
+}
+
+/// Whether a browser sent it for a page that did not come from here. Programs name no origin.
+fn comes_from_another_site(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let own = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    own.is_none_or(|own| origin.as_bytes().strip_prefix(b"http://") != Some(own))
 }
 
 /// Whether a request names the host as loopback; HTTP/1.0 may name none, which no browser does.

@@ -8,7 +8,8 @@ use ratelimit_core::Limit;
 use tokio::time::Instant;
 
 use super::locked;
-use crate::config::LimitConfig;
+use crate::reload::Reloader;
+use crate::rules::Rules;
 use crate::state::Shared;
 use crate::telemetry::{Gauges, LimitGauges, log};
 
@@ -16,20 +17,27 @@ use crate::telemetry::{Gauges, LimitGauges, log};
 /// time.
 const CENSUS: Duration = Duration::from_secs(1);
 
+/// What was counted of the limits of one set of rules.
+struct Census {
+    at: Instant,
+    generation: u64,
+    gauges: Vec<LimitGauges>,
+}
+
 /// A running proxy as operators see it.
 pub(crate) struct View {
     shared: Arc<Shared>,
-    limits: Vec<LimitConfig>,
+    reloader: Option<Reloader>,
     /// Whether a proxy without its store is not ready.
     needs_store: bool,
     ready: AtomicBool,
-    census: Mutex<Option<(Instant, Vec<LimitGauges>)>>,
+    census: Mutex<Option<Census>>,
 }
 
 impl View {
     /// Of a proxy that is not ready yet.
-    pub(crate) fn new(shared: Arc<Shared>, limits: Vec<LimitConfig>, needs_store: bool) -> Self {
-        Self { shared, limits, needs_store, ready: AtomicBool::new(false), census: Mutex::default() }
+    pub(crate) fn new(shared: Arc<Shared>, reloader: Option<Reloader>, needs_store: bool) -> Self {
+        Self { shared, reloader, needs_store, ready: AtomicBool::new(false), census: Mutex::default() }
     }
 
     /// What is shared by those who serve.
@@ -37,9 +45,14 @@ impl View {
         &self.shared
     }
 
-    /// The limits as they were configured, switched-off ones included.
-    pub(crate) fn limits(&self) -> &[LimitConfig] {
-        &self.limits
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.shared.rules.load()
+    }
+
+    /// What reads the configuration again, if it came from a file.
+    pub(crate) fn reloader(&self) -> Option<&Reloader> {
+        self.reloader.as_ref()
     }
 
     /// Why new connections are not welcome, if they are not.
@@ -80,18 +93,22 @@ impl View {
 
     fn census(&self) -> Vec<LimitGauges> {
         let mut census = locked(&self.census);
-        let now = Instant::now();
+        let (now, rules) = (Instant::now(), self.rules());
         match &*census {
-            Some((at, gauges)) if now.duration_since(*at) < CENSUS => gauges.clone(),
+            Some(Census { at, generation, gauges })
+                if now.duration_since(*at) < CENSUS && *generation == rules.generation() =>
+            {
+                gauges.clone()
+            }
             _ => {
                 let count = |limit: &Limit| LimitGauges {
+                    name: limit.name().into(),
                     quota: limit.capacity(),
                     keys: self.shared.store.keys(limit),
                     overflowed: self.shared.store.overflowed(limit),
                 };
-                let gauges: Vec<_> =
-                    self.shared.policy.rules().iter().map(|rule| count(&rule.limit)).collect();
-                *census = Some((now, gauges.clone()));
+                let gauges: Vec<_> = rules.policy.rules().iter().map(|rule| count(&rule.limit)).collect();
+                *census = Some(Census { at: now, generation: rules.generation(), gauges: gauges.clone() });
                 gauges
             }
         }

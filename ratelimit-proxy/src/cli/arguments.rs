@@ -19,7 +19,8 @@ Examples:
   ratelimit-proxy check --config ratelimit.yaml
   ratelimit-proxy explain --config ratelimit.yaml 'POST /login' -H 'x-api-key: k'
 
-Signals: the first SIGTERM or SIGINT stops accepting and lets requests finish, the second cuts them.
+Signals: the first SIGTERM or SIGINT stops accepting and lets requests finish, the second cuts them; SIGHUP reads
+the configuration again, as a change of the file does.
 Exit codes: 0 fine, 1 failed while running or connections had to be cut, 2 bad usage or configuration.";
 
 /// A reverse proxy that puts exact rate limits in front of any HTTP service.

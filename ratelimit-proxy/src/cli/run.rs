@@ -1,23 +1,24 @@
 //! `run`: the proxy until a signal ends it.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 
+use ratelimit_redis::lease::Policy;
 use tracing::level_filters::LevelFilter;
 
 use super::arguments::{AdminAddress, Run};
 use super::{Exit, Failure};
-use ratelimit_redis::lease::Policy;
-
 use crate::app::{App, Signals};
-use crate::config::{self, Config, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
+use crate::config::{self, Config, Loaded, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
+use crate::reload::Source;
 use crate::telemetry::log::{self, Style};
 
 pub(super) fn run(arguments: Run, style: Style) -> Result<Exit, Failure> {
-    let config = configuration(arguments)?;
+    let Configured { config, source } = configuration(arguments)?;
     let _log = log::start(style, LevelFilter::INFO);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, source))
 }
 
 /// Reads a file, says what is doubtful about it, and refuses what is wrong.
@@ -32,12 +33,26 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
     Ok(loaded.config)
 }
 
-fn configuration(arguments: Run) -> Result<Config, Failure> {
+/// A configuration, and the file it is from.
+struct Configured {
+    config: Config,
+    source: Option<Source>,
+}
+
+fn configuration(arguments: Run) -> Result<Configured, Failure> {
     let Run { config, upstream, limit, listen, admin, threads, redis, leased } = arguments;
     let mut faults = Vec::new();
     let redis = redis.and_then(|url| {
         let hint = |error| faults.push(format!("--redis: {error} ({})", StoreUrlError::HINT));
         url.parse::<StoreUrl>().map_err(hint).ok()
+    });
+    let flags = Flags { listen, admin, threads, redis, leased };
+    // Made first: a change of the file while it is read is a change.
+    let source = config.clone().map(|path| {
+        let flags = flags.clone();
+        Source::new(path.clone(), move || {
+            config::load_file(&path).map(|loaded| Loaded { config: flags.over(loaded.config), ..loaded })
+        })
     });
     let mut config = match (config, upstream) {
         (Some(path), _) => Some(load(&path)?),
@@ -60,45 +75,66 @@ fn configuration(arguments: Run) -> Result<Config, Failure> {
                         "--limit {text:?}: there is a limit {name} already; name it with `as NAME`"
                     ));
                 }
+                if limit.needs_token() && config.jwt.is_none() {
+                    faults.push(format!(
+                        "--limit {text:?}: jwt needs a file that says whose tokens are believed"
+                    ));
+                }
                 config.limits.push(limit);
             }
             (Ok(_), None) => {}
             (Err(fault), _) => faults.push(format!("--limit {text:?}: {fault}")),
         }
     }
-    let Some(mut config) = config.filter(|_| faults.is_empty()) else { return Err(Failure::Usage(faults)) };
-    if !listen.is_empty() {
-        config.listen = listen;
+    let Some(config) = config.filter(|_| faults.is_empty()) else { return Err(Failure::Usage(faults)) };
+    let config = flags.over(config);
+    if leased && matches!(config.store, StoreConfig::Memory(_)) {
+        return Err(Failure::Usage(vec!["--leased needs a store to lease from: --redis URL".to_owned()]));
     }
-    if let Some(url) = redis {
-        config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url)));
-    }
-    if leased {
-        match &mut config.store {
-            StoreConfig::Redis(redis) => redis.leases = redis.leases.or_else(|| Some(Policy::default())),
-            StoreConfig::Memory(_) => {
-                return Err(Failure::Usage(vec![
-                    "--leased needs a store to lease from: --redis URL".to_owned(),
-                ]));
-            }
-        }
-    }
-    if threads.is_some() {
-        config.server.threads = threads.map(usize::from);
-    }
-    match admin {
-        Some(AdminAddress::Off) => config.admin = None,
-        Some(AdminAddress::At(address)) => config.admin = Some(address),
-        None => {}
-    }
-    Ok(config)
+    Ok(Configured { config, source })
 }
 
-async fn serve(config: Config) -> Result<Exit, Failure> {
+/// What flags say instead of the file, whenever it is read.
+#[derive(Clone)]
+struct Flags {
+    listen: Vec<SocketAddr>,
+    admin: Option<AdminAddress>,
+    threads: Option<u16>,
+    redis: Option<StoreUrl>,
+    leased: bool,
+}
+
+impl Flags {
+    fn over(&self, mut config: Config) -> Config {
+        if !self.listen.is_empty() {
+            config.listen.clone_from(&self.listen);
+        }
+        if let Some(url) = &self.redis {
+            config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url.clone())));
+        }
+        if let (true, StoreConfig::Redis(redis)) = (self.leased, &mut config.store) {
+            redis.leases = redis.leases.or_else(|| Some(Policy::default()));
+        }
+        if self.threads.is_some() {
+            config.server.threads = self.threads.map(usize::from);
+        }
+        match self.admin {
+            Some(AdminAddress::Off) => config.admin = None,
+            Some(AdminAddress::At(address)) => config.admin = Some(address),
+            None => {}
+        }
+        config
+    }
+}
+
+async fn serve(config: Config, source: Option<Source>) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
-    let app = App::start(config).await?;
+    let app = App::start(config, source).await?;
     app.announce();
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        never = app.follow() => match never {},
+    };
     tracing::info!(signal, "draining; a second signal cuts what is under way");
     let hurry = async {
         signals.next().await;

@@ -10,7 +10,7 @@ use ratelimit_redis::lease::Policy;
 use ratelimit_redis::{OnFailure, RedisStore};
 
 /// Where counters live.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     /// In the memory of this process.
     Memory(MemoryConfig),
@@ -28,7 +28,7 @@ pub struct MemoryConfig {
 }
 
 /// How the store that all replicas share is reached, and what is done without it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisConfig {
     /// Where it is.
     pub servers: Servers,

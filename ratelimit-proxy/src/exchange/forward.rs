@@ -18,6 +18,7 @@ use super::body::{RequestBody, fault};
 use super::hop::Told;
 use crate::deadlines::Wait;
 use crate::fault::Fault;
+use crate::rules::Rules;
 use crate::state::Client;
 use crate::upstream::Link;
 use crate::upstream::h1::Error;
@@ -31,21 +32,22 @@ pub(super) struct Answer {
 /// Sends the request; its head must be fit for the upstream already.
 pub(super) async fn forward(
     client: &Rc<Client>,
+    rules: &Rules,
     mut head: Box<request::Parts>,
     told: Told,
     body: Option<Incoming>,
 ) -> Result<Answer, Fault> {
     let body = RequestBody::new(body, client);
-    let mut link = match client.worker.pool.take(client.deadlines.now()) {
+    let mut link = match client.worker.take_link(rules, client.deadlines.now()) {
         Some(link) => link,
-        None => connect(client).await?,
+        None => connect(client, rules).await?,
     };
     let may_retry = link.reused && body.is_end_stream() && head.method.is_idempotent();
     send(client, &mut link, &head, told, body);
     match receive(client, link, &mut head.headers).await {
         Ok(answer) => Ok(answer),
         Err(Failure::Silent) if may_retry => {
-            let mut link = connect(client).await?;
+            let mut link = connect(client, rules).await?;
             send(client, &mut link, &head, told, RequestBody::EMPTY);
             receive(client, link, &mut head.headers).await.map_err(Failure::fault)
         }
@@ -58,10 +60,10 @@ fn send(client: &Client, link: &mut Link, head: &request::Parts, told: Told, bod
     link.send(head, known.lines(client.peer, head, told), body);
 }
 
-async fn connect(client: &Client) -> Result<Box<Link>, Fault> {
+async fn connect(client: &Client, rules: &Rules) -> Result<Box<Link>, Fault> {
     let deadlines = &client.deadlines;
     deadlines.arm(Wait::Upstream, client.timeouts().connect);
-    let mut connecting = pin!(client.worker.shared.upstream.connect());
+    let mut connecting = pin!(rules.upstream.connect());
     let socket = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(Ok(socket)) => Poll::Ready(Ok(socket)),
         Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Unreachable)),
@@ -70,7 +72,9 @@ async fn connect(client: &Client) -> Result<Box<Link>, Fault> {
     })
     .await;
     deadlines.disarm(Wait::Upstream);
-    Ok(Box::new(Link::new(socket?, deadlines.now())))
+    let mut link = Link::new(socket?, deadlines.now());
+    link.destination = rules.destination;
+    Ok(Box::new(link))
 }
 
 /// Why there is no answer.

@@ -12,6 +12,7 @@ use http::{Method, Uri, Version};
 use super::hop;
 use crate::fault::Fault;
 use crate::path::NormalPath;
+use crate::rules::Rules;
 use crate::state::Client;
 
 /// Bytes that the names and values of a head may have together.
@@ -124,18 +125,17 @@ impl Inbound<'_> {
 
 impl Outbound {
     /// Makes the head of a request that was let in fit for the upstream.
-    pub(super) fn apply(self, head: &mut Parts, client: &Client) -> hop::Told {
-        let shared = &client.worker.shared;
+    pub(super) fn apply(self, head: &mut Parts, client: &Client, rules: &Rules) -> hop::Told {
         if let Some(target) = self.target {
             head.uri = target;
         }
-        let found = hop::strip_request(&mut head.headers, &shared.policy);
+        let found = hop::strip_request(&mut head.headers, &rules.policy);
         if let Some(host) = self.host {
             head.headers.insert(header::HOST, host);
         } else if !head.headers.contains_key(header::HOST) {
-            head.headers.insert(header::HOST, shared.upstream.authority().clone());
+            head.headers.insert(header::HOST, rules.upstream.authority().clone());
         }
-        hop::tell(head, found, client, shared.policy.trusts(client.peer))
+        hop::tell(head, found, client.peer, rules.policy.trusts(client.peer), rules.policy.told_by())
     }
 }
 

@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, Version, header};
 use hyper::body::Incoming;
 use ratelimit_core::algorithm::Outcome;
 use ratelimit_core::store::{Origin, Verdict};
-use ratelimit_core::{Decision, Nanos};
+use ratelimit_core::{Decision, Limit, Nanos};
 
 pub(crate) use body::{Body, RequestBody};
 pub(crate) use inbound::admit;
@@ -23,7 +23,9 @@ use self::tail::Tail;
 use crate::decide::{Admission, Ruling, decide};
 use crate::facts::Facts;
 use crate::fault::{Fault, Side};
+use crate::identity::token::LazyClaims;
 use crate::policy::Refusal;
+use crate::rules::Rules;
 use crate::state::Client;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{DecisionOutcome, ProtocolError};
@@ -38,18 +40,19 @@ pub(crate) async fn exchange(
 ) -> Response<Body> {
     let mut tail = Tail::new(client);
     let expects_continue = head.headers.contains_key(header::EXPECT);
-    let noted = client.worker.shared.log.note(&head, client.peer);
-    let mut response = match attempt(client, head, &mut body, &mut tail).await {
+    let rules = client.begin();
+    let noted = rules.log.note(&head, client.peer);
+    let mut response = match attempt(client, &rules, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
-            note(client, fault);
-            client.worker.shared.answers.fault(fault)
+            note(client, &rules, fault);
+            rules.answers.fault(fault)
         }
     };
     if body.is_some_and(|unread| client.set_aside(unread, expects_continue)) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    noted.inspect(|entry| client.worker.shared.log.answered(entry, response.status()));
+    noted.inspect(|entry| rules.log.answered(entry, response.status()));
     tail.answered(response.status());
     response.body_mut().set_tail(tail);
     response
@@ -57,6 +60,7 @@ pub(crate) async fn exchange(
 
 async fn attempt(
     client: &Rc<Client>,
+    rules: &Rules,
     mut head: Box<Parts>,
     body: &mut Option<Incoming>,
     tail: &mut Tail,
@@ -68,47 +72,53 @@ async fn attempt(
     let mut keys = client.keys.take();
     keys.clear();
     let (selected, outbound) = {
-        let inbound = inbound::admit(&head, shared.policy.path_scoped())?;
+        let inbound = inbound::admit(&head, rules.policy.path_scoped())?;
+        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
         let facts = Facts {
             method: &head.method,
             host: &inbound.host,
             path: inbound.path.as_str(),
             query: inbound.query,
             headers: &head.headers,
-            client: shared.policy.client(client.peer, &head.headers),
+            client: rules.policy.client(client.peer, &head.headers),
+            claims: claims.as_ref(),
         };
-        (shared.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
+        (rules.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
     let ruling = match &selected {
         Ok(selection) => decide(&shared.store, selection, &keys, &client.worker.metrics).await,
         Err(refusal) => refuse(refusal, client)?,
     };
-    log::ruled(&ruling, shared, &head, client.peer, selected.as_ref().ok(), &keys);
+    log::ruled(&ruling, rules, &head, client.peer, selected.as_ref().ok(), &keys);
     client.keys.set(keys);
-    let Admission { decision, permits } = match ruling {
+    let Admission { decision, holds } = match ruling {
         Ruling::Admit(admission) => admission,
         Ruling::Deny(decision) => {
             let known = &mut client.policy.borrow_mut();
-            return Ok(shared.answers.denied(&decision, known, &head, shared.utc()));
+            return Ok(rules.answers.denied(&decision, known, &head, shared.utc(rules)));
         }
-        Ruling::Never(decision) => return Ok(shared.answers.never(&decision, &head, shared.utc())),
+        Ruling::Never(decision) => return Ok(rules.answers.never(&decision, &head, shared.utc(rules))),
         Ruling::Undecided => return Err(Fault::Undecided),
     };
-    tail.hold(permits);
-    let told = outbound.apply(&mut head, client);
-    let Answer { mut head, link } = forward::forward(client, head, told, body.take()).await?;
+    tail.hold(holds);
+    let told = outbound.apply(&mut head, client, rules);
+    let Answer { mut head, link } = forward::forward(client, rules, head, told, body.take()).await?;
+    tail.hear(&head.headers);
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
         let known = &mut client.policy.borrow_mut();
-        shared.answers.tell(&decision, known, shared.utc(), &mut head.headers);
+        rules.answers.tell(&decision, known, shared.utc(rules), &mut head.headers);
     }
     Ok(Response::from_parts(head, Body::upstream(link, client)))
 }
 
-/// Counts what clients do wrong; what upstreams and stores do is counted where it is noticed.
-fn note(client: &Client, fault: Fault) {
+/// Counts what clients do wrong, and tells of upstreams that fail; what stores do is noted where it is noticed.
+fn note(client: &Client, rules: &Rules, fault: Fault) {
+    if fault.side() == Side::Upstream {
+        rules.log.upstream_failed(rules.upstream.authority(), fault.detail());
+    }
     let kind = match fault {
         Fault::BadBody => ProtocolError::Body,
         Fault::SlowBody => ProtocolError::Timeout,
@@ -119,17 +129,21 @@ fn note(client: &Client, fault: Fault) {
     client.worker.metrics.protocol_error(kind);
 }
 
-/// A limit that said no without its store: as if the store had.
+/// Limits that said no without their store: as if the store had.
 fn refuse<'p>(refusal: &Refusal<'p>, client: &Client) -> Result<Ruling<'p>, Fault> {
-    match *refusal {
-        Refusal::Denied { rule, limit } => {
-            client.worker.metrics.decision(rule, DecisionOutcome::Denied);
-            // Nothing frees such a key in time; a client that asks again once a window loses little.
-            let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
-            let outcomes = [Outcome::refused(0, Some(wait)).with_reset_after(wait)].into_iter().collect();
+    match refusal {
+        Refusal::Denied(by) => {
+            let no = |(rule, limit): &(usize, &'p Limit)| {
+                client.worker.metrics.decision(*rule, DecisionOutcome::Denied);
+                // Nothing frees such a key in time; a client that asks again once a window loses little.
+                let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
+                Outcome::refused(0, Some(wait)).with_reset_after(wait)
+            };
+            let outcomes = by.iter().map(no).collect();
             let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
-            Ok(Ruling::Deny(Box::new(Decision::new([limit], verdict))))
+            Ok(Ruling::Deny(Box::new(Decision::new(by.iter().map(|(_, limit)| *limit), verdict))))
         }
+        Refusal::AmbiguousKey { .. } => Err(Fault::AmbiguousKey),
         Refusal::BadCost { .. } => Err(Fault::BadCost),
     }
 }

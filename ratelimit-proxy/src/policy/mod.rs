@@ -12,19 +12,22 @@ mod overrides;
 mod pattern;
 mod rule;
 mod source;
+mod tiers;
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
+pub use self::cost::Ending;
 pub use self::explain::{Effect, Explained, ExplainedPart, Explanation, Leases};
 use self::matcher::Matcher;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};
-use crate::config::{ClientIp, Config, LimitConfig, Match};
+use crate::config::{ClientIp, Config, Late, LimitConfig, Match};
 use crate::facts::Facts;
 use crate::identity::Identity;
 
@@ -34,6 +37,8 @@ pub struct Policy {
     identity: Identity,
     exempt: Box<[Matcher]>,
     rules: Box<[Rule]>,
+    /// What each rule is counted as: its number in the metrics.
+    series: Box<[usize]>,
     /// Fields that limits or the client's address depend on.
     fields: Box<[HeaderName]>,
     /// Whether one of them has an underscore in its name.
@@ -66,21 +71,26 @@ pub struct Hit<'p> {
     pub cost: u32,
     /// Whether a permit is held.
     pub holds: bool,
+    /// How the end of the request decides what it costs.
+    pub late: Option<&'p Arc<Late>>,
+    /// Whether any quota that is left admits it.
+    pub overdraft: bool,
 }
 
 /// A no without a store.
 #[derive(Debug)]
 pub enum Refusal<'p> {
-    /// The key is denied by an override, or is missing where it must not be.
-    Denied {
-        /// Index of the rule.
+    /// Keys are denied by an override, or missing where they must not be: the limits that say so with the numbers
+    /// of their rules, one at least. Whatever the others' counters say, they are not asked.
+    Denied(SmallVec<[(usize, &'p Limit); 2]>),
+    /// The request gives a part of the key several times, with different values.
+    AmbiguousKey {
+        /// The rule's number in the metrics.
         rule: usize,
-        /// The limit.
-        limit: &'p Limit,
     },
     /// The cost that the request names is no number.
     BadCost {
-        /// Index of the rule.
+        /// The rule's number in the metrics.
         rule: usize,
     },
 }
@@ -104,6 +114,7 @@ impl Policy {
             path_scoped: exempt.iter().any(Matcher::looks_at_path) || live().any(Rule::looks_at_path),
             identity,
             exempt,
+            series: (0..rules.len()).collect(),
             rules,
             ipv6_prefix: client_ip.ipv6_prefix,
         }
@@ -113,6 +124,13 @@ impl Policy {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self::build(&config.client_ip, &config.exempt, &config.limits)
+    }
+
+    /// Counts its limits under these numbers instead of those of their places, in their order.
+    #[must_use]
+    pub(crate) fn counted_as(mut self, series: Vec<usize>) -> Self {
+        self.series = series.into();
+        self
     }
 
     /// The address of the client behind `peer`, as proxies that are trusted tell it; not masked.
@@ -125,6 +143,12 @@ impl Policy {
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.identity.trusts(peer)
+    }
+
+    /// The field that trusted proxies tell the client's address in, if there are any.
+    #[must_use]
+    pub fn told_by(&self) -> Option<&HeaderName> {
+        self.identity.header()
     }
 
     /// Whether a limit, an exemption or the client's address depends on that field. It must reach the upstream
@@ -166,24 +190,32 @@ impl Policy {
             selection.exempt = true;
             return Ok(selection);
         }
-        for (number, rule) in self.rules.iter().enumerate() {
+        let mut denied = SmallVec::new();
+        for (rule, &number) in self.rules.iter().zip(&self.series) {
             match rule.judge(facts, keys) {
                 Judgement::Applies { limit, key, cost, .. } => {
                     let holds = limit.spec().permits.is_some();
-                    selection.hits.push(Hit { rule: number, limit, key, cost, holds });
+                    selection.hits.push(Hit {
+                        rule: number,
+                        limit,
+                        key,
+                        cost,
+                        holds,
+                        late: rule.late.as_ref(),
+                        overdraft: rule.overdraft,
+                    });
                 }
                 Judgement::Off
                 | Judgement::Elsewhere(_)
                 | Judgement::Skipped(_)
                 | Judgement::Unlimited(_) => {}
                 _ if rule.mode() == RuleMode::Shadow => selection.shadowed.push(number),
-                Judgement::Lacking(_) | Judgement::Denied(_) => {
-                    return Err(Refusal::Denied { rule: number, limit: &rule.limit });
-                }
+                Judgement::Lacking(_) | Judgement::Denied(_) => denied.push((number, &rule.limit)),
+                Judgement::Ambiguous(_) => return Err(Refusal::AmbiguousKey { rule: number }),
                 Judgement::BadCost => return Err(Refusal::BadCost { rule: number }),
             }
         }
-        Ok(selection)
+        if denied.is_empty() { Ok(selection) } else { Err(Refusal::Denied(denied)) }
     }
 
     /// All limits, in the order of the file, switched-off ones included.

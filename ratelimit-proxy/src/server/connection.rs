@@ -142,6 +142,6 @@ async fn answer(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Result<
     let answered = AssertUnwindSafe(exchange(&client, head, Some(body))).catch_unwind().await;
     Ok(answered.unwrap_or_else(|_| {
         client.worker.metrics.panic();
-        client.worker.shared.answers.fault(Fault::Panic)
+        client.worker.rules().answers.fault(Fault::Panic)
     }))
 }

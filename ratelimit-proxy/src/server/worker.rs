@@ -87,6 +87,8 @@ async fn closed(stage: &mut watch::Receiver<Stage>) {
 async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
+        // Rules that are out of force are not held by a thread that nobody asks anything.
+        let _ = worker.rules();
         if worker.shared.memory.is_short() {
             worker.pool.clear();
         } else {

@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::histogram::Distribution;
-use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Totals};
+use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Reloaded, Totals};
 use super::process::Reading;
 use super::store::{Answered, StoreGauges};
 
@@ -47,8 +47,10 @@ pub(crate) struct Gauges {
 }
 
 /// Of one limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LimitGauges {
+    /// Its name.
+    pub(crate) name: Box<str>,
     /// Units or permits that a fully recovered key has.
     pub(crate) quota: u32,
     /// Keys that have not fully recovered, if this process knows.
@@ -105,6 +107,7 @@ impl Collector for Scrape {
         }
         proxy(&mut encoder, totals)?;
         pressure(&mut encoder, totals, gauges)?;
+        reloads(&mut encoder, totals)?;
         own(&mut encoder, totals, gauges, process)
     }
 }
@@ -126,7 +129,7 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges)
             .encode_family(&[("limit", &*limit.name)])?
             .encode_counter::<NoLabelSet, _, u64>(&limit.near, None)?;
     }
-    let names = || totals.limits.iter().map(|limit| &*limit.name).zip(&gauges.limits);
+    let names = || gauges.limits.iter().map(|gauge| (&*gauge.name, gauge));
     let help = "Keys that have not fully recovered";
     let mut family = encoder.encode_descriptor("ratelimit_keys", help, None, MetricType::Gauge)?;
     for (name, gauge) in names() {
@@ -223,6 +226,17 @@ fn pressure(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauge
         ("proxy_requests_shed", "Requests refused because the process is short of memory", Pressure::Shed),
     ] {
         counter(encoder, name, help, &totals.pressure(pressure))?;
+    }
+    Ok(())
+}
+
+fn reloads(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
+    let help =
+        "Times that the configuration was read again: it is in force, or was refused and the old one stays";
+    let mut family =
+        encoder.encode_descriptor("ratelimit_config_reloads", help, None, MetricType::Counter)?;
+    for ((_, word), count) in Reloaded::ALL.iter().zip(totals.reloads) {
+        family.encode_family(&[("outcome", *word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
     }
     Ok(())
 }

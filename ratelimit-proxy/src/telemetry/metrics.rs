@@ -4,8 +4,9 @@
 //! writes; whoever asks adds the threads up ([`Metrics::totals`]). Nothing here grows with what clients send:
 //! the counters are those of the configured limits and of the enums below.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -80,18 +81,74 @@ pub const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// All of it.
 #[derive(Debug)]
 pub struct Metrics {
-    limits: Box<[Box<str>]>,
+    series: Mutex<Series>,
     /// Those of threads that are gone stay: counters never go back.
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
     panics: AtomicU64,
     restarts: AtomicU64,
 }
 
+/// Limits by number. One that goes keeps its number and its counts for when it comes back.
+#[derive(Debug, Default)]
+struct Series {
+    names: Vec<Box<str>>,
+    /// Numbers of those in force, in the order of the policy's rules.
+    in_force: Vec<usize>,
+    reloads: [u64; Reloaded::ALL.len()],
+}
+
+/// What became of reading the configuration again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// It is in force.
+    Applied,
+    /// The old one stays in force.
+    Refused,
+}
+
+impl Reloaded {
+    /// All of them, with the words that stand for them in metrics.
+    pub const ALL: [(Self, &'static str); 2] = [(Self::Applied, "applied"), (Self::Refused, "refused")];
+}
+
+/// Counters of limits, by number: they never move, and there may always be more of them.
+#[derive(Debug)]
+struct LimitTable([OnceLock<Box<[LimitCounters]>>; 24]);
+
+impl LimitTable {
+    /// Counters in the first piece; each other one has as many as all before it.
+    const FIRST: usize = 16;
+
+    /// Those of a number; made when they are asked for first.
+    #[inline]
+    fn at(&self, number: usize) -> Option<&LimitCounters> {
+        let (piece, offset) = Self::place(number);
+        let size = Self::FIRST << piece.saturating_sub(1);
+        let piece = self.0.get(piece)?;
+        piece.get_or_init(|| (0..size).map(|_| LimitCounters::default()).collect()).get(offset)
+    }
+
+    /// Those of a number, if anything was counted near it.
+    fn seen(&self, number: usize) -> Option<&LimitCounters> {
+        let (piece, offset) = Self::place(number);
+        self.0.get(piece)?.get()?.get(offset)
+    }
+
+    fn place(number: usize) -> (usize, usize) {
+        match (number / Self::FIRST).checked_ilog2() {
+            None => (0, number),
+            Some(log) => {
+                (usize::try_from(log).unwrap_or(usize::MAX).saturating_add(1), number - (Self::FIRST << log))
+            }
+        }
+    }
+}
+
 /// Of one thread. Only that thread may count here.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerMetrics {
-    limits: Box<[LimitCounters]>,
+    limits: LimitTable,
     classes: [AtomicU64; CODE_CLASSES.len()],
     requests: Histogram,
     upstream: Histogram,
@@ -117,6 +174,8 @@ pub struct Totals {
     pub limits: Vec<LimitTotals>,
     /// Requests answered, in the order of [`CODE_CLASSES`].
     pub classes: [u64; CODE_CLASSES.len()],
+    /// How often the configuration was read again, in the order of [`Reloaded::ALL`].
+    pub reloads: [u64; Reloaded::ALL.len()],
     /// How long they took, to the end of the response.
     pub requests: Distribution,
     /// How long the upstream took, to the head of its response.
@@ -166,19 +225,48 @@ impl Metrics {
     /// For limits of these names, in the order of the policy's rules.
     #[must_use]
     pub fn new(limits: &[&str]) -> Arc<Self> {
-        Arc::new(Self {
-            limits: limits.iter().map(|name| Box::from(*name)).collect(),
+        let metrics = Arc::new(Self {
+            series: Mutex::default(),
             workers: Mutex::default(),
             panics: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
-        })
+        });
+        metrics.number(limits);
+        metrics
+    }
+
+    /// Limits of these names are in force from now on, in the order of the policy's rules. Returns their numbers.
+    pub fn number(&self, limits: &[&str]) -> Vec<usize> {
+        let mut series = self.series();
+        let mut known: HashMap<Box<str>, usize> =
+            series.names.iter().cloned().enumerate().map(|(number, name)| (name, number)).collect();
+        let mut number = |name: &str| {
+            *known.entry(name.into()).or_insert_with(|| {
+                series.names.push(name.into());
+                series.names.len() - 1
+            })
+        };
+        let numbers: Vec<usize> = limits.iter().map(|name| number(name)).collect();
+        series.in_force.clone_from(&numbers);
+        numbers
+    }
+
+    /// The configuration was read again.
+    pub fn reloaded(&self, outcome: Reloaded) {
+        if let Some(count) = self.series().reloads.get_mut(outcome as usize) {
+            *count += 1;
+        }
+    }
+
+    fn series(&self) -> MutexGuard<'_, Series> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For one more thread.
     #[must_use]
     pub fn worker(self: &Arc<Self>) -> Arc<WorkerMetrics> {
         let worker = Arc::new(WorkerMetrics {
-            limits: self.limits.iter().map(|_| LimitCounters::default()).collect(),
+            limits: LimitTable(std::array::from_fn(|_| OnceLock::new())),
             classes: <[AtomicU64; CODE_CLASSES.len()]>::default(),
             requests: Histogram::default(),
             upstream: Histogram::default(),
@@ -206,16 +294,24 @@ impl Metrics {
     /// Adds all threads up. Counters that are written meanwhile may or may not be in it.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let limits =
-            self.limits.iter().map(|name| LimitTotals { name: name.clone(), ..LimitTotals::default() });
+        let (numbers, limits, reloads) = {
+            let series = self.series();
+            let named = |number: &usize| {
+                let name = series.names.get(*number).cloned().unwrap_or_default();
+                LimitTotals { name, ..LimitTotals::default() }
+            };
+            let limits = series.in_force.iter().map(named).collect();
+            (series.in_force.clone(), limits, series.reloads)
+        };
         let mut totals = Totals {
-            limits: limits.collect(),
+            limits,
+            reloads,
             panics: self.panics.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
             ..Totals::default()
         };
         for worker in &*self.workers.lock().unwrap_or_else(PoisonError::into_inner) {
-            worker.add_to(&mut totals);
+            worker.add_to(&mut totals, &numbers);
         }
         totals
     }
@@ -224,14 +320,14 @@ impl Metrics {
 impl WorkerMetrics {
     /// The limit of that number said something.
     pub fn decision(&self, rule: usize, outcome: DecisionOutcome) {
-        if let Some(count) = self.limits.get(rule).and_then(|limit| limit.outcomes.get(outcome as usize)) {
+        if let Some(count) = self.limits.at(rule).and_then(|limit| limit.outcomes.get(outcome as usize)) {
             add(count, 1);
         }
     }
 
     /// Of the limit of that number, more than four fifths are used.
     pub fn near_limit(&self, rule: usize) {
-        if let Some(limit) = self.limits.get(rule) {
+        if let Some(limit) = self.limits.at(rule) {
             add(&limit.near, 1);
         }
     }
@@ -291,8 +387,10 @@ impl WorkerMetrics {
         add(&self.panics, 1);
     }
 
-    fn add_to(&self, totals: &mut Totals) {
-        for (total, own) in totals.limits.iter_mut().zip(&self.limits) {
+    /// The limits are those of these numbers.
+    fn add_to(&self, totals: &mut Totals, numbers: &[usize]) {
+        for (total, number) in totals.limits.iter_mut().zip(numbers) {
+            let Some(own) = self.limits.seen(*number) else { continue };
             sum(&mut total.outcomes, &own.outcomes);
             total.near += read(&own.near);
         }
@@ -363,6 +461,33 @@ mod tests {
         assert_eq!(totals.connections, 4);
         assert_eq!(totals.errors, [0, 0, 4, 0]);
         assert_eq!(totals.panics, 5);
+    }
+
+    /// A limit that comes back goes on where it was; what is not in force is not told.
+    #[test]
+    fn limits_come_and_go_and_keep_their_counts() {
+        let metrics = Metrics::new(&["a", "b"]);
+        let worker = metrics.worker();
+        worker.decision(0, DecisionOutcome::Allowed);
+        worker.decision(1, DecisionOutcome::Denied);
+        assert_eq!(metrics.number(&["c", "b"]), [2, 1]);
+        worker.decision(2, DecisionOutcome::Allowed);
+        let told = || -> Vec<(String, u64, u64)> {
+            let totals = metrics.totals().limits;
+            totals
+                .into_iter()
+                .map(|limit| (limit.name.into(), limit.outcomes[0], limit.outcomes[1]))
+                .collect()
+        };
+        assert_eq!(told(), [("c".into(), 1, 0), ("b".into(), 0, 1)]);
+        assert_eq!(metrics.number(&["a"]), [0]);
+        assert_eq!(told(), [("a".into(), 1, 0)]);
+        let many: Vec<String> = (0..1000).map(|n| format!("limit-{n}")).collect();
+        let numbers = metrics.number(&many.iter().map(String::as_str).collect::<Vec<_>>());
+        for number in numbers {
+            worker.decision(number, DecisionOutcome::Denied);
+        }
+        assert!(told().iter().all(|(_, allowed, denied)| (*allowed, *denied) == (0, 1)));
     }
 
     #[test]

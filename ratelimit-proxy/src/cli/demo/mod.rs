@@ -37,12 +37,12 @@ async fn show(length: Option<Duration>) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
     let upstream = Upstream::start(LOCAL).await?;
     let config = configuration(upstream.address()).map_err(Failure::Failed)?;
-    let app = App::start(config).await?;
+    let app = App::start(config, None).await?;
     let Some(proxy) = app.addresses().first().copied() else {
         return Err(Failure::Failed("the proxy listens nowhere".to_owned()));
     };
     let screen = RefCell::new(Screen::new());
-    screen.borrow_mut().open(proxy, app.admin(), upstream.address(), app.view().limits())?;
+    screen.borrow_mut().open(proxy, app.admin(), upstream.address(), &app.view().rules().limits)?;
 
     let (stop, stopped) = watch::channel(false);
     let over = async {
@@ -85,6 +85,8 @@ fn configuration(upstream: SocketAddr) -> Result<Config, String> {
         Trust::Proxies(vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8))]);
     config.log.requests = LogRequests::Off;
     config.server.threads = Some(2);
+    // Few enough for every machine: a show does not begin with a warning about file descriptors.
+    config.server.max_connections = 100;
     config.limits = vec![per_client()?, login()?];
     Ok(config)
 }
