@@ -99,7 +99,8 @@ impl App {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }
         if let Some(redis) = &self.redis {
-            tracing::info!(servers = %redis.servers, prefix = redis.prefix, "counters are shared");
+            let consistency = if redis.leases.is_some() { "leased" } else { "strict" };
+            tracing::info!(servers = %redis.servers, prefix = redis.prefix, consistency, "counters are shared");
             if !self.view.shared().store.is_up() {
                 let meanwhile = match redis.on_failure {
                     OnFailure::Allow => "everything is allowed",

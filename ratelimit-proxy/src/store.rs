@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ratelimit_core::store::{Charge, Verdict};
 use ratelimit_core::{Limit, MemoryStore, Store, StoreError};
+use ratelimit_redis::lease::LeasedStore;
 use ratelimit_redis::{Builder, RedisStore};
 
 use crate::config::{MemoryConfig, RedisConfig, Servers, StoreConfig};
@@ -23,12 +24,14 @@ pub enum AnyStore {
     Memory(MemoryStore),
     /// In Redis or Valkey.
     Shared(SharedStore),
+    /// In Redis or Valkey, out of which this process takes pieces for keys that are hot.
+    Leased(SharedStore<LeasedStore<RedisStore>>),
 }
 
 /// A store that all replicas share.
 #[derive(Debug)]
-pub struct SharedStore {
-    store: RedisStore,
+pub struct SharedStore<S = RedisStore> {
+    store: S,
     calls: Arc<StoreCalls>,
 }
 
@@ -55,7 +58,11 @@ impl AnyStore {
                 let counted = Arc::clone(&calls);
                 let opened = builder(config).observe(move |call| counted.record(call)).connect().await;
                 let unusable = |error| Unusable { servers: config.servers.clone(), error };
-                Ok(Self::Shared(SharedStore { store: opened.map_err(unusable)?, calls }))
+                let store = opened.map_err(unusable)?;
+                Ok(match config.leases {
+                    Some(policy) => Self::Leased(SharedStore { store: store.leased_by(policy), calls }),
+                    None => Self::Shared(SharedStore { store, calls }),
+                })
             }
         }
     }
@@ -66,6 +73,7 @@ impl AnyStore {
         match self {
             Self::Memory(_) => true,
             Self::Shared(shared) => shared.store.is_up(),
+            Self::Leased(leased) => leased.store.source().is_up(),
         }
     }
 
@@ -74,7 +82,7 @@ impl AnyStore {
     pub fn keys(&self, limit: &Limit) -> Option<usize> {
         match self {
             Self::Memory(store) => Some(store.keys(limit)),
-            Self::Shared(_) => None,
+            Self::Shared(_) | Self::Leased(_) => None,
         }
     }
 
@@ -83,13 +91,17 @@ impl AnyStore {
     pub fn overflowed(&self, limit: &Limit) -> u64 {
         match self {
             Self::Memory(store) => store.overflowed(limit),
-            Self::Shared(_) => 0,
+            Self::Shared(_) | Self::Leased(_) => 0,
         }
     }
 
     /// What there is to tell about a store that is shared.
     pub(crate) fn gauges(&self) -> Option<StoreGauges> {
-        let Self::Shared(SharedStore { store, calls }) = self else { return None };
+        let (store, calls, leased_tokens) = match self {
+            Self::Memory(_) => return None,
+            Self::Shared(SharedStore { store, calls }) => (store, calls, None),
+            Self::Leased(SharedStore { store, calls }) => (store.source(), calls, Some(store.leased_units())),
+        };
         let troubles = store.troubles();
         Some(StoreGauges {
             up: store.is_up(),
@@ -97,6 +109,7 @@ impl AnyStore {
             calls: calls.totals(),
             overloaded: troubles.overloaded,
             lost_posts: troubles.lost_posts,
+            leased_tokens,
         })
     }
 
@@ -104,16 +117,24 @@ impl AnyStore {
     pub(crate) async fn flush(&self, within: Duration) -> bool {
         match self {
             Self::Memory(_) => true,
-            Self::Shared(shared) => {
-                matches!(tokio::time::timeout(within, shared.store.flush()).await, Ok(Ok(())))
+            Self::Shared(shared) => flush(&shared.store, within).await,
+            Self::Leased(leased) => {
+                // What is owed first; what is held lapses by itself.
+                leased.store.flush();
+                flush(leased.store.source(), within).await
             }
         }
     }
 }
 
+async fn flush(store: &RedisStore, within: Duration) -> bool {
+    matches!(tokio::time::timeout(within, store.flush()).await, Ok(Ok(())))
+}
+
 fn builder(config: &RedisConfig) -> Builder {
     let RedisConfig {
         servers,
+        leases: _,
         deadline,
         on_failure,
         replicas,
@@ -166,6 +187,7 @@ impl Store for AnyStore {
         match self {
             Self::Memory(store) => store.try_decide(charges),
             Self::Shared(shared) => shared.store.try_decide(charges),
+            Self::Leased(leased) => leased.store.try_decide(charges),
         }
     }
 
@@ -173,6 +195,7 @@ impl Store for AnyStore {
         match self {
             Self::Memory(store) => store.decide(charges).await,
             Self::Shared(shared) => Box::pin(shared.store.decide(charges)).await,
+            Self::Leased(leased) => Box::pin(leased.store.decide(charges)).await,
         }
     }
 
@@ -181,6 +204,7 @@ impl Store for AnyStore {
         match self {
             Self::Memory(store) => store.post(charge),
             Self::Shared(shared) => shared.store.post(charge),
+            Self::Leased(leased) => leased.store.post(charge),
         }
     }
 }

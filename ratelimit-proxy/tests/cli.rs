@@ -39,7 +39,7 @@ async fn help_names_what_there_is() {
 #[tokio::test]
 async fn bad_usage_is_two_and_a_line_for_each_fault() {
     let up = ["--upstream", "http://127.0.0.1:9"];
-    let cases: [(&[&str], &[&str]); 13] = [
+    let cases: [(&[&str], &[&str]); 14] = [
         (&[], &["--config FILE"]),
         (&["--nonsense"], &["'--nonsense'"]),
         (&["demmo"], &["'demmo'"]),
@@ -48,10 +48,8 @@ async fn bad_usage_is_two_and_a_line_for_each_fault() {
         (&[up[0], up[1], "--config", "x.yaml"], &["--config"]),
         (&[up[0], up[1], "--listen", "nowhere"], &["address and a port"]),
         (&[up[0], up[1], "--admin", "maybe"], &["address and a port"]),
-        (
-            &[up[0], up[1], "--redis", "http://:secret@x", "--leased"],
-            &["the scheme of a store must be redis", "--leased is not available yet"],
-        ),
+        (&[up[0], up[1], "--redis", "http://:secret@x"], &["the scheme of a store must be redis"]),
+        (&[up[0], up[1], "--leased"], &["--leased needs a store to lease from: --redis URL"]),
         (&[up[0], up[1], "--limit", "1/x", "--limit", "x by client.ip"], &["\"1/x\"", "\"x by client.ip\""]),
         (&["--listen", "127.0.0.1:0", "demo"], &["behind the command"]),
         (&["demo", "--for", "soon"], &["10s"]),
@@ -381,6 +379,13 @@ async fn explain_answers_as_the_proxy_would() {
     let (code, out, _) = parts(&output);
     assert_eq!(code, 0, "{output:?}");
     let _: serde_json::Value = serde_json::from_str(out).unwrap();
+    // What leases may hold back: a figure that only the store's section decides.
+    let leased = File::new(
+        "upstream: http://a\nstore: {redis: redis://a, consistency: leased, replicas: 2}\nlimits: [1000/s by client.ip]\n",
+    );
+    let output = run(&["explain", "--config", &leased.path(), "/"]).await;
+    let words = "leases of 1 other replica may hold back 430 of 1000 at most, 1 s at most";
+    assert!(parts(&output).1.contains(words), "{output:?}");
     for (request, words) in [
         ("GET /a%2fb", "the proxy would answer 400"),
         ("TRACE /", "the proxy would answer 405"),

@@ -22,6 +22,7 @@ use ratelimit_proxy::config::{
 };
 use ratelimit_proxy::identity::token::KeySource;
 use ratelimit_redis::OnFailure;
+use ratelimit_redis::lease::Policy;
 
 const CONTRACT: &str = include_str!("config/contract.yaml");
 const LIVING: &str = include_str!("config/living.yaml");
@@ -204,7 +205,6 @@ limits:
             "4:37: upstreams[0].balance: not available yet",
             "5:5: upstreams[1]: more than one entry is not available yet",
             "5:25: upstreams[1].balance: not available yet",
-            "8:16: store.consistency: not available yet",
             "9:26: jwt.bound: not available yet",
             "10:1: rls: not available yet",
             "12:57: limits[0].key[2]: tls.client is not available yet",
@@ -656,7 +656,8 @@ fn a_shared_store() {
 
     let all = redis(
         "  redis: [rediss://a:1, rediss://b:2]
-  consistency: strict
+  consistency: leased
+  lease_horizon: 25%
   deadline: 20ms
   on_failure: deny
   replicas: 4
@@ -668,6 +669,7 @@ fn a_shared_store() {
   required_for_ready: true
 ",
     );
+    assert_eq!((plain.leases, all.leases), (None, Some(Policy::horizon_of(256))));
     assert!(matches!(&all.servers, Servers::Nodes(nodes) if nodes.len() == 2), "{:?}", all.servers);
     assert_eq!((all.deadline, all.on_failure), (Duration::from_millis(20), OnFailure::Deny));
     assert_eq!((all.replicas, &*all.prefix, all.username.as_deref()), (Some(4), "shop.", Some("ann")));
@@ -716,6 +718,14 @@ fn a_shared_store_that_can_not_be() {
                 "8:13: store.replicas: \"0\" is not a whole number from 1 to 4294967295".to_owned(),
                 "9:15: store.on_failure: there is no \"lokal\" (did you mean local?)".to_owned(),
             ],
+        ),
+        (
+            "  redis: redis://a\n  lease_horizon: 60%",
+            vec!["5:18: store.lease_horizon: \"60%\" is no such part (write 1% to 50%, in whole numbers)".to_owned()],
+        ),
+        (
+            "  redis: redis://a\n  consistency: strict\n  lease_horizon: 6%",
+            vec!["6:18: store.lease_horizon: means nothing without consistency: leased".to_owned()],
         ),
         (
             "  redis: redis://a\n  tls: {cert: denied.html}",

@@ -6,6 +6,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::cast_precision_loss,
     reason = "tests"
 )]
 
@@ -21,7 +22,7 @@ use support::origin::{Origin, Reply};
 use support::program::{Program, metric};
 use support::proxy::{Proxy, Setup};
 use support::raw_client::{Client, Response};
-use support::{replicas, soon, until};
+use support::{replicas, replicas_with, soon, until};
 
 /// How many of them were allowed; every other answer must be a denial.
 fn allowed(responses: &[Response]) -> usize {
@@ -235,4 +236,37 @@ async fn the_numbers_about_the_store_are_those_of_what_was_sent() {
     assert_eq!(value("ratelimit_decisions_total{limit=\"limit-1\",outcome=\"allowed\"}").await, Some(50.0));
     assert_eq!(value("ratelimit_keys{limit=\"limit-1\"}").await, None, "the store knows, not this process");
     until("both replicas", async || metric(proxy, "ratelimit_store_replicas").await == Some(2.0)).await;
+}
+
+/// Three replicas that lease, more demand than quota: what reaches the upstream stays within burst and rate over
+/// the whole time, nearly all of it is used, and the store is seldom asked. At the end nothing is held for long.
+#[tokio::test]
+async fn three_replicas_with_leases_share_one_limit() {
+    let redis = Server::start();
+    let origin = Origin::hello().await;
+    let options = ["--redis", &redis.url(), "--leased"];
+    let mut replicas = replicas_with(3, &origin, &["300/s by client.ip"], &options).await;
+    let start = Instant::now();
+    let responses = flood(&replicas, 800).await;
+    let seconds = start.elapsed().as_secs_f64();
+    let count = allowed(&responses);
+    let most = 300.0 + 300.0 * seconds;
+    println!("{count} of {} in {seconds:.2} s", responses.len());
+    assert!(count as f64 <= most, "{count} allowed, {most} at most");
+    assert!(count as f64 >= 0.9 * most.min(2400.0), "{count} allowed of {most}");
+    assert_eq!(origin.seen().len(), count);
+    let mut calls = 0.0;
+    for replica in &replicas {
+        calls += metric(replica, "ratelimit_store_requests_total{outcome=\"ok\"}").await.unwrap_or(0.0);
+        assert!(metric(replica, "ratelimit_leased_tokens").await.is_some());
+    }
+    println!("{calls} requests to the store");
+    assert!(calls < 2400.0 * 0.25, "{calls} requests to the store");
+    // It lapses by itself.
+    for replica in &replicas {
+        until("leases to lapse", async || metric(replica, "ratelimit_leased_tokens").await == Some(0.0))
+            .await;
+    }
+    replicas[0].signal("TERM").await;
+    assert_eq!(replicas[0].exit().await, 0);
 }

@@ -13,8 +13,9 @@ use crate::calendar::Calendars;
 use crate::connection::ScriptCall;
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
+use crate::lease;
 use crate::shape::{Kind, Shape};
-use crate::wire::{Arguments, More, Part, Parts, Reply, Unanswered};
+use crate::wire::{Arguments, More, Part, Parts, Reply, Unanswered, What};
 
 /// Most requests in a batch: more make a call longer and save little.
 pub(crate) const REQUESTS: usize = 64;
@@ -24,7 +25,26 @@ const KEYS: usize = 255;
 pub(crate) const PARTS: usize = 64;
 
 /// What a caller gets.
-pub(crate) type Answer = Result<Verdict, StoreError>;
+pub(crate) type Answer = Result<Said, StoreError>;
+
+/// What the store says to a request.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one, and are moved once")]
+pub(crate) enum Said {
+    /// To charges.
+    Verdict(Verdict),
+    /// To a question for a lease.
+    Lease(lease::Reply),
+}
+
+impl Said {
+    pub(crate) fn verdict(self) -> Option<Verdict> {
+        match self {
+            Self::Verdict(verdict) => Some(verdict),
+            Self::Lease(_) => None,
+        }
+    }
+}
 
 /// One request on its way to the store.
 #[derive(Debug)]
@@ -69,7 +89,7 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) enum Judged {
     /// An answer for each request.
-    Answered { answers: Vec<Result<Verdict, Unanswered>>, held: Vec<SmallVec<[u32; 2]>>, time: f64 },
+    Answered { answers: Vec<Result<Said, Unanswered>>, held: Vec<SmallVec<[u32; 2]>>, time: f64 },
     /// The calendars did not cover the store's time, which is this; nothing was done.
     WrongCalendar { time: f64 },
 }
@@ -169,7 +189,12 @@ impl Batch {
             if self.has_permits {
                 held.push(reply.held(&request.parts));
             }
-            answers.push(reply.verdict(&request.parts).map_err(garbled)?);
+            answers.push(match &request.parts[..] {
+                [part] if matches!(part.what, What::Lease(_)) => {
+                    reply.grant(part).map_err(garbled)?.map(Said::Lease)
+                }
+                parts => reply.verdict(parts).map_err(garbled)?.map(Said::Verdict),
+            });
         }
         // Keys whose foreign data was noticed only by the write.
         let foreign = reply.foreign_keys().map_err(garbled)?;

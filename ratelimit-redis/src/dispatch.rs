@@ -24,7 +24,7 @@ use smallvec::smallvec;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep};
 
-use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request};
+use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request, Said};
 use crate::breaker::Breaker;
 use crate::calls::{Call, Observer};
 use crate::error::Trouble;
@@ -273,14 +273,14 @@ impl Dispatcher {
         for flush in self.flushes.drain(..) {
             let verdict = Verdict { admitted: true, origin: Origin::Store, outcomes: Outcomes::new() };
             let gone = || StoreError::new(StoreErrorKind::Unavailable, "the store is gone");
-            let _ = flush.send(if done { Ok(verdict) } else { Err(gone()) });
+            let _ = flush.send(if done { Ok(Said::Verdict(verdict)) } else { Err(gone()) });
         }
     }
 
     fn answer(
         &mut self,
         batch: Batch,
-        answers: Vec<Result<Verdict, Unanswered>>,
+        answers: Vec<Result<Said, Unanswered>>,
         held: &[smallvec::SmallVec<[u32; 2]>],
     ) {
         let now = self.now();
@@ -289,11 +289,11 @@ impl Dispatcher {
             let held = held.next().map_or(&[][..], |held| held);
             let permits = batch.has_permits && request.parts.iter().any(Part::is_permits);
             let answer = match answer {
-                Ok(verdict) => {
-                    if permits {
-                        self.ledger.answered(&request.parts, &verdict, held, now);
+                Ok(said) => {
+                    if let (Said::Verdict(verdict), true) = (&said, permits) {
+                        self.ledger.answered(&request.parts, verdict, held, now);
                     }
-                    Ok(verdict)
+                    Ok(said)
                 }
                 Err(unanswered) => {
                     if permits {
@@ -305,7 +305,7 @@ impl Dispatcher {
             };
             let Some(waiting) = request.answer else { continue };
             // Nobody waits any more: permits that were granted go back. Other charges stay, as after a time-out.
-            if let (Err(Ok(verdict)), true) = (waiting.send(answer), permits)
+            if let (Err(Ok(Said::Verdict(verdict))), true) = (waiting.send(answer), permits)
                 && let Some(release) = release_of(&request.parts, &verdict)
             {
                 self.waiting.push_back(release);

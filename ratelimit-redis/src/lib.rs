@@ -47,6 +47,7 @@ mod denied;
 mod dispatch;
 mod error;
 mod fallback;
+mod grants;
 mod keys;
 mod link;
 mod permits;

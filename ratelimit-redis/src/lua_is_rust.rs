@@ -8,11 +8,13 @@ use ratelimit_core::algorithm::{
 };
 use ratelimit_core::{Algorithm, KeyBuf, Limit, LimitSpec, Mode, Nanos, Period, Rate};
 use redis_testkit::Server;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
-use crate::batch::{Batch, Batcher, Context, Judged, Request};
+use crate::batch::{Batch, Batcher, Context, Judged, Request, Said};
 use crate::connection::ScriptCall;
 use crate::keys::{Digest, Names};
+use crate::lease::grant::{Grant, Level, grant};
+use crate::lease::{self, Ask, Given, PerMicro, Ticks};
 use crate::shape::{Kind, Shape};
 use crate::wire::{Part, What};
 
@@ -99,7 +101,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn run(&mut self, requests: Vec<Request>, micros: u64) -> (Batch, Vec<ratelimit_core::store::Verdict>) {
+    fn run(&mut self, requests: Vec<Request>, micros: u64) -> (Batch, Vec<Said>) {
         self.sequence += 1;
         let context = Context {
             names: &self.names,
@@ -198,6 +200,71 @@ struct Entry {
     receipts: Vec<(u32, Receipt, Receipt)>,
 }
 
+/// A request of a trace.
+#[derive(Debug)]
+enum Asked {
+    Charges(Vec<(usize, Op, Op)>),
+    Lease(usize, Ask),
+}
+
+fn random_ask(random: &mut fastrand::Rng, limit: &Limit) -> Ask {
+    let rate = PerMicro::of(random.u64(0..200), Nanos::new(1 + random.u64(..2_000_000_000)));
+    Ask {
+        flight: 1,
+        sent: Nanos::ZERO,
+        units: random.u32(0..=limit.capacity().min(3)),
+        rate,
+        horizon: random.u64(1..10_000_000) >> random.u8(..10),
+        patient: random.bool(),
+    }
+}
+
+/// A lease is an ordinary charge, of as much as the reference says.
+fn judge_lease(entry: &mut Entry, ask: &Ask, reply: &lease::Reply, micros: u64, place: &str) {
+    assert_eq!(reply.at, micros, "{place}");
+    let (limit, wish) = (entry.limit.clone(), ask.wish());
+    let shape = Shape::of(&limit);
+    let before = entry.oracle.clone_state();
+    let (found, wanted) =
+        (entry.oracle.look(micros, Op::Peek(0)), entry.oracle.look(micros, Op::Peek(ask.units.max(1))));
+    let is_bucket = matches!(shape.kind, Kind::Bucket { .. });
+    let used = match is_bucket {
+        true => found.reset_after.get() as f64 / 1000.0,
+        false => f64::from(limit.capacity() - found.remaining()),
+    };
+    let level = |lapses| Level { used, cap: shape.capacity, unit: shape.unit(), lapses };
+    let Given::Units { units, used: after, lapses } = reply.given else {
+        let Given::Refused(wait) = reply.given else { unreachable!() };
+        let expected = match is_bucket {
+            false => wanted.retry_after,
+            true => match grant(level(None), wish) {
+                Grant::Missing(missing) => Some(Nanos::new((missing * 1000.0).ceil() as u64)),
+                Grant::Units(units) => panic!("{place}: {units} are there"),
+            },
+        };
+        assert_eq!(Some(wait), expected, "{place}\n{limit:?}");
+        return;
+    };
+    entry.oracle.restore(before);
+    let taken = entry.oracle.step(micros, Op::Take(units));
+    assert!(taken.admitted, "{place}: {units} are no ordinary charge of {limit:?}");
+    let recovers = micros + taken.reset_after.get() / 1000;
+    let expected = match shape.kind {
+        Kind::Bucket { .. } => None,
+        // The current cell leaves ten cells after its end.
+        Kind::Sliding { cell } => Some(recovers as f64 - 10.0 * cell),
+        _ => Some(recovers as f64),
+    };
+    assert_eq!(lapses, expected.map(Ticks::from_script), "{place}\n{limit:?}");
+    let left = expected.map(|end| end - micros as f64);
+    assert_eq!(Grant::Units(units), grant(level(left), wish), "{place}\n{limit:?}");
+    let used = match is_bucket {
+        true => Ticks::from_script(taken.reset_after.get() as f64 / 1000.0),
+        false => Ticks::from_micros((limit.capacity() - taken.remaining()).into()),
+    };
+    assert_eq!(after, used, "{place}\n{limit:?}");
+}
+
 fn trace(subject: &mut Subject, seed: u64) {
     let random = &mut fastrand::Rng::with_seed(seed);
     let mut micros = ORIGIN + 90_000_000_000_000 + random.u64(..100_000_000_000_000);
@@ -220,8 +287,18 @@ fn trace(subject: &mut Subject, seed: u64) {
             * random.u64(..3);
         micros += jump;
         let mut requests = Vec::new();
-        let mut asked: Vec<Vec<(usize, Op, Op)>> = Vec::new();
+        let mut asked: Vec<Asked> = Vec::new();
         for _ in 0..random.usize(1..10) {
+            let at = random.usize(..entries.len());
+            let Entry { limit, digest, .. } = &entries[at];
+            if random.u8(..4) == 0 && limit.spec().rate.is_some() {
+                let ask = random_ask(random, limit);
+                let (shape, what) = (Shape::of(limit), What::Lease(ask.wish()));
+                let part = Part { digest: *digest, limit: limit.clone(), shape, what };
+                requests.push(Request { parts: smallvec![part], answer: None, again: false });
+                asked.push(Asked::Lease(at, ask));
+                continue;
+            }
             let mut order: Vec<usize> = (0..entries.len()).collect();
             random.shuffle(&mut order);
             let several = if random.bool() { 1 } else { random.usize(1..5) };
@@ -237,12 +314,20 @@ fn trace(subject: &mut Subject, seed: u64) {
                 Part { digest: *digest, limit: limit.clone(), shape: Shape::of(limit), what: What::Do(op) }
             };
             requests.push(Request { parts: parts.iter().map(part).collect(), answer: None, again: false });
-            asked.push(parts);
+            asked.push(Asked::Charges(parts));
         }
-        let (_, verdicts) = subject.run(requests, micros);
-        for (number, (parts, verdict)) in asked.iter().zip(verdicts).enumerate() {
-            let place = format!("seed {seed}, step {step}, request {number}: {parts:?}");
-            judge(&mut entries, parts, &verdict, micros, &place);
+        let (_, said) = subject.run(requests, micros);
+        for (number, (asked, said)) in asked.iter().zip(said).enumerate() {
+            let place = format!("seed {seed}, step {step}, request {number}: {asked:?}");
+            match (asked, said) {
+                (Asked::Charges(parts), Said::Verdict(verdict)) => {
+                    judge(&mut entries, parts, &verdict, micros, &place);
+                }
+                (Asked::Lease(at, ask), Said::Lease(reply)) => {
+                    judge_lease(&mut entries[*at], ask, &reply, micros, &place);
+                }
+                (_, said) => panic!("{place}: {said:?}"),
+            }
         }
     }
 }

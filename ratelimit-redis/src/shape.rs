@@ -75,7 +75,7 @@ impl Shape {
         amount.min(self.ceiling + self.unit())
     }
 
-    fn unit(&self) -> f64 {
+    pub(crate) fn unit(&self) -> f64 {
         match self.kind {
             Kind::Bucket { unit } => unit,
             _ => 1.0,
@@ -110,12 +110,19 @@ impl Shape {
 
 /// T in microseconds, exact as a double.
 fn interval(period: u64, count: u64) -> f64 {
-    let (mut scaled, mut shift) = (period, 0_u32);
-    while shift < 20 && !scaled.is_multiple_of(count) && scaled.div_ceil(count) < 100_000 {
-        scaled *= 2;
-        shift += 1;
-    }
-    float(scaled.div_ceil(count)) / float(1 << shift)
+    let (numerator, shift) = refill(period, count);
+    float(numerator) / float(1 << shift)
+}
+
+/// T as microseconds in 2⁻ˢ, and s.
+pub(crate) fn refill(period: u64, count: u64) -> (u64, u32) {
+    // Two divisions instead of a search: this is done for every decision.
+    let (odd, twos) = (count >> count.trailing_zeros(), count.trailing_zeros());
+    let exact = if period.is_multiple_of(odd) { twos.saturating_sub(period.trailing_zeros()) } else { 20 };
+    // The first shift with period · 2ˢ > 99 999 · count.
+    let digits = (99_999 * count / period.max(1)).checked_ilog2().map_or(0, |log| log + 1);
+    let shift = exact.min(digits).min(20);
+    ((period << shift).div_ceil(count), shift)
 }
 
 /// Exact below 2⁵³, and nothing here is larger.
@@ -151,7 +158,22 @@ mod tests {
         assert_eq!(unit_of(&Limit::new("l", "10000000/s".parse().unwrap())), 104_858.0 / 1_048_576.0);
     }
 
+    /// As it is written on top.
+    fn sought(period: u64, count: u64) -> (u64, u32) {
+        let (mut scaled, mut shift) = (period, 0_u32);
+        while shift < 20 && !scaled.is_multiple_of(count) && scaled.div_ceil(count) < 100_000 {
+            scaled *= 2;
+            shift += 1;
+        }
+        (scaled.div_ceil(count), shift)
+    }
+
     proptest! {
+        #[test]
+        fn the_shift_is_the_smallest(count in prop_oneof![1u64..=u64::from(u32::MAX), 1u64..20_000, (0u32..32).prop_map(|twos| 1 << twos)], seconds in prop_oneof![1u64..=u64::from(ratelimit_core::MAX_PERIOD_SECONDS), 1u64..4000]) {
+            prop_assert_eq!(refill(seconds * MICROS, count), sought(seconds * MICROS, count));
+        }
+
         /// Never faster than asked for, within 10 ppm, and exact in doubles up to what a limit can reach.
         #[test]
         fn intervals_are_late_by_ten_ppm_at_most(count in 1u32.., seconds in 1u32..=ratelimit_core::MAX_PERIOD_SECONDS, burst in 1u32..) {

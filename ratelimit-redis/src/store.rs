@@ -11,8 +11,9 @@ use ratelimit_core::{Nanos, Store, StoreError, StoreErrorKind};
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::batch::{Answer, PARTS, Request};
+use crate::batch::{Answer, PARTS, Request, Said};
 use crate::config::{Builder, OnFailure};
+use crate::error::Trouble;
 use crate::fallback::is_local;
 use crate::keys::Digest;
 use crate::shape::Shape;
@@ -35,7 +36,7 @@ use crate::wire::{Part, Parts, What};
 pub struct RedisStore {
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
-    deadline: Duration,
+    pub(crate) deadline: Duration,
     on_failure: OnFailure,
 }
 
@@ -137,7 +138,11 @@ impl RedisStore {
     }
 
     /// An answer when the store has none.
-    fn without_store(&self, charges: &[Charge<'_>], error: StoreError) -> Result<Verdict, StoreError> {
+    pub(crate) fn without_store(
+        &self,
+        charges: &[Charge<'_>],
+        error: StoreError,
+    ) -> Result<Verdict, StoreError> {
         let all = |origin, outcome: fn(&Charge<'_>) -> Outcome| {
             let outcomes: Outcomes = charges.iter().map(outcome).collect();
             Ok(Verdict { admitted: origin == Origin::FailedOpen, origin, outcomes })
@@ -164,9 +169,15 @@ impl RedisStore {
         }
     }
 
-    async fn ask(&self, asked: &Asked) -> Answer {
+    async fn ask(&self, asked: &Asked) -> Result<Verdict, StoreError> {
+        let said = self.say(&asked.parts).await?;
+        said.verdict().ok_or_else(|| Trouble::garbled().to_error())
+    }
+
+    /// Sends a request and waits for what the store says, not longer than the deadline.
+    pub(crate) async fn say(&self, parts: &Parts) -> Answer {
         let (sender, receiver) = oneshot::channel();
-        let request = Request { parts: asked.parts.clone(), answer: Some(sender), again: false };
+        let request = Request { parts: parts.clone(), answer: Some(sender), again: false };
         if let Err(refused) = self.requests.try_send(request) {
             return Err(match refused {
                 mpsc::error::TrySendError::Full(_) => {
@@ -176,7 +187,7 @@ impl RedisStore {
                 mpsc::error::TrySendError::Closed(_) => ended(),
             });
         }
-        let mut waiting = Waiting { store: self, asked, receiver };
+        let mut waiting = Waiting { store: self, parts, receiver };
         // Without a runtime there are no timers; the call has its own deadline then.
         if tokio::runtime::Handle::try_current().is_err() {
             return (&mut waiting.receiver).await.unwrap_or_else(|_| Err(ended()));
@@ -254,7 +265,7 @@ fn ended() -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, "the store's task has ended")
 }
 
-fn gone() -> StoreError {
+pub(crate) fn gone() -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, "the store is gone")
 }
 
@@ -321,18 +332,18 @@ impl Asked {
 /// A call that is waited for. Given up after it was answered, it gives back the permits it was granted.
 struct Waiting<'a> {
     store: &'a RedisStore,
-    asked: &'a Asked,
+    parts: &'a Parts,
     receiver: oneshot::Receiver<Answer>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if !self.asked.parts.iter().any(Part::is_permits) {
+        if !self.parts.iter().any(Part::is_permits) {
             return;
         }
         self.receiver.close();
-        if let Ok(Ok(verdict)) = self.receiver.try_recv()
-            && let Some(request) = crate::dispatch::release_of(&self.asked.parts, &verdict)
+        if let Ok(Ok(Said::Verdict(verdict))) = self.receiver.try_recv()
+            && let Some(request) = crate::dispatch::release_of(self.parts, &verdict)
         {
             self.store.queue_unwaited(request);
         }

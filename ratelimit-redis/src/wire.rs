@@ -7,6 +7,7 @@ use ratelimit_core::{Limit, Nanos};
 use smallvec::SmallVec;
 
 use crate::keys::Digest;
+use crate::lease::grant::Wish;
 use crate::shape::{Kind, Shape, float, whole};
 
 /// What a client is told that found no permit free; nobody can know when one comes back.
@@ -30,6 +31,8 @@ pub(crate) enum What {
     Hold(u32),
     /// What this replica holds lapses later, however much it is.
     Renew,
+    /// A lease; see `grants.rs`. The only part of its request.
+    Lease(Wish),
 }
 
 /// The parts of one request.
@@ -53,7 +56,7 @@ impl Part {
         match self.what {
             What::Do(Op::Take(units) | Op::Peek(units) | Op::Debit(units) | Op::Refund(units, _)) => units,
             What::Hold(permits) => permits,
-            What::Do(_) | What::Renew => 0,
+            What::Do(_) | What::Renew | What::Lease(_) => 0,
         }
     }
 
@@ -105,6 +108,11 @@ impl Arguments {
 
     /// Adds a request; `key_of` tells the place of a part's key among the keys, counted from 1.
     pub(crate) fn request(&mut self, parts: &[Part], mut key_of: impl FnMut(&Part) -> u8) {
+        if let [part] = parts
+            && let What::Lease(wish) = &part.what
+        {
+            return self.lease(key_of(part), &part.shape, wish);
+        }
         let plain = |part: &Part| matches!(part.what, What::Do(Op::Take(_))) && !part.limit.is_shadow();
         if parts.iter().all(plain) && !parts.is_empty() {
             self.byte(count(parts));
@@ -129,7 +137,7 @@ impl Arguments {
                 What::Hold(_) => (7, None),
                 What::Renew => (10, None),
                 // An operation that this version does not know changes nothing.
-                What::Do(_) => (2, None),
+                What::Do(_) | What::Lease(_) => (2, None),
             };
             let (mark, mark2) = receipt.map_or((0.0, 0.0), |receipt| marks(&part.shape, receipt));
             self.byte(operation);
@@ -145,12 +153,12 @@ impl Arguments {
         (&self.format, &self.numbers)
     }
 
-    fn byte(&mut self, byte: u8) {
+    pub(crate) fn byte(&mut self, byte: u8) {
         self.format.push(b'B');
         self.numbers.push(byte);
     }
 
-    fn double(&mut self, number: f64) {
+    pub(crate) fn double(&mut self, number: f64) {
         self.format.push(b'd');
         self.numbers.extend_from_slice(&number.to_le_bytes());
     }
@@ -268,7 +276,7 @@ impl<'a> Reply<'a> {
         Receipt::new(u128::from(high.to_bits()) << 64 | u128::from(low.to_bits()))
     }
 
-    fn double(&mut self) -> Result<f64, Unanswered> {
+    pub(crate) fn double(&mut self) -> Result<f64, Unanswered> {
         let (first, rest) = self.rest.split_first_chunk::<8>().ok_or(Unanswered::Garbled)?;
         self.rest = rest;
         Ok(f64::from_le_bytes(*first))
@@ -289,7 +297,7 @@ fn marks(shape: &Shape, receipt: Receipt) -> (f64, f64) {
 }
 
 /// Number of the current cell, and after how many more the newest count leaves and enough for the request.
-fn ring(about: f64) -> (f64, f64, f64) {
+pub(crate) fn ring(about: f64) -> (f64, f64, f64) {
     let index = (about / 256.0).floor();
     let low = about - index * 256.0;
     let newest = (low / 16.0).floor();
@@ -297,7 +305,7 @@ fn ring(about: f64) -> (f64, f64, f64) {
 }
 
 /// Microseconds as nanoseconds, rounded up so that waiting that long is always enough.
-fn nanos(micros: f64) -> Nanos {
+pub(crate) fn nanos(micros: f64) -> Nanos {
     let full = micros.max(0.0).floor();
     let fraction = ((micros.max(0.0) - full) * 1000.0).ceil();
     Nanos::new(whole(full).saturating_mul(1000).saturating_add(whole(fraction)))

@@ -1,4 +1,4 @@
-//! `scripts/lease.lua` says what `lease::grant` says, to the bit, on a real server.
+//! `grant` in `scripts/decide.lua` says what `lease::grant` says, to the bit, on a real server.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -14,7 +14,14 @@ use std::time::{Duration, Instant};
 
 use ratelimit_redis::lease::grant::{Grant, Level, Wish, grant};
 
-const SCRIPT: &str = include_str!("../src/scripts/lease.lua");
+const SCRIPT: &str = include_str!("../src/scripts/decide.lua");
+
+/// The function in the script.
+fn granting() -> &'static str {
+    let from = SCRIPT.find("local function grant(").unwrap();
+    let length = SCRIPT[from..].find("\nend\n").unwrap() + 5;
+    &SCRIPT[from..from + length]
+}
 
 /// A server of its own, on a socket in a directory that goes with it.
 struct Server {
@@ -79,7 +86,8 @@ fn call(stream: &mut UnixStream, parts: &[&[u8]]) -> Vec<u8> {
 fn the_script_grants_what_the_reference_grants() {
     let Some((_server, mut stream)) = server() else { panic!("redis-server is needed") };
     let script = format!(
-        "{SCRIPT}
+        "local PATIENT = 4000000
+{}
 local A = {{ struct.unpack(ARGV[1], ARGV[2]) }}
 local out = {{}}
 for i = 1, #A - 1, 9 do
@@ -88,7 +96,8 @@ for i = 1, #A - 1, 9 do
     grant(A[i], A[i + 1], A[i + 2], lapses, A[i + 4], A[i + 5], A[i + 6], A[i + 7], A[i + 8])
   out[#out + 1] = struct.pack('<dd', granted, missing)
 end
-return table.concat(out)"
+return table.concat(out)",
+        granting()
     );
     let mut rng = fastrand::Rng::with_seed(1);
     for _ in 0..200 {

@@ -76,7 +76,7 @@ pub(super) struct Run {
     // Read later: what can't be read must not be repeated, because it may hold a password.
     #[arg(long, value_name = "URL")]
     pub(super) redis: Option<String>,
-    /// Spend pieces of the shared limits locally (not available yet)
+    /// Take pieces of the shared limits from the store and spend them by itself: far fewer calls, no more admitted
     #[arg(long)]
     pub(super) leased: bool,
 }

@@ -1,15 +1,20 @@
 //! `explain`: what the limits make of one request, without serving it.
 
 use http::{Method, Request, Uri, Version, header};
-use ratelimit_core::KeyBuf;
+use ratelimit_core::{KeyBuf, Limit};
+use ratelimit_redis::lease::{HeldBack, what_may_lie_elsewhere};
 
 use super::arguments::Explain;
 use super::{Exit, Failure, print, run};
+use crate::config::{RedisConfig, StoreConfig};
 use crate::exchange::admit;
 use crate::facts::Facts;
 use crate::identity::token::{JwtConfig, LazyClaims, TokenVerifier};
-use crate::policy::Policy;
+use crate::policy::{Explained, Leases, Policy};
 use crate::telemetry::metrics::Metrics;
+
+/// Replicas that are assumed where the configuration does not say how many there are.
+const REPLICAS: u32 = 4;
 
 pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
     let config = run::load(&arguments.config)?;
@@ -31,7 +36,16 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
         client: policy.client(peer, &head.headers),
         claims: claims.as_ref(),
     };
-    let explanation = policy.explain(&facts, &mut KeyBuf::new());
+    let mut explanation = policy.explain(&facts, &mut KeyBuf::new());
+    if let StoreConfig::Redis(redis) = &config.store {
+        let selection = policy.select(&facts, &mut KeyBuf::new());
+        for hit in selection.iter().flat_map(|selection| &selection.hits) {
+            let named = |explained: &&mut Explained| explained.limit == hit.limit.name();
+            if let Some(explained) = explanation.limits.iter_mut().find(named) {
+                explained.leases = leases(redis, hit.limit);
+            }
+        }
+    }
     if arguments.json {
         let json = serde_json::to_string_pretty(&explanation);
         print(json.map_err(|error| Failure::Failed(error.to_string()))?)?;
@@ -52,6 +66,14 @@ fn verifier(jwt: JwtConfig) -> Result<TokenVerifier, Failure> {
         waited += look;
     }
     Ok(verifier)
+}
+
+/// What leases may hold back of a limit, if there are any for it.
+fn leases(redis: &RedisConfig, limit: &Limit) -> Option<Leases> {
+    let replicas = redis.replicas.unwrap_or(REPLICAS);
+    let HeldBack { units, capacity, lasts, .. } =
+        what_may_lie_elsewhere(limit, replicas, redis.leases.as_ref()?)?;
+    Some(Leases { replicas, units, capacity, milliseconds: lasts.get().div_ceil(1_000_000) })
 }
 
 /// The request as it would come over the wire.

@@ -8,6 +8,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::arguments::{AdminAddress, Run};
 use super::{Exit, Failure};
+use ratelimit_redis::lease::Policy;
+
 use crate::app::{App, Signals};
 use crate::config::{self, Config, Loaded, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
 use crate::reload::Source;
@@ -45,10 +47,7 @@ fn configuration(arguments: Run) -> Result<Configured, Failure> {
         let hint = |error| faults.push(format!("--redis: {error} ({})", StoreUrlError::HINT));
         url.parse::<StoreUrl>().map_err(hint).ok()
     });
-    if leased {
-        faults.push("--leased is not available yet".to_owned());
-    }
-    let flags = Flags { listen, admin, threads, redis };
+    let flags = Flags { listen, admin, threads, redis, leased };
     // Made first: a change of the file while it is read is a change.
     let source = config.clone().map(|path| {
         let flags = flags.clone();
@@ -89,7 +88,11 @@ fn configuration(arguments: Run) -> Result<Configured, Failure> {
         }
     }
     let Some(config) = config.filter(|_| faults.is_empty()) else { return Err(Failure::Usage(faults)) };
-    Ok(Configured { config: flags.over(config), source })
+    let config = flags.over(config);
+    if leased && matches!(config.store, StoreConfig::Memory(_)) {
+        return Err(Failure::Usage(vec!["--leased needs a store to lease from: --redis URL".to_owned()]));
+    }
+    Ok(Configured { config, source })
 }
 
 /// What flags say instead of the file, whenever it is read.
@@ -99,6 +102,7 @@ struct Flags {
     admin: Option<AdminAddress>,
     threads: Option<u16>,
     redis: Option<StoreUrl>,
+    leased: bool,
 }
 
 impl Flags {
@@ -108,6 +112,9 @@ impl Flags {
         }
         if let Some(url) = &self.redis {
             config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url.clone())));
+        }
+        if let (true, StoreConfig::Redis(redis)) = (self.leased, &mut config.store) {
+            redis.leases = redis.leases.or_else(|| Some(Policy::default()));
         }
         if self.threads.is_some() {
             config.server.threads = self.threads.map(usize::from);

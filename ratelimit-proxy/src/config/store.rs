@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ratelimit_core::Overflow;
+use ratelimit_redis::lease::Policy;
 use ratelimit_redis::{OnFailure, RedisStore};
 
 /// Where counters live.
@@ -31,6 +32,8 @@ pub struct MemoryConfig {
 pub struct RedisConfig {
     /// Where it is.
     pub servers: Servers,
+    /// How pieces are taken from it that replicas spend by themselves; `None`: every decision is taken there.
+    pub leases: Option<Policy>,
     /// Longest a decision may wait for it.
     pub deadline: Duration,
     /// Who decides while it can't.
@@ -98,6 +101,7 @@ impl RedisConfig {
     pub fn new(servers: Servers) -> Self {
         Self {
             servers,
+            leases: None,
             deadline: Duration::from_millis(50),
             on_failure: OnFailure::Local,
             replicas: None,

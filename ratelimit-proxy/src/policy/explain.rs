@@ -57,9 +57,25 @@ pub struct Explained {
     pub cost: Option<u32>,
     /// What decides in the end what it costs, in words.
     pub settled: Option<String>,
+    /// What leases may hold back, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leases: Option<Leases>,
     /// Where the canonical key lies in the buffer, if the limit counts the request.
     #[serde(skip)]
     pub bytes: Option<Range<usize>>,
+}
+
+/// What leases of the other replicas may hold back from one, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Leases {
+    /// Of so many replicas in all.
+    pub replicas: u32,
+    /// Units that may be missing while one looks for them.
+    pub units: u32,
+    /// Of so many.
+    pub capacity: u32,
+    /// For so long; then they are back for everybody.
+    pub milliseconds: u64,
 }
 
 /// What a limit does with a request.
@@ -204,6 +220,7 @@ impl Explained {
             quota_from: None,
             cost: None,
             settled: None,
+            leases: None,
             bytes: None,
         }
     }
@@ -280,6 +297,19 @@ impl fmt::Display for Effect {
     }
 }
 
+impl fmt::Display for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { replicas, units, capacity, milliseconds } = self;
+        let seconds = milliseconds.div_ceil(1000);
+        write!(
+            f,
+            "leases of {} other replica{} may hold back {units} of {capacity} at most, {seconds} s at most",
+            replicas.saturating_sub(1),
+            if *replicas == 2 { "" } else { "s" }
+        )
+    }
+}
+
 impl fmt::Display for ExplainedPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.value {
@@ -308,6 +338,7 @@ impl fmt::Display for Explained {
         }
         words.extend(self.cost.map(|cost| format!("cost {cost}")));
         words.extend(self.settled.clone());
+        words.extend(self.leases.map(|leases| leases.to_string()));
         let says_no = counts || matches!(self.effect, Effect::Denies | Effect::BadCost | Effect::Ambiguous);
         if self.mode == RuleMode::Shadow && says_no {
             words.push("shadow, so it never denies".to_owned());

@@ -23,7 +23,7 @@ use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
 pub use self::cost::Ending;
-pub use self::explain::{Effect, Explained, ExplainedPart, Explanation};
+pub use self::explain::{Effect, Explained, ExplainedPart, Explanation, Leases};
 use self::matcher::Matcher;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};

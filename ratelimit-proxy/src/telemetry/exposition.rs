@@ -170,7 +170,10 @@ fn store(encoder: &mut DescriptorEncoder<'_>, store: &StoreGauges) -> fmt::Resul
     let help = "How long calls of the shared store took";
     histogram(encoder, "ratelimit_store_seconds", help, &store.calls.seconds)?;
     let help = "Charges after the fact that the shared store was never told of";
-    counter(encoder, "ratelimit_store_posts_lost", help, &store.lost_posts)
+    counter(encoder, "ratelimit_store_posts_lost", help, &store.lost_posts)?;
+    let Some(tokens) = store.leased_tokens else { return Ok(()) };
+    let help = "Units taken from the shared store that this replica has not spent yet";
+    gauge(encoder, "ratelimit_leased_tokens", help, &tokens)
 }
 
 fn proxy(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {

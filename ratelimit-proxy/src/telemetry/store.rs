@@ -116,4 +116,6 @@ pub(crate) struct StoreGauges {
     pub(crate) overloaded: u64,
     /// Charges after the fact that the store was never told of.
     pub(crate) lost_posts: u64,
+    /// Units that lie in this process's leases, if it has any.
+    pub(crate) leased_tokens: Option<u64>,
 }

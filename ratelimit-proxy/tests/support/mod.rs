@@ -40,9 +40,19 @@ pub async fn replicas(
     limits: &[&str],
     redis: &str,
 ) -> Vec<program::Program> {
+    replicas_with(count, origin, limits, &["--redis", redis]).await
+}
+
+/// As `replicas`, with those options.
+pub async fn replicas_with(
+    count: usize,
+    origin: &origin::Origin,
+    limits: &[&str],
+    options: &[&str],
+) -> Vec<program::Program> {
     let mut replicas = Vec::new();
     for _ in 0..count {
-        replicas.push(program::Program::start_with(origin.address, limits, &["--redis", redis]).await);
+        replicas.push(program::Program::start_with(origin.address, limits, options).await);
     }
     for replica in &replicas {
         let count = Some(f64::from(u32::try_from(count).unwrap()));

@@ -36,7 +36,7 @@ pub struct HeldBack {
 /// A quarter of what is there each, as above; until the fixed window ends, or a tenth of the sliding one.
 #[must_use]
 pub fn what_may_lie_elsewhere(limit: &Limit, replicas: u32, policy: &Policy) -> Option<HeldBack> {
-    let terms = Terms::of(limit)?;
+    let terms = Terms::of(limit).filter(|terms| policy.leases(terms))?;
     let others = replicas.max(1) - 1;
     let longest = policy.longest(&terms);
     let capacity = u64::from(terms.capacity);

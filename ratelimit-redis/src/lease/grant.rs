@@ -1,8 +1,8 @@
 //! The store's side of a lease: how much of a key's quota goes to a replica that asks for some.
 //!
-//! This is the reference for the lease operation of the script; [`grant`] is written in the script's numbers
-//! (doubles, times in microseconds) and line by line in its order, so that both give the same answer to the bit.
-//! `scripts/lease.lua` is the transcription.
+//! This is the reference for the lease operation of `scripts/decide.lua`; [`grant`] is written in the script's
+//! numbers (doubles, times in microseconds) and line by line in its order, so that both give the same answer to
+//! the bit.
 //!
 //! # What is exact and what is taste
 //! A grant of g units is one ordinary charge: it is given only if `used + g · unit ≤ cap`. Used, cap and unit are

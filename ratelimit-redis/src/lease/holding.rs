@@ -10,7 +10,10 @@ use super::{Kind, Terms, Ticks};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Batch {
     units: u32,
+    /// Units there were when it was last added to.
     whole: u32,
+    /// Units that were granted in all: no more can be there, whatever is put back.
+    granted: u32,
     until: Ticks,
 }
 
@@ -81,7 +84,7 @@ impl Holding {
         match (self, spent) {
             (Self::Line(line), Spent::Slots(slots)) => line.put_back(slots, now),
             (Self::Batch(batch), Spent::Units(units, until)) if batch.until == until => {
-                batch.units = batch.units.saturating_add(units).min(batch.whole);
+                batch.units = batch.units.saturating_add(units).min(batch.granted);
             }
             _ => {}
         }
@@ -105,9 +108,10 @@ impl Holding {
         match self {
             Self::Line(line) => line.add(Segment::ending(end, terms.unit.times(units)), now),
             Self::Batch(batch) => {
-                let before = if batch.until == end { batch.units } else { 0 };
-                let units = before.saturating_add(units);
-                *batch = Batch { units, whole: units, until: end };
+                let before = if batch.until == end { *batch } else { Batch::default() };
+                let granted = before.granted.saturating_add(units);
+                let units = before.units.saturating_add(units);
+                *batch = Batch { units, whole: units, granted, until: end };
             }
         }
     }
@@ -160,5 +164,27 @@ impl Holding {
             Self::Line(line) => line.left(now) == Ticks::ZERO,
             Self::Batch(batch) => batch.units == 0 || now >= batch.until,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use ratelimit_core::{Algorithm, Limit};
+
+    #[test]
+    fn what_is_put_back_after_more_was_granted_is_there_again() {
+        let limit = Limit::new("l", "100/s".parse().unwrap()).algorithm(Algorithm::FixedWindow);
+        let terms = Terms::of(&limit).unwrap();
+        let (now, end) = (Ticks::new(1), Ticks::new(9));
+        let mut holding = Holding::none(Kind::Window);
+        holding.add(3, end, now, &terms);
+        let spent = holding.spend(now, 3, &terms).unwrap();
+        holding.add(2, end, now, &terms);
+        holding.put_back(spent, now);
+        assert_eq!(holding.units(now, &terms), 5);
+        holding.put_back(spent, now);
+        assert_eq!(holding.units(now, &terms), 5, "never more than was granted");
     }
 }

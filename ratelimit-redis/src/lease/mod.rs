@@ -11,7 +11,7 @@
 //!   Table         table.rs, cold.rs      all keys of this process, behind their locks; bounded
 //!     Lease       protocol.rs            one key: what to do about a request, a reply, a fault (pure)
 //!       Holding   segment.rs             what it has, and until when
-//! grant           grant.rs               the store's side: how much it gives; scripts/lease.lua is a transcription
+//! grant           grant.rs               the store's side: how much it gives; scripts/decide.lua has a transcription
 //! ```
 //!
 //! # What bounds what

@@ -2,7 +2,7 @@
 
 use ratelimit_core::Nanos;
 
-use super::{PerMicro, Terms};
+use super::{Kind, PerMicro, Terms, Ticks};
 
 /// How large leases are asked for.
 ///
@@ -65,6 +65,13 @@ impl Policy {
     pub fn longest(&self, terms: &Terms) -> u64 {
         let parts = u128::from(terms.span) * u128::from(self.horizon) / 1024;
         u64::try_from(parts).unwrap_or(u64::MAX).clamp(1, Self::LONGEST)
+    }
+
+    /// Whether leases are of use: several units of a bucket come back while one lasts. Of fewer, time would pass over
+    /// most of a unit before anybody spends it, and it would be missing for as long as one takes to come back.
+    #[must_use]
+    pub(super) fn leases(&self, terms: &Terms) -> bool {
+        terms.kind == Kind::Window || terms.unit.times(2) <= Ticks::from_micros(self.longest(terms))
     }
 
     /// µs that a lease should last where so many units come: as many as serve 64 of them, between half of the

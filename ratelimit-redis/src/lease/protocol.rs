@@ -201,10 +201,12 @@ impl Lease {
         lapses.unwrap_or_else(|| end.minus(self.terms.unit.times(rest)))
     }
 
-    /// No request waits for that question any more. Whether it is still the one under way.
-    pub fn ask_for_nobody(&mut self, ask: &Ask) -> bool {
-        let flight = self.flight.as_mut().filter(|flight| flight.flight == ask.flight);
-        flight.map(|flight| flight.units = 0).is_some()
+    /// That question becomes another one, which is sent now and no request waits for; if it is still under way.
+    pub fn ask_for_nobody(&mut self, ask: &Ask, now: Nanos) -> Option<Ask> {
+        let flight = self.flight.as_mut().filter(|flight| flight.flight == ask.flight)?;
+        self.flights = self.flights.wrapping_add(1);
+        *flight = Ask { flight: self.flights, sent: now, units: 0, ..*flight };
+        Some(*flight)
     }
 
     /// The question got no answer. Whatever it may have been granted lapses by itself.

@@ -9,8 +9,8 @@ use ratelimit_core::time::Clock;
 use ratelimit_core::{Nanos, StoreError};
 use smallvec::SmallVec;
 
-use super::store::{LeasedStore, leasable, verdict};
-use super::{Ask, GrantSource, Id, Next, Table, Taken};
+use super::store::{LeasedStore, Over, verdict};
+use super::{GrantSource, Id, Next, Table, Taken};
 
 /// A charge of a call about several limits that is covered here.
 struct Covered {
@@ -23,28 +23,28 @@ struct Covered {
 impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
     /// A call about several limits: what is held here first, then one strict call for the rest.
     pub(super) async fn decide_several(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        // Never while a question of our own waits for its turn: others might wait for that one.
+        self.settled(charges).await;
         let table = &self.0.table;
         let now = self.0.now();
-        let mut covered: SmallVec<[Covered; 4]> = SmallVec::new();
+        // What is covered is put back when the call is not admitted, or given up.
+        let mut undo = Undo { table, now, covered: SmallVec::new(), done: false };
+        let mut asks: SmallVec<[(Over<'_>, &Charge<'_>); 4]> = SmallVec::new();
         for (place, charge) in charges.iter().enumerate() {
-            let Some((units, terms)) = leasable(charge) else { continue };
+            let Some((units, terms)) = self.leasable(charge) else { continue };
             let id = table.id(charge.limit, charge.key);
             match table.arrive(id, now, units, &terms) {
                 Next::Taken(taken) => {
                     self.taken(id, charge, &taken);
-                    covered.push(Covered { place, id, units, taken });
+                    undo.covered.push(Covered { place, id, units, taken });
                 }
-                // The request does not wait for it: a strict charge is on its way anyway.
-                Next::Ask(ask) => {
-                    let ahead = Ask { units: 0, ..ask };
-                    if table.ask_for_nobody(id, &ahead) {
-                        self.ask_ahead(id, charge.limit, charge.key, ahead);
-                    }
-                }
+                // A strict charge is made first, so that it says what there is; this one's turn comes after it.
+                Next::Ask(ask) => asks.push((Over { table, id, ask }, charge)),
                 // A denial is left to the store: it has to say what all limits say.
                 Next::Denied(_) | Next::Wait(_) | Next::Strict => {}
             }
         }
+        let covered = &undo.covered;
         let is_covered = |place: usize| covered.iter().any(|covered| covered.place == place);
         let rest: SmallVec<[Charge<'_>; 4]> = charges
             .iter()
@@ -52,9 +52,12 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
             .filter(|&(place, _)| !is_covered(place))
             .map(|(_, charge)| *charge)
             .collect();
-        let undo = Undo { table, now, covered: &covered, done: false };
         let said = self.decide_strictly(&rest).await?;
-        undo.unless(said.admitted);
+        for (over, charge) in asks {
+            if let Some(ask) = table.ask_for_nobody(over.id, &over.ask, self.0.now()) {
+                self.ask_ahead(over.id, charge.limit, charge.key, ask);
+            }
+        }
         let mut said_outcomes = said.outcomes.into_iter();
         let mut outcomes = Outcomes::new();
         for place in 0..charges.len() {
@@ -65,6 +68,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
             };
             outcomes.push(outcome.unwrap_or(Outcome::refused(0, None)));
         }
+        undo.done = said.admitted;
         Ok(Verdict { admitted: said.admitted, origin: said.origin, outcomes })
     }
 
@@ -73,7 +77,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         let table = &self.0.table;
         let now = self.0.now();
         if let [charge] = charges {
-            let (units, terms) = leasable(charge)?;
+            let (units, terms) = self.leasable(charge)?;
             let id = table.id(charge.limit, charge.key);
             return match table.at_once(id, now, units, &terms)? {
                 Next::Taken(taken) => {
@@ -85,7 +89,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         }
         let mut covered: SmallVec<[Covered; 4]> = SmallVec::new();
         for (place, charge) in charges.iter().enumerate() {
-            let taken = leasable(charge).and_then(|(units, terms)| {
+            let taken = self.leasable(charge).and_then(|(units, terms)| {
                 let id = table.id(charge.limit, charge.key);
                 match table.at_once(id, now, units, &terms)? {
                     Next::Taken(taken) => Some(Covered { place, id, units, taken }),
@@ -117,14 +121,8 @@ struct Undo<'a> {
     table: &'a Table,
     /// When it was spent.
     now: Nanos,
-    covered: &'a [Covered],
+    covered: SmallVec<[Covered; 4]>,
     done: bool,
-}
-
-impl Undo<'_> {
-    fn unless(mut self, admitted: bool) {
-        self.done = admitted;
-    }
 }
 
 impl Drop for Undo<'_> {

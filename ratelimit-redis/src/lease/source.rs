@@ -1,7 +1,10 @@
 //! [`GrantSource`]: the shared store, as leases need it.
 
+use std::time::Duration;
+
 use ratelimit_core::algorithm::Receipt;
-use ratelimit_core::{Key, Limit, Store, StoreError};
+use ratelimit_core::store::{Charge, Verdict};
+use ratelimit_core::{Key, Limit, Store, StoreError, StoreErrorKind};
 
 use super::{Ask, Reply, Ticks};
 
@@ -30,6 +33,18 @@ pub trait GrantSource: Store {
         let _ = receipt;
         None
     }
+
+    /// How long a decision waits at most, whatever it waits for; `None`: as long as it takes.
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The answer to charges that waited for a lease until the deadline, or whose question failed; `None` asks
+    /// [`Store::decide`].
+    fn without(&self, charges: &[Charge<'_>], kind: StoreErrorKind) -> Option<Result<Verdict, StoreError>> {
+        let _ = (charges, kind);
+        None
+    }
 }
 
 impl<S: GrantSource> GrantSource for std::sync::Arc<S> {
@@ -44,5 +59,12 @@ impl<S: GrantSource> GrantSource for std::sync::Arc<S> {
 
     fn end_of(&self, receipt: Receipt) -> Option<Ticks> {
         (**self).end_of(receipt)
+    }
+    fn deadline(&self) -> Option<Duration> {
+        (**self).deadline()
+    }
+
+    fn without(&self, charges: &[Charge<'_>], kind: StoreErrorKind) -> Option<Result<Verdict, StoreError>> {
+        (**self).without(charges, kind)
     }
 }

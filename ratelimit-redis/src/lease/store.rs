@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
 use ratelimit_core::store::{Charge, Origin, Outcomes, Verdict};
 use ratelimit_core::time::Clock;
-use ratelimit_core::{Key, Limit, Nanos, Store, StoreError, SystemClock};
+use ratelimit_core::{Key, Limit, Nanos, Store, StoreError, StoreErrorKind, SystemClock};
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
@@ -40,7 +40,13 @@ impl<S: GrantSource> LeasedStore<S> {
     /// Over that store, by the machine's clocks.
     #[must_use]
     pub fn new(source: S) -> Self {
-        Self::with(source, SystemClock::default(), Policy::default(), DEFAULT_KEYS)
+        Self::by(source, Policy::default())
+    }
+
+    /// Over that store, by the machine's clocks, with that policy.
+    #[must_use]
+    pub fn by(source: S, policy: Policy) -> Self {
+        Self::with(source, SystemClock::default(), policy, DEFAULT_KEYS)
     }
 }
 
@@ -114,39 +120,85 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         taken.outcome
     }
 
+    /// What a charge takes, and by which terms, if a lease could cover it.
+    pub(super) fn leasable(&self, charge: &Charge<'_>) -> Option<(u32, Terms)> {
+        let Op::Take(units) = charge.op else { return None };
+        Some((units, self.0.table.terms(charge.limit, units)?))
+    }
+
     /// A call about one limit that leases.
     async fn decide_one(&self, charge: Charge<'_>, units: u32, terms: &Terms) -> Result<Verdict, StoreError> {
-        let table = &self.0.table;
-        let id = table.id(charge.limit, charge.key);
-        let mut next = table.arrive(id, self.0.now(), units, terms);
+        let id = self.0.table.id(charge.limit, charge.key);
+        let next = self.0.table.arrive(id, self.0.now(), units, terms);
+        if matches!(next, Next::Strict) {
+            return self.decide_strictly(&[charge]).await;
+        }
+        let deciding = async {
+            match self.lease_one(id, charge, units, terms, next).await {
+                Led::To(verdict) => return Ok(verdict),
+                Led::Failed(kind) => {
+                    if let Some(answer) = self.0.source.without(&[charge], kind) {
+                        return answer;
+                    }
+                }
+                Led::Nowhere => {}
+            }
+            self.decide_strictly(&[charge]).await
+        };
+        self.within(&[charge], deciding).await
+    }
+
+    /// One deadline over all that is waited for here: somebody else's question, one of our own, a strict charge.
+    async fn within(
+        &self,
+        charges: &[Charge<'_>],
+        deciding: impl Future<Output = Result<Verdict, StoreError>>,
+    ) -> Result<Verdict, StoreError> {
+        let Some(deadline) = self.0.source.deadline().filter(|_| Handle::try_current().is_ok()) else {
+            return deciding.await;
+        };
+        match tokio::time::timeout(deadline, deciding).await {
+            Ok(answer) => answer,
+            Err(_) => self.0.source.without(charges, StoreErrorKind::Timeout).unwrap_or_else(|| {
+                Err(StoreError::new(StoreErrorKind::Timeout, "waiting for a lease, and for a decision"))
+            }),
+        }
+    }
+
+    /// Waits until no question about these keys is under way: what it grants is neither there nor here meanwhile.
+    pub(super) async fn settled(&self, charges: &[Charge<'_>]) {
+        for charge in charges {
+            let id = self.0.table.id(charge.limit, charge.key);
+            if let Some(answered) = self.0.table.under_way(id) {
+                answered.await;
+            }
+        }
+    }
+
+    async fn lease_one(&self, id: Id, charge: Charge<'_>, units: u32, terms: &Terms, mut next: Next) -> Led {
         let mut waits = 0;
         loop {
             match next {
                 Next::Taken(taken) => {
-                    let outcome = self.taken(id, &charge, &taken);
-                    return Ok(verdict(charge.limit, outcome, Origin::Lease));
+                    return Led::To(verdict(charge.limit, self.taken(id, &charge, &taken), Origin::Lease));
                 }
-                Next::Denied(outcome) => return Ok(verdict(charge.limit, outcome, Origin::Known)),
+                Next::Denied(outcome) => return Led::To(verdict(charge.limit, outcome, Origin::Known)),
                 Next::Ask(ask) => {
                     self.0.debts.send(id, &self.0.source);
-                    match self.ask(id, charge.limit, charge.key, ask).await {
-                        Ok(Some(outcome)) => return Ok(verdict(charge.limit, outcome, Origin::Store)),
-                        // What to do without the store is for the store to say.
-                        Ok(None) | Err(_) => break,
-                    }
+                    return match self.ask(id, charge.limit, charge.key, ask).await {
+                        Ok(Some(outcome)) => Led::To(verdict(charge.limit, outcome, Origin::Store)),
+                        Ok(None) => Led::Nowhere,
+                        Err(error) => Led::Failed(error.kind()),
+                    };
                 }
-                Next::Wait(answered) => {
+                Next::Wait(answered) if waits < PATIENCE => {
                     answered.await;
                     waits += 1;
-                    if waits >= PATIENCE {
-                        break;
-                    }
-                    next = table.again(id, self.0.now(), units, terms);
+                    next = self.0.table.again(id, self.0.now(), units, terms);
                 }
-                Next::Strict => break,
+                Next::Wait(_) | Next::Strict => return Led::Nowhere,
             }
         }
-        self.decide_strictly(&[charge]).await
     }
 
     /// Asks the shared store, and remembers what it refuses.
@@ -217,6 +269,16 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
     }
 }
 
+/// What came of looking for a lease.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one, and are moved once")]
+enum Led {
+    To(Verdict),
+    /// To nothing: it is for the shared store to decide.
+    Nowhere,
+    /// The shared store can't answer.
+    Failed(StoreErrorKind),
+}
+
 impl<S: GrantSource, C: Clock> Shared<S, C> {
     pub(super) fn now(&self) -> Nanos {
         self.sleep.check(&self.clock, || self.table.forget_all())
@@ -230,7 +292,7 @@ impl<S: GrantSource, C: Clock> Shared<S, C> {
         ask: Ask,
     ) -> Result<Option<Outcome>, StoreError> {
         // A question that is given up is over, too.
-        let over = Over { table: &self.table, id, ask: &ask };
+        let over = Over { table: &self.table, id, ask };
         let reply = self.source.lease(limit, key, &ask).await?;
         let now = self.now();
         let outcome = self.table.answered(id, &ask, now, reply);
@@ -241,21 +303,21 @@ impl<S: GrantSource, C: Clock> Shared<S, C> {
 }
 
 /// Ends a question that got no answer, however that came. One that was answered it does not touch.
-struct Over<'a> {
-    table: &'a Table,
-    id: Id,
-    ask: &'a Ask,
+pub(super) struct Over<'a> {
+    pub(super) table: &'a Table,
+    pub(super) id: Id,
+    pub(super) ask: Ask,
 }
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.table.unanswered(self.id, self.ask);
+        self.table.unanswered(self.id, &self.ask);
     }
 }
 
 impl<S: GrantSource, C: Clock> Store for LeasedStore<S, C> {
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
-        if charges.iter().any(|charge| leasable(charge).is_some()) {
+        if charges.iter().any(|charge| self.leasable(charge).is_some()) {
             return self.decide_here(charges);
         }
         None
@@ -263,14 +325,22 @@ impl<S: GrantSource, C: Clock> Store for LeasedStore<S, C> {
 
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
         if let [charge] = charges
-            && let Some((units, terms)) = leasable(charge)
+            && let Some((units, terms)) = self.leasable(charge)
         {
             return self.decide_one(*charge, units, &terms).await;
         }
-        if charges.iter().any(|charge| leasable(charge).is_some()) {
-            return self.decide_several(charges).await;
+        if charges.iter().any(|charge| self.leasable(charge).is_some()) {
+            return self.within(charges, self.decide_several(charges)).await;
         }
-        self.decide_strictly(charges).await
+        let asks_what_is_there = |charge: &Charge<'_>| matches!(charge.op, Op::Peek(_) | Op::Reset);
+        if !charges.iter().any(asks_what_is_there) {
+            return self.decide_strictly(charges).await;
+        }
+        let deciding = async {
+            self.settled(charges).await;
+            self.decide_strictly(charges).await
+        };
+        self.within(charges, deciding).await
     }
 
     fn post(&self, charge: Charge<'_>) {
@@ -298,13 +368,6 @@ impl<S, C> std::fmt::Debug for LeasedStore<S, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LeasedStore").field("table", &self.0.table).finish_non_exhaustive()
     }
-}
-
-/// What a charge takes, and by which terms, if a lease could cover it.
-pub(super) fn leasable(charge: &Charge<'_>) -> Option<(u32, Terms)> {
-    let Op::Take(units) = charge.op else { return None };
-    let terms = Terms::of(charge.limit)?;
-    (1..=terms.capacity).contains(&units).then_some((units, terms))
 }
 
 pub(super) fn verdict(limit: &Limit, outcome: Outcome, origin: Origin) -> Verdict {

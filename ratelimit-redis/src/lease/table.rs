@@ -90,6 +90,13 @@ impl Table {
         }
     }
 
+    /// What a request for `units` of a limit's keys is decided by, if leases are of use for it.
+    #[must_use]
+    pub fn terms(&self, limit: &Limit, units: u32) -> Option<Terms> {
+        let terms = Terms::of(limit)?;
+        (self.policy.leases(&terms) && (1..=terms.capacity).contains(&units)).then_some(terms)
+    }
+
     /// What tells the key apart.
     #[must_use]
     pub fn id(&self, limit: &Limit, key: Key<'_>) -> Id {
@@ -172,10 +179,17 @@ impl Table {
         }
     }
 
-    /// No request waits for that question any more; it is sent nevertheless, if it is still the one under way.
+    /// That question becomes another one, which is sent now and no request waits for; if it is still under way.
     #[must_use]
-    pub fn ask_for_nobody(&self, id: Id, ask: &Ask) -> bool {
-        self.entries.get_mut(&id).is_some_and(|mut entry| entry.lease.ask_for_nobody(ask))
+    pub fn ask_for_nobody(&self, id: Id, ask: &Ask, now: Nanos) -> Option<Ask> {
+        self.entries.get_mut(&id)?.lease.ask_for_nobody(ask, now)
+    }
+
+    /// Ready when the question about a key that is under way has been answered; `None` if there is none.
+    #[must_use]
+    pub fn under_way(&self, id: Id) -> Option<OwnedNotified> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.lease.asking().map(|_| Arc::clone(&entry.answered).notified_owned())
     }
 
     /// The question gets no answer.

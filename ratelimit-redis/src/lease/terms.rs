@@ -4,6 +4,7 @@ use ratelimit_core::algorithm::Program;
 use ratelimit_core::{Limit, Period, Rate};
 
 use super::Ticks;
+use crate::shape::refill;
 
 const MICROS: u64 = 1_000_000;
 
@@ -73,10 +74,36 @@ impl Terms {
 }
 
 fn interval(period: u64, count: u64) -> Ticks {
-    let (mut scaled, mut shift) = (period, 0_u32);
-    while shift < 20 && !scaled.is_multiple_of(count) && scaled.div_ceil(count) < 100_000 {
-        scaled *= 2;
-        shift += 1;
+    let (numerator, shift) = refill(period, count);
+    Ticks::new(u128::from(numerator) << 20_u32.saturating_sub(shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::Shape;
+    use proptest::prelude::*;
+    use ratelimit_core::{Algorithm, LimitSpec};
+    use std::time::Duration;
+
+    proptest! {
+        /// What a lease counts by is what the script counts by.
+        #[test]
+        fn terms_are_the_shape(count in 1u32.., seconds in 1..=ratelimit_core::MAX_PERIOD_SECONDS, burst in 1u32.., kind in 0..3_u8) {
+            let Ok(rate) = Rate::new(count, Duration::from_secs(seconds.into())) else { return Ok(()) };
+            let spec = match kind {
+                0 => LimitSpec { burst: Some(burst), ..LimitSpec::new("l", rate) },
+                1 => LimitSpec { algorithm: Algorithm::SlidingWindow, ..LimitSpec::new("l", rate) },
+                _ => LimitSpec { algorithm: Algorithm::FixedWindow, ..LimitSpec::new("l", rate) },
+            };
+            let Ok(limit) = Limit::try_from(spec) else { return Ok(()) };
+            let (terms, shape) = (Terms::of(&limit).unwrap(), Shape::of(&limit));
+            prop_assert_eq!(terms.unit.to_script(), shape.unit());
+            prop_assert_eq!(terms.cap().to_script(), shape.capacity);
+            prop_assert_eq!(Ticks::from_script(shape.capacity), terms.cap());
+            if let crate::shape::Kind::Sliding { cell } = shape.kind {
+                prop_assert_eq!(Ticks::from_micros(terms.lapses).to_script(), cell);
+            }
+        }
     }
-    Ticks::new(u128::from(scaled.div_ceil(count)) << (20 - shift))
 }

@@ -84,6 +84,18 @@ impl Ticks {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// A number of the script's, microseconds; rounded down to a whole tick. 0 for what is negative or no number.
+    #[must_use]
+    pub fn from_script(micros: f64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float becomes an integer by saturating, and NaN 0"
+        )]
+        let ticks = (micros * f64::from(1_u32 << BITS)) as u128;
+        Self(ticks)
+    }
+
     /// As the script's number: microseconds, exact below 2⁵³ ticks and rounded to nearest above.
     #[must_use]
     pub fn to_script(self) -> f64 {

@@ -16,6 +16,7 @@
 --     expiry         microseconds after which permits lapse that are not renewed
 --   the requests     each is one of
 --     m >= 1         m takes, all or nothing: key, amount
+--     255            a lease, see below: key, unit, least, rate, horizon, share, patience
 --     0              a number m, and m times: operation, key, amount, mark, mark
 --                      operations: 1 take, 2 peek, 3 debit, 4 refund, 5 refund by receipt, 6 reset,
 --                      7 hold so many permits; 8 take and 9 peek of a limit that never vetoes; 10 hold the
@@ -30,6 +31,9 @@
 --   and for every shape but the bucket a second number: fixed window: its end; permits: held by this replica;
 --   sliding window: 256 * number of the current cell + 16 * i + j, where the newest count leaves with the
 --   beginning of cell number + i, and enough to admit with that of number + j
+-- and for a lease:
+--   granted  units, and the level with them; or 0 and what is missing; or minus infinity, as above, and 0
+--   and for windows a third number, as above
 -- and at the end the numbers of keys that turned out to hold foreign data only when they were to be written.
 -- A reply of nothing but the time: the boundaries of a calendar don't cover it; nothing was done.
 --
@@ -37,6 +41,16 @@
 -- reaches. Fixed window: its end, count. Sliding window: cell length, number of the current cell, the time to
 -- which the expiry reaches, eleven counts. Permits: hash of replica -> count, sequence, expiry.
 -- While the expiry reaches far enough, values are changed in place (SETRANGE keeps it), which is cheaper.
+--
+-- Leases. A lease of g units is one take of g units; how many is a matter of taste, written as lease/grant.rs has
+-- it, line by line, with the reasons.
+--   unit      what one unit takes: microseconds of a bucket, 1 of a window
+--   least     units for the request that waits for the answer; 1 when none does
+--   rate      units a microsecond that the replica is asked for
+--   horizon   microseconds the lease should last
+--   share     most of what is there that it may take
+--   patience  part of its wish below which it would rather wait; 0: give what is there
+-- What is missing is the wait in microseconds on a bucket, the units that have to leave in a window.
 --
 -- Exactness: all numbers are integers or multiples of 2^-20 below 2^53 (wire.rs sees to it), so doubles add and
 -- compare them exactly. The time itself is never multiplied, nor a fraction added to it.
@@ -46,6 +60,7 @@
 local call, from, to, floor = redis.call, struct.unpack, struct.pack, math.floor
 local FOREIGN, HELD_UP = math.huge, 1000000
 local MINUTE, WEEK, MONDAY = 60000000, 604800000000, 345600000000
+local LEASE, PATIENT = 255, 4000000
 
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -397,6 +412,64 @@ local function general(first, number)
   end
 end
 
+-- How much of a key goes to a replica, and 0; or 0 and what is missing. `lapses`: microseconds until what is
+-- granted in a window lapses.
+local function grant(used, cap, unit, lapses, least, rate, horizon, share, patience)
+  -- The slots of an emptier bucket lie further ahead, so a longer lease strands nothing.
+  local lasts
+  if lapses then lasts = math.min(horizon, lapses) else lasts = math.max(horizon, used / 2) end
+  local want = math.max(rate * lasts, least)
+  if not lapses then
+    -- A key that stays exhausted is given out in batches of what comes back in four seconds at most.
+    local batch = math.min(want, math.min(lasts, PATIENT) / unit)
+    least = math.max(least, math.ceil(patience * batch))
+  end
+  local there = cap - used
+  if there < least * unit then return 0, least * unit - there end
+  local most = want * unit
+  -- On a nearly full bucket slots lapse whatever the demand: there the lease covers time.
+  if not lapses and horizon - used > most then most = horizon - used end
+  local granted = math.floor(math.min(most, math.max(least * unit, there * share)) / unit)
+  -- The division rounds, the multiplication does not.
+  if granted * unit > there then granted = granted - 1 end
+  return math.max(granted, least), 0
+end
+
+local function lease(p)
+  local i, unit = A[p], A[p + 1]
+  local level, shape = used[i], A[3 * i]
+  local lapses
+  if level == FOREIGN then
+    out[o + 1], out[o + 2], o = -FOREIGN, 0, o + 2
+    if shape ~= 0 then
+      o = o + 1
+      out[o] = 0
+    end
+    return
+  end
+  if shape > 0 then
+    lapses = about(i, 0) - now
+  elseif shape < 0 then
+    -- What is charged to a cell may be spent while it is the current one.
+    lapses = (ring_of(i)[2] + 1) * -shape - now
+  end
+  local least = A[p + 2]
+  local units, missing =
+    grant(level, A[3 * i - 2], unit, lapses, least, A[p + 3], A[p + 4], A[p + 5], A[p + 6])
+  if units > 0 then
+    level = level + units * unit
+    used[i] = level
+    out[o + 1], out[o + 2], o = units, level, o + 2
+  else
+    if cut[i] and least * unit <= A[3 * i - 2] then dirty[i] = true end
+    out[o + 1], out[o + 2], o = 0, missing, o + 2
+  end
+  if shape ~= 0 then
+    o = o + 1
+    out[o] = about(i, missing)
+  end
+end
+
 while next_number <= last do
   local m = A[next_number]
   if m == 1 then
@@ -414,6 +487,9 @@ while next_number <= last do
       refused(i, amount)
     end
     next_number = next_number + 3
+  elseif m == LEASE then
+    lease(next_number + 1)
+    next_number = next_number + 8
   elseif m > 1 then
     local stop, ok = next_number + 2 * m, true
     for p = next_number + 1, stop, 2 do

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ratelimit_core::Overflow;
+use ratelimit_redis::lease::Policy;
 use ratelimit_redis::{OnFailure, RedisStore};
 
 use super::set;
 use crate::config::decode::{At, Either, Field};
 use crate::config::fault::{Faults, Place, shown};
 use crate::config::leaf::Text;
-use crate::config::raw::{self, OnFailureWord, OverflowWord};
+use crate::config::raw::{self, ConsistencyWord, OnFailureWord, OverflowWord};
 use crate::config::source;
 use crate::config::store::{MemoryConfig, RedisConfig, Servers, StoreConfig, StoreUrl};
 
@@ -64,6 +65,7 @@ fn refuse_without_redis(section: &raw::Store, faults: &mut Faults) {
         memory: _,
         redis: _,
         consistency,
+        lease_horizon,
         deadline,
         on_failure,
         replicas,
@@ -76,6 +78,7 @@ fn refuse_without_redis(section: &raw::Store, faults: &mut Faults) {
     } = section;
     let places = [
         place(consistency),
+        place(lease_horizon),
         place(deadline),
         place(on_failure),
         place(replicas),
@@ -113,6 +116,14 @@ fn servers(
 }
 
 fn redis(section: &raw::Store, base: &Path, built: &mut RedisConfig, faults: &mut Faults) {
+    let leased = section.consistency.get().is_some_and(|word| word.value == ConsistencyWord::Leased);
+    built.leases = leased.then(Policy::default);
+    if let Some(horizon) = section.lease_horizon.get() {
+        if !leased {
+            faults.refuse(&horizon.place, "means nothing without consistency: leased");
+        }
+        built.leases = leased.then(|| Policy::horizon_of(horizon.value.0 * 1024 / 100));
+    }
     set(&section.deadline, &mut built.deadline, faults);
     if let Some(on_failure) = section.on_failure.get() {
         built.on_failure = match on_failure.value {

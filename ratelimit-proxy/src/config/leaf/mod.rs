@@ -181,6 +181,27 @@ impl Decode for Lasting {
     }
 }
 
+/// A part of a whole, in hundredths: `12%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Percent(pub(super) u32);
+
+impl Decode for Percent {
+    fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
+        let text = text(here, "a part in percent", faults)?;
+        let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+        let Some(percent) = percent.filter(|percent| (1..=50).contains(percent)) else {
+            let hint = "write 1% to 50%, in whole numbers";
+            faults.refuse_with(&here.place, format!("{} is no such part", shown(text)), hint);
+            return None;
+        };
+        Some(Self(percent))
+    }
+
+    fn schema(_: &mut Shapes) -> Value {
+        or_variable(json!({"type": "string", "pattern": "^[0-9]+ *%$", "examples": ["12%", "25%"]}))
+    }
+}
+
 /// An amount of memory: `512MiB`, `2GiB`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size(pub(super) u64);

@@ -2,7 +2,7 @@
 
 use super::Positive;
 use crate::config::decode::{Either, Many, choice, section};
-use crate::config::leaf::{Lasting, Text};
+use crate::config::leaf::{Lasting, Percent, Text};
 use crate::config::store::StoreUrl;
 
 choice! {
@@ -23,6 +23,9 @@ section! {
         redis: Many<Either<StoreUrl, Sentinels>>,
         /// Whether every decision is taken in the store, or pieces are taken from it; strict if absent.
         consistency: ConsistencyWord,
+        /// How long a piece may last at most, as a part of the time in which a bucket fills: 1% to 50%; 12% if absent.
+        /// More saves calls of the store, less leaves more for the other replicas.
+        lease_horizon: Percent,
         /// Longest a decision may wait for the store, reconnects included; 50ms if absent.
         deadline: Lasting,
         /// Who decides while the store can't answer; local if absent.
@@ -72,7 +75,7 @@ choice! {
         /// Every decision is taken in the store.
         Strict = "strict",
         /// Replicas take pieces of quota and spend them by themselves.
-        Leased = "leased" [later],
+        Leased = "leased",
     }
 }
 
