@@ -66,6 +66,7 @@ fn select(criterion: &mut Criterion) {
             path: "/v1/users/7",
             query: "page=2",
             headers: &headers,
+            claims: None,
             client: [192, 0, 2, 7].into(),
         };
         group.bench_function(name, |bencher| {

@@ -59,12 +59,20 @@ impl Ours {
     /// All or nothing. Apart, so that its arrays cost nothing where there is one limit.
     #[inline(never)]
     fn check_several(&self, first: &Limit, key: &String) -> bool {
+        // Two are what most requests have, and are written as one would; the rest are not known to the compiler.
+        if let [one, two] = self.limits.as_slice() {
+            return self.admits(&[(one, key), (two, key)]);
+        }
         let mut of = [(first, key); MOST_LIMITS];
         for (place, limit) in of.iter_mut().zip(&self.limits) {
             place.0 = limit;
         }
-        let of = &of[..self.limits.len()];
-        self.limiter.try_check_all(of, 1).is_ok_and(|decision| decision.is_allowed())
+        self.admits(&of[..self.limits.len()])
+    }
+
+    #[inline]
+    fn admits(&self, of: &[(&Limit, &String)]) -> bool {
+        matches!(&self.limiter.try_check_all(of, 1), Ok(decision) if decision.is_allowed())
     }
 }
 

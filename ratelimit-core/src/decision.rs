@@ -50,17 +50,38 @@ impl<'a> Decision<'a> {
 
     /// Joins a store's answer with the limits it was asked about, in the order of the charges.
     pub fn new(limits: impl IntoIterator<Item = &'a Limit>, verdict: Verdict) -> Self {
+        let mut decision = Self::of_nothing();
+        decision.fill(limits, &verdict);
+        decision
+    }
+
+    /// About no limit, and denied: to be filled.
+    pub(crate) const fn of_nothing() -> Self {
+        let first = Part { limit: None, outcome: Outcome::admitted(u32::MAX) };
+        Self { admitted: false, origin: Origin::Store, first, more: More::None }
+    }
+
+    /// As [`Decision::new`], in the place where the decision stays: so many bytes take longer to move than a
+    /// limit to decide.
+    pub(crate) fn fill(&mut self, limits: impl IntoIterator<Item = &'a Limit>, verdict: &Verdict) {
+        self.admitted = verdict.admitted;
+        self.origin = verdict.origin;
         let mut parts = limits
             .into_iter()
-            .zip(verdict.outcomes)
-            .map(|(limit, outcome)| Part { limit: Some(Cow::Borrowed(limit)), outcome });
-        let first = parts.next().unwrap_or(Part { limit: None, outcome: Outcome::admitted(u32::MAX) });
-        let more = match parts.size_hint().1 {
-            Some(0) => More::None,
-            Some(..=3) => More::Few(std::array::from_fn(|_| parts.next())),
-            _ => More::Many(parts.collect()),
-        };
-        Self { admitted: verdict.admitted, origin: verdict.origin, first, more }
+            .zip(&verdict.outcomes)
+            .map(|(limit, outcome)| Part { limit: Some(Cow::Borrowed(limit)), outcome: *outcome });
+        if let Some(first) = parts.next() {
+            self.first = first;
+        }
+        let more = verdict.outcomes.len().saturating_sub(1);
+        if more > 3 {
+            self.more = More::Many(parts.collect());
+        } else if more > 0 {
+            self.more = More::Few([None, None, None]);
+            if let More::Few(few) = &mut self.more {
+                few.iter_mut().zip(parts).for_each(|(place, part)| *place = Some(part));
+            }
+        }
     }
 
     /// Whether the request may go on.

@@ -4,6 +4,8 @@
 //! different tuples can never have the same bytes: `("a", "bc")`, `("ab", "c")` and `"abc"` are three keys.
 //! Only a store hashes these bytes, each in its own way.
 
+mod display;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

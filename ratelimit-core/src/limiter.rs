@@ -226,11 +226,27 @@ impl<S: LocalStore> Limiter<S> {
         of: &[(&'l Limit, K)],
         cost: u32,
     ) -> Result<Decision<'l>, CheckError> {
-        let together = Together::new(of);
-        let charges = together.charges(cost);
-        let verdict = self.store.decide_now(&charges);
+        let (mut few, mut many) = ([None, None, None, None], Vec::new());
+        let rooms = match few.get_mut(..of.len()) {
+            Some(rooms) => rooms,
+            None => {
+                many.resize_with(of.len(), || None);
+                &mut many
+            }
+        };
+        // Pushed, not collected: what is collected is moved as a whole once more.
+        let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
+        for ((limit, key), room) in of.iter().zip(rooms) {
+            charges.push(Charge { limit, key: key.lend(room), op: Op::Take(cost) });
+        }
+        let mut verdict = Verdict::empty();
+        self.store.decide_into(&charges, &mut verdict);
         refuse_impossible(&charges, &verdict)?;
-        Ok(together.decision(verdict))
+        let mut answer = Ok(Decision::of_nothing());
+        if let Ok(decision) = &mut answer {
+            decision.fill(of.iter().map(|(limit, _)| *limit), &verdict);
+        }
+        answer
     }
 }
 

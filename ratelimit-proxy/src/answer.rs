@@ -63,11 +63,13 @@ pub enum DenialBody {
     },
 }
 
-/// The `RateLimit-Policy` of the limits asked last: the same for nearly all requests of a connection.
+/// What is told of the limits asked last, whatever they say: the same for nearly all requests of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct KnownPolicy {
     limits: SmallVec<[Limit; 2]>,
     value: Option<HeaderValue>,
+    /// The body of a denial.
+    problem: Option<Bytes>,
 }
 
 impl KnownPolicy {
@@ -82,8 +84,16 @@ impl KnownPolicy {
             self.limits = asked().cloned().collect();
             let limits: SmallVec<[&Limit; 4]> = self.limits.iter().collect();
             self.value = Fields::policy(&limits);
+            self.problem = None;
         }
         self.value.as_ref()
+    }
+
+    /// The body for this denial. It names the limits that said no, which is no question where there is but one.
+    fn problem(&mut self, decision: &Decision<'_>, status: StatusCode) -> Bytes {
+        self.of(decision);
+        let make = || Fields::problem_with_status(decision, status);
+        if self.limits.len() == 1 { self.problem.get_or_insert_with(make).clone() } else { make() }
     }
 }
 
@@ -113,7 +123,7 @@ impl Answers {
             return self.grpc(decision, retry_after, utc);
         }
         let (body, content_type) = match &self.body {
-            DenialBody::Problem => (Fields::problem_with_status(decision, self.status), PROBLEM),
+            DenialBody::Problem => (known.problem(decision, self.status), PROBLEM),
             DenialBody::Text => (text(retry_after), TEXT),
             DenialBody::File { content, content_type } => (content.clone(), content_type.clone()),
         };
@@ -228,6 +238,10 @@ mod tests {
             let checks: Vec<_> = limits.iter().map(|limit| (*limit, "ann")).collect();
             let decision = limiter.try_check_all(&checks, 1).unwrap();
             assert_eq!(known.of(&decision), Fields::policy(limits).as_ref(), "{limits:?}");
+            if !decision.is_allowed() {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                assert_eq!(known.problem(&decision, status), Fields::problem_with_status(&decision, status));
+            }
         }
     }
 }

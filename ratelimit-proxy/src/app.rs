@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Admin, View};
 use crate::config::{Config, LimitConfig, Match, RedisConfig, StoreConfig};
+use crate::identity::token::TokenVerifier;
 use crate::overload;
 use crate::reload::{Reloader, Source, follow};
 use crate::server::descriptors::Connections;
@@ -50,7 +51,10 @@ impl App {
         }
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
-        let shared = Arc::new(Shared::new(&config, store));
+        let mut shared = Shared::new(&config, store);
+        let verifier = |jwt| TokenVerifier::start(jwt, &shared.metrics);
+        shared.tokens = config.jwt.clone().map(verifier).transpose()?;
+        let shared = Arc::new(shared);
         overload::watch(&shared)?;
         let redis = match config.store {
             StoreConfig::Memory(_) => None,

@@ -1,13 +1,17 @@
 //! Asks the store about the limits a request was matched to: [`Selection`] in, [`Ruling`] out. Counts what
 //! they said. The only file of the proxy that decides anything about a limit.
 
-use ratelimit_core::algorithm::{Op, Receipt};
+use std::sync::Arc;
+
+use http::HeaderMap;
+use ratelimit_core::algorithm::{Op, Outcome, Receipt};
 use ratelimit_core::store::{Charge, Origin, Verdict};
 use ratelimit_core::{Decision, KeyBuf, Limit, Store};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::policy::{Hit, Selection};
+use crate::config::Late;
+use crate::policy::{Ending, Hit, Selection};
 use crate::telemetry::metrics::{DecisionOutcome, WorkerMetrics};
 
 /// What the limits together said to a request. Decisions are boxed, because they are handed on and large.
@@ -28,23 +32,42 @@ pub(crate) enum Ruling<'p> {
 pub(crate) struct Admission<'p> {
     /// What the client is told.
     pub(crate) decision: Option<Box<Decision<'p>>>,
-    /// What is to be given back when the request is over.
-    pub(crate) permits: Vec<Permit>,
+    /// What is to be given back or settled when the request is over.
+    pub(crate) holds: Vec<Hold>,
 }
 
-/// One permit of a concurrency limit.
+/// What a request holds of a limit until it is over: a permit, or a charge that its end decides about.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub(crate) struct Hold {
     limit: Limit,
     key: KeyBuf,
     units: u32,
-    receipt: Receipt,
+    /// Where the charge was made; a debit has none.
+    receipt: Option<Receipt>,
+    /// `None` for a permit.
+    late: Option<Arc<Late>>,
+    actual: Option<u32>,
 }
 
-impl Permit {
-    /// Gives it back.
-    pub(crate) fn release(self, store: &impl Store) {
-        let op = Op::Refund(self.units, Some(self.receipt));
+impl Hold {
+    /// Learns what a head or trailers of the response say about the cost.
+    pub(crate) fn hear(&mut self, headers: &HeaderMap) {
+        if let Some(said) = self.late.as_ref().and_then(|late| late.actual.as_ref()?.read(headers)) {
+            self.actual = Some(said);
+        }
+    }
+
+    /// Gives back what was held too much, or charges what was held too little. Of a charge, only what time has
+    /// not given back already can be given back.
+    pub(crate) fn settle(self, ending: &Ending, store: &impl Store) {
+        let charged = self.late.as_ref().map_or(0, |late| late.charge(self.units, ending, self.actual));
+        let op = if charged > self.units {
+            Op::Debit(charged - self.units)
+        } else if charged < self.units {
+            Op::Refund(self.units - charged, self.receipt)
+        } else {
+            return;
+        };
         store.post(Charge { limit: &self.limit, key: self.key.key(), op });
     }
 }
@@ -58,20 +81,23 @@ pub(crate) async fn decide<'p, S: Store>(
 ) -> Ruling<'p> {
     selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
     if selection.hits.is_empty() {
-        return Ruling::Admit(Admission { decision: None, permits: Vec::new() });
+        return Ruling::Admit(Admission { decision: None, holds: Vec::new() });
     }
-    let charge =
-        |hit: &Hit<'p>| Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op: Op::Take(hit.cost) };
+    let charge = |hit: &Hit<'p>| {
+        // Nothing is refused only to a key in debt.
+        let units = if hit.overdraft { 0 } else { hit.cost };
+        Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op: Op::Take(units) }
+    };
     let charges: SmallVec<[Charge<'_>; 4]> = selection.hits.iter().map(charge).collect();
     if let Some(verdict) = store.try_decide(&charges) {
         metrics.decided_at_once();
-        return rule(verdict, selection, keys, metrics);
+        return rule(store, verdict, selection, keys, metrics);
     }
     let asked = Instant::now();
     let answer = store.decide(&charges).await;
     metrics.decided_after(asked.elapsed());
     match answer {
-        Ok(verdict) => rule(verdict, selection, keys, metrics),
+        Ok(verdict) => rule(store, verdict, selection, keys, metrics),
         Err(_unavailable) => {
             selection.hits.iter().for_each(|hit| metrics.decision(hit.rule, DecisionOutcome::FailedClosed));
             Ruling::Undecided
@@ -80,6 +106,7 @@ pub(crate) async fn decide<'p, S: Store>(
 }
 
 fn rule<'p>(
+    store: &impl Store,
     verdict: Verdict,
     selection: &Selection<'p>,
     keys: &KeyBuf,
@@ -91,22 +118,35 @@ fn rule<'p>(
     }
     let hits = selection.hits.iter().zip(&verdict.outcomes);
     let never = hits.clone().any(|(hit, outcome)| outcome.is_never() && !hit.limit.is_shadow());
-    let permits = if verdict.admitted {
-        let held = |(hit, _): &(&Hit<'p>, _)| hit.holds && hit.cost > 0;
-        let permit = |(hit, outcome): (&Hit<'p>, &ratelimit_core::algorithm::Outcome)| {
-            let mut key = KeyBuf::new();
-            ratelimit_core::AsKey::encode(&keys.slice(hit.key.clone()), &mut key);
-            Permit { limit: hit.limit.clone(), key, units: hit.cost, receipt: outcome.receipt }
+    let holds = if verdict.admitted {
+        let hold = |(hit, outcome): (&Hit<'p>, &Outcome)| {
+            let key = keys.slice(hit.key.clone());
+            if hit.overdraft && hit.cost > 0 {
+                store.post(Charge { limit: hit.limit, key, op: Op::Debit(hit.cost) });
+            }
+            if hit.late.is_none() && !(hit.holds && hit.cost > 0) {
+                return None;
+            }
+            let mut owned = KeyBuf::new();
+            ratelimit_core::AsKey::encode(&key, &mut owned);
+            Some(Hold {
+                limit: hit.limit.clone(),
+                key: owned,
+                units: hit.cost,
+                receipt: (!hit.overdraft).then_some(outcome.receipt),
+                late: hit.late.cloned(),
+                actual: None,
+            })
         };
-        // A shadow limit that is full admits without giving a permit away.
-        hits.filter(held).filter(|(_, outcome)| outcome.admitted).map(permit).collect()
+        // A shadow limit that is full admits without charging anything.
+        hits.filter(|(_, outcome)| outcome.admitted).filter_map(hold).collect()
     } else {
         Vec::new()
     };
     let admitted = verdict.admitted;
     let decision = Box::new(Decision::new(selection.hits.iter().map(|hit| hit.limit), verdict));
     match (admitted, never) {
-        (true, _) => Ruling::Admit(Admission { decision: Some(decision), permits }),
+        (true, _) => Ruling::Admit(Admission { decision: Some(decision), holds }),
         (false, true) => Ruling::Never(decision),
         (false, false) => Ruling::Deny(decision),
     }

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Method};
 
+use crate::identity::token::LazyClaims;
+
 /// What the limits may look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'r> {
@@ -24,4 +26,6 @@ pub struct Facts<'r> {
     pub headers: &'r HeaderMap,
     /// The client's address: resolved through trusted proxies and canonical, not masked.
     pub client: IpAddr,
+    /// What a verified token says, known once somebody asks; `None` where no tokens are verified.
+    pub claims: Option<&'r LazyClaims<'r>>,
 }

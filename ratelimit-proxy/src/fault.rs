@@ -25,6 +25,9 @@ pub enum Fault {
     Malformed(&'static str),
     /// The path can be read in several ways, so no limit can be trusted to match it.
     AmbiguousPath,
+    /// A value that a limit counts by is there several times and differs, so nobody knows which one the upstream
+    /// will read.
+    AmbiguousKey,
     /// A field or value that says what the request costs is no number.
     BadCost,
     /// The body's framing is broken.
@@ -64,6 +67,7 @@ impl Fault {
         match self {
             Self::Malformed(_)
             | Self::AmbiguousPath
+            | Self::AmbiguousKey
             | Self::BadCost
             | Self::BadBody
             | Self::SlowBody
@@ -84,9 +88,12 @@ impl Fault {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::AmbiguousPath | Self::BadCost | Self::BadBody | Self::Gone => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed(_)
+            | Self::AmbiguousPath
+            | Self::AmbiguousKey
+            | Self::BadCost
+            | Self::BadBody
+            | Self::Gone => StatusCode::BAD_REQUEST,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
@@ -105,6 +112,7 @@ impl Fault {
         match self {
             Self::Malformed(what) => what,
             Self::AmbiguousPath => "the path can be read in more than one way",
+            Self::AmbiguousKey => "a value that a limit counts by is there more than once",
             Self::BadCost => "the cost of the request is not a number",
             Self::BadBody => "the framing of the body is broken",
             Self::SlowBody => "the body did not arrive in time",
@@ -129,6 +137,7 @@ impl Fault {
         !matches!(
             self,
             Self::AmbiguousPath
+                | Self::AmbiguousKey
                 | Self::BadCost
                 | Self::Unreachable
                 | Self::ConnectTimeout

@@ -31,3 +31,7 @@ pub use overload::Memory;
 pub use state::{Shared, Timeouts};
 pub use store::{AnyStore, SharedStore, Unusable};
 pub use upstream::{Target, TargetError};
+
+/// For the fuzzer: reads a response of an upstream's in two ways and compares.
+#[cfg(fuzzing)]
+pub use upstream::h1::scripted::fuzz as fuzz_upstream_response;

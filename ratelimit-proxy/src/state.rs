@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::answer::KnownPolicy;
 use crate::config::Config;
 use crate::deadlines::{Deadlines, Wait};
+use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
 use crate::rules::{Adopted, Current, Rules};
 use crate::server::descriptors::Shortage;
@@ -65,6 +66,8 @@ pub struct Shared {
     pub store: AnyStore,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
+    /// Who verifies tokens; `None` if nobody does.
+    pub tokens: Option<TokenVerifier>,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
     /// Whether there are file descriptors for more connections.
@@ -76,7 +79,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with counters in that store.
+    /// What a configuration comes to, with counters in that store. Who verifies tokens has a thread and is started
+    /// apart.
     #[must_use]
     pub fn new(config: &Config, store: AnyStore) -> Self {
         let metrics = Metrics::new(&[]);
@@ -84,6 +88,7 @@ impl Shared {
             rules: Current::new(Rules::first(config, &metrics)),
             metrics,
             store,
+            tokens: None,
             max_connections: config.server.max_connections,
             shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),

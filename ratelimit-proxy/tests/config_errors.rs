@@ -20,6 +20,7 @@ use ratelimit_proxy::config::{
     self, ConfigFault, Cost, Loaded, LogKeys, LogRequests, MemoryConfig, Missing, Quota, RedisConfig,
     Servers, StoreConfig, Trust,
 };
+use ratelimit_proxy::identity::token::KeySource;
 use ratelimit_redis::OnFailure;
 
 const CONTRACT: &str = include_str!("config/contract.yaml");
@@ -168,17 +169,9 @@ fn the_whole_language_is_known_and_what_waits_is_said_to() {
             "7:5: upstreams[0].balance: not available yet",
             "8:5: upstreams[0].health_check: not available yet",
             "10:5: upstreams[0].retries: not available yet",
-            "32:19: limits[0].key.first[0]: jwt is not available yet",
-            "40:5: limits[1].count: not available yet",
-            "52:61: limits[3].match.not.jwt: not available yet",
-            "53:10: limits[3].key: jwt is not available yet",
-            "54:5: limits[3].tiers: not available yet",
-            "54:17: limits[3].tiers.by: jwt is not available yet",
-            "55:12: limits[3].cost.reserve: not available yet",
-            "55:42: limits[3].cost.default: not available yet",
-            "55:56: limits[3].cost.actual: not available yet",
-            "55:98: limits[3].cost.if_unknown: not available yet",
-            "58:10: limits[4].key: jwt is not available yet",
+            "31:5: limits[0]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
+            "51:5: limits[3]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
+            "56:5: limits[4]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "72:1: rls: not available yet",
         ],
     );
@@ -212,20 +205,85 @@ limits:
             "5:5: upstreams[1]: more than one entry is not available yet",
             "5:25: upstreams[1].balance: not available yet",
             "8:16: store.consistency: not available yet",
-            "9:1: jwt: not available yet",
+            "9:26: jwt.bound: not available yet",
             "10:1: rls: not available yet",
-            "12:32: limits[0].key[0]: basic.user is not available yet",
-            "12:44: limits[0].key[1]: digest.user is not available yet",
             "12:57: limits[0].key[2]: tls.client is not available yet",
             "12:69: limits[0].key[3]: descriptor is not available yet",
-            "12:84: limits[0].overdraft: not available yet",
             "13:34: limits[1].match.domain: not available yet",
             "13:45: limits[1].match.descriptors: not available yet",
-            "14:26: limits[2].count: not available yet",
-            "15:15: limits[3].tiers: not available yet",
             "15:65: limits[3].tiers.x.burts: there is no such field (did you mean burst?)",
         ],
     );
+}
+
+#[test]
+fn tokens_tiers_and_outcomes_mean_what_they_say() {
+    let config = loads(
+        "upstream: http://a
+jwt: {issuer: https://issuer, jwks_url: https://keys/jwks.json, audience: [a, b], leeway: 5s}
+limits:
+  - name: t
+    key: [jwt.realm.user, basic.user, digest.user]
+    tiers: {by: jwt.plan, free: {rate: 10/day}, pro: {rate: 100/day, burst: 20}, odd: {unlimited: true}, default: free}
+    cost: {reserve: header.x-max, default: 5, actual: {response_header: x-used}, if_unknown: refund}
+    overdraft: true
+    match: {jwt: {role: 'a*'}}
+  - {name: u, rate: 1/s, count: {status: [401, 5xx], grpc_status: 16}}
+",
+    )
+    .config;
+    let jwt = config.jwt.unwrap();
+    assert!(matches!(jwt.source, KeySource::JwksUrl(_)));
+    assert_eq!((jwt.issuer.as_deref(), jwt.leeway), (Some("https://issuer"), Duration::from_secs(5)));
+    assert_eq!(jwt.audience, ["a", "b"]);
+    let limit = &config.limits[0];
+    assert_eq!(limit.limit.spec().rate, "10/day".parse().ok(), "the default tier stands for the limit");
+    assert_eq!(limit.limit.spec().debt, 40, "four times the burst");
+    let tiers = limit.tiers.as_ref().unwrap();
+    assert_eq!((tiers.by.to_string().as_str(), tiers.default, tiers.tiers.len()), ("jwt.plan", Some(0), 3));
+    assert!(matches!(&tiers.tiers[1].1, Quota::Limit(pro) if pro.capacity() == 20 && pro.spec().debt == 80));
+    assert!(limit.overdraft && limit.matches.jwt[0].0 == "role");
+    let late = limit.late.as_ref().unwrap();
+    assert!(late.actual.as_ref().unwrap().refund_unknown && late.count.is_none());
+    assert!(matches!(&limit.cost, Cost::Value { default: 5, .. }));
+    let count = config.limits[1].late.as_ref().unwrap().count.clone().unwrap();
+    assert_eq!((count.status, count.grpc), (vec![401..=401, 500..=599], vec![16]));
+}
+
+#[test]
+fn tokens_tiers_and_outcomes_that_can_not_be() {
+    let refused = |text: &str| faults(&format!("upstream: http://a\n{text}")).join("\n");
+    for (text, part) in [
+        ("limits: [1/s by jwt.sub]", "whom to believe"),
+        ("limits: []\nexempt: [{not: {jwt: {a: b}}}]", "whom to believe"),
+        ("jwt: {}\nlimits: []", "the keys are missing"),
+        ("jwt: {issuer: ftp://a}\nlimits: []", "is no URL"),
+        (
+            "jwt: {jwks_url: https://a, jwks_file: b}\nlimits: []",
+            "jwks_url and jwks_file stand beside each other",
+        ),
+        ("jwt: {jwks_file: nowhere.json}\nlimits: []", "nowhere.json"),
+        ("jwt: {public_key_file: contract.yaml}\nlimits: []", "no public key in PEM"),
+        ("jwt: {secret_env: NONE}\nlimits: []", "is not set"),
+        ("jwt: {secret_env: BURST}\nlimits: []", "fewer than 32 bytes"),
+        ("limits: [{name: a, tiers: {by: host, x: {rate: 1/s}}}]", "nothing is said about those in no tier"),
+        ("limits: [{name: a, rate: 1/s, tiers: {by: host, x: {rate: 1/s}, default: y}}]", "there is no tier"),
+        ("limits: [{name: a, rate: 1/s, tiers: {by: host, x: {}}}]", "gives nothing"),
+        ("limits: [{name: a, rate: 1/s, count: {}}]", "says nothing"),
+        ("limits: [{name: a, rate: 1/s, count: {status: 6xx}}]", "is not a status"),
+        ("limits: [{name: a, rate: 1/s, count: {status: 99}}]", "is not a status"),
+        ("limits: [{name: a, rate: 1/s, count: {grpc_status: 17}}]", "17"),
+        ("limits: [{name: a, concurrency: 1, count: {status: 401}}]", "gives all back"),
+        ("limits: [{name: a, rate: 1/s, cost: {actual: {response_header: x}}}]", "reserve is missing"),
+        ("limits: [{name: a, rate: 1/s, cost: {reserve: 1}}]", "actual is missing"),
+        (
+            "limits: [{name: a, rate: 2/s, cost: {reserve: 3, actual: {response_header: x}}}]",
+            "could never be admitted",
+        ),
+    ] {
+        let faults = refused(text);
+        assert!(faults.contains(part), "{text}\n{faults}");
+    }
 }
 
 #[test]
@@ -383,7 +441,10 @@ fn limits_whose_parts_do_not_go_together() {
             "{name: l, rate: 5/s, cost: client.ip}",
             "32: limits[0].cost: client.ip can't say what a request costs (write a number, header.NAME or query.NAME)",
         ),
-        ("{name: m, rate: 5/s, cost: {}}", "32: limits[0].cost: reserve is missing"),
+        (
+            "{name: m, rate: 5/s, cost: {actual: {response_header: x}}}",
+            "32: limits[0].cost: reserve is missing (write reserve: 500, say, or overdraft: true to hold nothing)",
+        ),
         (
             "{name: m, rate: 5/s, key: {first: []}}",
             "39: limits[0].key.first: an empty list (leave the field out)",

@@ -68,9 +68,43 @@ async fn nobodys_word_is_taken_by_default() {
             (STRANGER, "x-forwarded-for: 2.2.2.2", 429),
         ])
         .await;
-    // The upstream is told who it was, behind what the client says.
+    // The upstream is told who it was, and nothing of what the client says.
     let seen = scene.origin.seen();
-    assert_eq!(seen[1].field("x-forwarded-for"), Some("1.1.1.1, 127.0.0.9"));
+    assert_eq!(seen[1].fields("x-forwarded-for"), ["127.0.0.9"]);
+}
+
+/// An upstream that reads the client from any of these fields must not read what a stranger wrote there.
+#[tokio::test]
+async fn what_strangers_say_of_themselves_does_not_reach_the_upstream() {
+    const SPOOFED: &str = "x-forwarded-for: 6.6.6.6\nforwarded: for=6.6.6.6\nx-real-ip: 6.6.6.6\n\
+                           x-forwarded-proto: https\nx-forwarded-host: evil\ncf-connecting-ip: 6.6.6.6\nx-mine: 1";
+    let scene = Scene::new("trusted_proxies: [127.0.0.1], header: cf-connecting-ip").await;
+    scene.expect(&[(STRANGER, SPOOFED, 200), (STRANGER, "cf-connecting-ip: 6.6.6.6", 429)]).await;
+    let seen = scene.origin.only();
+    for (name, lines) in [
+        ("x-forwarded-for", &["127.0.0.9"][..]),
+        ("forwarded", &["for=127.0.0.9;host=\"test\";proto=http"]),
+        ("x-forwarded-proto", &["http"]),
+        ("x-forwarded-host", &["test"]),
+        ("x-real-ip", &[]),
+        ("cf-connecting-ip", &[]),
+        ("x-mine", &["1"]),
+    ] {
+        assert_eq!(seen.fields(name), lines, "{name}");
+    }
+    // A trusted proxy's word stands, with the proxy behind it in the lists.
+    let scene = Scene::new("trusted_proxies: [127.0.0.1], header: cf-connecting-ip").await;
+    scene.expect(&[(TRUSTED, SPOOFED, 200)]).await;
+    let seen = scene.origin.only();
+    for (name, lines) in [
+        ("x-forwarded-for", &["6.6.6.6, 127.0.0.1"][..]),
+        ("forwarded", &["for=6.6.6.6, for=127.0.0.1;host=\"test\";proto=http"]),
+        ("x-forwarded-proto", &["https"]),
+        ("x-real-ip", &["6.6.6.6"]),
+        ("cf-connecting-ip", &["6.6.6.6"]),
+    ] {
+        assert_eq!(seen.fields(name), lines, "{name}");
+    }
 }
 
 /// Row 119, "XFF spoof": with a trusted proxy, the right hop. Row 38, "duplicate `X-Forwarded-For` lines, garbage,

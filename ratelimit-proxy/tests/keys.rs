@@ -57,9 +57,9 @@ async fn each_source_has_its_buckets() {
             ("GET /\nx-api-key:", 200),
             ("GET /", 200),
             ("GET /\nx-other: 1", 429),
-            // Several lines are the one line with all of them.
-            ("GET /\nx-api-key: c\nx-api-key: d", 200),
-            ("GET /\nx-api-key: c, d", 429),
+            // Several lines that differ are nobody's, and one line with both is a value like any other.
+            ("GET /\nx-api-key: c\nx-api-key: d", 400),
+            ("GET /\nx-api-key: c, d", 200),
         ],
     )
     .await;
@@ -68,7 +68,8 @@ async fn each_source_has_its_buckets() {
         &[
             ("GET /?user=a", 200),
             ("GET /x?page=1&user=a", 429),
-            ("GET /?us%65r=%61&user=b", 429),
+            ("GET /?us%65r=%61&user=a", 429),
+            ("GET /?us%65r=%61&user=b", 400),
             ("GET /?user=a+b", 200),
             ("GET /?user=a%20b", 429),
             ("GET /?user=a%2Bb", 200),
@@ -85,6 +86,8 @@ async fn each_source_has_its_buckets() {
             ("GET /\ncookie: a=b; sid=1", 200),
             ("GET /\ncookie: sid=\"1\"; c=d", 429),
             ("GET /\ncookie: a=b\ncookie: sid=1", 429),
+            ("GET /\ncookie: sid=3; sid=1", 400),
+            ("GET /\ncookie: sid=3\ncookie: sid=1", 400),
             ("GET /\ncookie: sid=2", 200),
             ("GET /\ncookie: xsid=1; SID=1", 200),
             ("GET /", 429),
@@ -548,6 +551,45 @@ limits:
     assert!(one.text().contains(r#""violated-policies":["large"]"#), "{}", one.text());
 }
 
+/// Upstreams differ in which of several values they read, so any choice would let a client be counted by one and
+/// served by another: with a new second line each time, it would never be limited.
+#[tokio::test]
+async fn a_key_given_twice_chooses_no_bucket() {
+    let (origin, proxy) =
+        up("limits: [{name: one, key: {first: [header.x-api-key, client.ip]}, rate: 2/day}]").await;
+    expect(
+        proxy.address,
+        &[
+            ("GET /\nx-api-key: a", 200),
+            ("GET /\nx-api-key: a\nx-api-key: a", 200),
+            ("GET /\nx-api-key: a", 429),
+            ("GET /\nx-api-key: a\nx-api-key: 1", 400),
+            ("GET /\nx-api-key: 2\nx-api-key: a", 400),
+            ("GET /\nx-api-key: a\nx-api-key:", 400),
+            ("GET /\nx-other: 1\nx-other: 2", 200),
+        ],
+    )
+    .await;
+    assert_eq!(origin.seen().len(), 3);
+    let twice = ask(proxy.address, "GET /\nx-api-key: a\nx-api-key: b").await;
+    assert!(twice.text().contains("a limit counts by is there more than once"), "{}", twice.text());
+}
+
+#[tokio::test]
+async fn all_limits_that_deny_without_a_store_are_named() {
+    let (_origin, proxy) = up("
+limits:
+  - {name: stolen, key: header.k, rate: 1/day, overrides: [{key: bad, deny: true}]}
+  - {name: counted, rate: 1/day}
+  - {name: lacking, key: header.x-user, rate: 1/h, missing: deny}
+")
+    .await;
+    let denied = ask(proxy.address, "GET /\nk: bad").await;
+    assert_eq!((denied.status, denied.field("retry-after")), (429, Some("86400")), "the largest of them");
+    assert!(denied.text().contains(r#""violated-policies":["stolen","lacking"]"#), "{}", denied.text());
+    expect(proxy.address, &[("GET /\nk: good\nx-user: u", 200)]).await;
+}
+
 /// A limit that denies without asking a store leaves the others uncharged, before and behind it.
 #[tokio::test]
 async fn a_denial_without_the_store_charges_nobody() {
@@ -667,7 +709,7 @@ async fn the_response_section_says_what_clients_see() {
 #[tokio::test]
 async fn what_limits_look_at_can_not_be_nominated_away() {
     let (origin, proxy) = up("
-client_ip: {trusted_proxies: [10.0.0.0/8], header: x-client}
+client_ip: {trusted_proxies: [127.0.0.1], header: x-client}
 exempt: [{headers: {x-internal: '1'}}]
 limits:
   - name: one

@@ -60,6 +60,7 @@ impl Request {
             path: &self.path,
             query: &self.query,
             headers: &self.headers,
+            claims: None,
             client: self.client,
         }
     }

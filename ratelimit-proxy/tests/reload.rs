@@ -307,6 +307,14 @@ async fn what_can_not_change_is_kept_and_said_to_be() {
     assert_eq!((told.status, told.text()), (200, kept));
     setup.program.log.line(&["WARN", "next start", "store, server.threads, server.drain"]).await;
     assert_eq!(setup.left("/").await.0, "\"a\";q=6;w=3600");
+    // New limits would be asked with claims that the old keys vouch for, or with none at all.
+    let keys = setup.file.with_file_name("keys.json");
+    std::fs::write(&keys, r#"{"keys": []}"#).unwrap();
+    let rest = format!("jwt: {{jwks_file: {}}}", keys.display());
+    let told = setup.reload("{name: a, rate: 7/h, key: jwt.sub}", &rest).await;
+    assert_eq!(told.status, 422);
+    assert!(told.text().contains("jwt can't change before the next start"), "{}", told.text());
+    assert_eq!(setup.left("/").await.0, "\"a\";q=6;w=3600");
 }
 
 /// Who may ask, and how.

@@ -38,6 +38,13 @@ pub struct Verdict {
     pub outcomes: Outcomes,
 }
 
+impl Verdict {
+    /// Room for an answer: nothing asked, nothing admitted.
+    pub(crate) fn empty() -> Self {
+        Self { admitted: false, origin: Origin::Store, outcomes: Outcomes::new() }
+    }
+}
+
 /// One outcome for each charge; no allocation for up to four.
 pub type Outcomes = SmallVec<[Outcome; 4]>;
 
@@ -90,6 +97,12 @@ pub trait LocalStore: Store {
     /// Decides several charges together.
     fn decide_now(&self, charges: &[Charge<'_>]) -> Verdict;
 
+    /// As [`LocalStore::decide_now`], writing the answer where the caller has room for it: it is too large to be
+    /// moved about for nothing.
+    fn decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) {
+        *verdict = self.decide_now(charges);
+    }
+
     /// Decides a single charge; whether a shadow limit denies is for the caller to see.
     fn decide_one(&self, charge: Charge<'_>) -> Outcome {
         let verdict = self.decide_now(&[charge]);
@@ -114,6 +127,10 @@ impl<S: Store> Store for std::sync::Arc<S> {
 impl<S: LocalStore> LocalStore for std::sync::Arc<S> {
     fn decide_now(&self, charges: &[Charge<'_>]) -> Verdict {
         (**self).decide_now(charges)
+    }
+
+    fn decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) {
+        (**self).decide_into(charges, verdict);
     }
 
     fn decide_one(&self, charge: Charge<'_>) -> Outcome {

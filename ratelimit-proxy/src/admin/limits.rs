@@ -51,6 +51,8 @@ struct MatchView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     query: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    jwt: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     client_ip: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not: Option<Box<Self>>,
@@ -96,13 +98,14 @@ impl LimitView {
 
 impl MatchView {
     fn new(matches: &Match) -> Self {
-        let Match { path, methods, host, headers, query, client_ip, not } = matches;
+        let Match { path, methods, host, headers, query, jwt, client_ip, not } = matches;
         Self {
             path: path.as_ref().map(ToString::to_string),
             methods: methods.iter().map(ToString::to_string).collect(),
             host: host.as_ref().map(ToString::to_string),
             headers: headers.iter().map(|(name, _)| name.to_string()).collect(),
             query: query.iter().map(|(name, _)| name.clone()).collect(),
+            jwt: jwt.iter().map(|(claim, _)| claim.clone()).collect(),
             client_ip: client_ip.iter().map(ToString::to_string).collect(),
             not: not.as_ref().map(|not| Box::new(Self::new(not))),
         }

@@ -7,16 +7,21 @@ use super::arguments::Explain;
 use super::{Exit, Failure, print, run};
 use crate::exchange::admit;
 use crate::facts::Facts;
+use crate::identity::token::{JwtConfig, LazyClaims, TokenVerifier};
 use crate::policy::Policy;
+use crate::telemetry::metrics::Metrics;
 
 pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
-    let policy = Policy::of(&run::load(&arguments.config)?);
+    let config = run::load(&arguments.config)?;
+    let policy = Policy::of(&config);
+    let tokens = config.jwt.map(verifier).transpose()?;
     let head = request(arguments).map_err(|fault| Failure::Usage(vec![fault]))?.into_parts().0;
     let refused = |fault: crate::Fault| {
         Failure::Usage(vec![format!("the proxy would answer {}: {}", fault.status(), fault.detail())])
     };
     let inbound = admit(&head, policy.path_scoped()).map_err(refused)?;
     let peer = arguments.client.to_canonical();
+    let claims = tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
     let facts = Facts {
         method: &head.method,
         host: &inbound.host,
@@ -24,6 +29,7 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
         query: inbound.query,
         headers: &head.headers,
         client: policy.client(peer, &head.headers),
+        claims: claims.as_ref(),
     };
     let explanation = policy.explain(&facts, &mut KeyBuf::new());
     if arguments.json {
@@ -33,6 +39,19 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
         print(explanation)?;
     }
     Ok(Exit::Fine)
+}
+
+/// Someone to verify the request's token. Keys from elsewhere are waited for, as nobody else waits here.
+fn verifier(jwt: JwtConfig) -> Result<TokenVerifier, Failure> {
+    let patience = jwt.timeout;
+    let verifier = TokenVerifier::start(jwt, &Metrics::new(&[]))?;
+    let look = std::time::Duration::from_millis(10);
+    let mut waited = std::time::Duration::ZERO;
+    while !verifier.has_keys() && waited < patience {
+        std::thread::sleep(look);
+        waited += look;
+    }
+    Ok(verifier)
 }
 
 /// The request as it would come over the wire.

@@ -77,6 +77,11 @@ fn configuration(arguments: Run) -> Result<Configured, Failure> {
                         "--limit {text:?}: there is a limit {name} already; name it with `as NAME`"
                     ));
                 }
+                if limit.needs_token() && config.jwt.is_none() {
+                    faults.push(format!(
+                        "--limit {text:?}: jwt needs a file that says whose tokens are believed"
+                    ));
+                }
                 config.limits.push(limit);
             }
             (Ok(_), None) => {}

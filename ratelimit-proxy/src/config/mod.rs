@@ -29,8 +29,8 @@ use std::path::Path;
 
 pub use self::fault::ConfigFault;
 pub use self::model::{
-    ClientIp, Config, Cost, LimitConfig, LogConfig, LogKeys, LogRequests, Match, Missing, Override, Quota,
-    ServerConfig, Trust,
+    Actual, ClientIp, Config, Cost, Late, LimitConfig, LogConfig, LogKeys, LogRequests, Match, Missing,
+    Outcomes, Override, Quota, ServerConfig, Tiers, Trust,
 };
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};
@@ -38,6 +38,7 @@ pub use self::store::{MemoryConfig, RedisConfig, Servers, StoreConfig, StoreUrl,
 
 use self::decode::{Decode as _, Here};
 use self::fault::{Faults, Place};
+pub(crate) use self::source::read_regular;
 
 /// A configuration that holds, and what is likely wrong with it all the same.
 #[derive(Clone, Debug)]
@@ -85,7 +86,7 @@ pub fn load_str(
     let config = tree::read(text, env, &mut faults).and_then(|tree| {
         let top = Here::top(&tree);
         let root = raw::Root::decode(&top, &mut faults)?;
-        build::config(&root, &top.place, base_dir, &mut faults)
+        build::config(&root, &top.place, env, base_dir, &mut faults)
     });
     // Without a configuration there is a fault, so that the first arm can't be met without one.
     match (faults.into_result(), config) {

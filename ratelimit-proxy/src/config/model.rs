@@ -2,6 +2,8 @@
 //! of these types can't be wrong. The language it is written in, and every refusal, is in the files beside.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -11,6 +13,7 @@ use ratelimit_core::Limit;
 use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
+use crate::identity::token::JwtConfig;
 use crate::state::Timeouts;
 use crate::upstream::Target;
 
@@ -25,6 +28,8 @@ pub struct Config {
     pub upstream: Target,
     /// Who the client is.
     pub client_ip: ClientIp,
+    /// Whose tokens are believed; nobody's if `None`.
+    pub jwt: Option<JwtConfig>,
     /// Requests that are never limited and never counted.
     pub exempt: Vec<Match>,
     /// The limits, in the order of the file, switched-off ones included.
@@ -74,6 +79,8 @@ pub struct Match {
     pub headers: Vec<(HeaderName, Glob)>,
     /// Each of these query parameters is there with a value of that pattern.
     pub query: Vec<(String, Glob)>,
+    /// Each of these claims is in a verified token, with a value of that pattern, or such an item of a list.
+    pub jwt: Vec<(String, Glob)>,
     /// The client's address lies in one of these networks; any if empty.
     pub client_ip: Vec<IpNet>,
     /// This does not hold.
@@ -93,10 +100,16 @@ pub struct LimitConfig {
     pub key: Vec<KeyPart>,
     /// What becomes of a request without a value for some part of the key.
     pub missing: Missing,
-    /// What a request costs.
+    /// What a request costs; what is held of it where the end decides.
     pub cost: Cost,
+    /// How the end of a request decides what it costs; `None` if it does not.
+    pub late: Option<Arc<Late>>,
+    /// Whether a request is admitted while there is any quota left, and charged in full.
+    pub overdraft: bool,
     /// Other quotas for some keys; the first that fits wins.
     pub overrides: Vec<Override>,
+    /// Other quotas by what some value of the request says, where no override fits.
+    pub tiers: Option<Tiers>,
 }
 
 /// What becomes of a request that lacks a value of a key.
@@ -125,6 +138,33 @@ pub enum Cost {
     },
 }
 
+/// How the end of a request decides what it costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    /// Only requests that end so cost anything; all if `None`.
+    pub count: Option<Outcomes>,
+    /// Where the response says the cost; what was held if `None`.
+    pub actual: Option<Actual>,
+}
+
+/// Ends of requests: any of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// The status that the client was answered with lies in one of these.
+    pub status: Vec<RangeInclusive<u16>>,
+    /// The status of gRPC is one of these.
+    pub grpc: Vec<u16>,
+}
+
+/// Where the response says the cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actual {
+    /// The field, in the head or the trailers.
+    pub header: HeaderName,
+    /// Whether what was held is given back if it says none.
+    pub refund_unknown: bool,
+}
+
 /// Another quota for some keys.
 #[derive(Clone, Debug)]
 pub struct Override {
@@ -132,6 +172,17 @@ pub struct Override {
     pub key: Vec<Glob>,
     /// What they get.
     pub quota: Quota,
+}
+
+/// Other quotas by what some value of the request says.
+#[derive(Clone, Debug)]
+pub struct Tiers {
+    /// The value.
+    pub by: Source,
+    /// Its values, and what they get.
+    pub tiers: Vec<(String, Quota)>,
+    /// Which of them is for a value that is missing or none of these; the limit's own quota if `None`.
+    pub default: Option<usize>,
 }
 
 /// What an override gives.
@@ -228,6 +279,7 @@ impl Config {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
             upstream,
             client_ip: ClientIp::default(),
+            jwt: None,
             exempt: Vec::new(),
             limits: Vec::new(),
             answers: Answers::default(),
@@ -238,7 +290,27 @@ impl Config {
     }
 }
 
+impl Match {
+    /// Whether it looks at a verified token.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        !self.jwt.is_empty() || self.not.as_ref().is_some_and(|not| not.needs_token())
+    }
+}
+
 impl LimitConfig {
+    /// Whether it looks at a verified token.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        let is_claim = |source: &Source| matches!(source, Source::Jwt(_));
+        self.matches.needs_token()
+            || self.tiers.as_ref().is_some_and(|tiers| is_claim(&tiers.by))
+            || self.key.iter().any(|part| match part {
+                KeyPart::One(source) => is_claim(source),
+                KeyPart::First(sources) => sources.iter().any(is_claim),
+            })
+    }
+
     /// A limit on all requests together.
     #[must_use]
     pub fn new(limit: Limit) -> Self {
@@ -249,7 +321,10 @@ impl LimitConfig {
             key: Vec::new(),
             missing: Missing::Share,
             cost: Cost::Fixed(1),
+            late: None,
+            overdraft: false,
             overrides: Vec::new(),
+            tiers: None,
         }
     }
 

@@ -153,7 +153,8 @@ mod tests {
             Err(faults) => faults
                 .iter()
                 .map(ToString::to_string)
-                .filter(|line| !line.contains("not available yet"))
+                // The example of the contract leaves out who issues its tokens.
+                .filter(|line| !line.contains("not available yet") && !line.contains("whom to believe"))
                 .collect(),
         }
     }

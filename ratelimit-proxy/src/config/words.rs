@@ -29,6 +29,12 @@ pub enum Source {
     Host,
     /// The path in its normal form, without parameters and trailing slash.
     Path,
+    /// A claim of a verified token; dots lead into objects.
+    Jwt(String),
+    /// The user that Basic credentials name, unchecked.
+    BasicUser,
+    /// The user that Digest credentials name, unchecked.
+    DigestUser,
 }
 
 /// A part of a key.
@@ -57,11 +63,11 @@ pub enum SourceError {
 }
 
 /// The words without a name behind them.
-const PLAIN: [&str; 4] = ["client.ip", "method", "host", "path"];
+const PLAIN: [&str; 6] = ["client.ip", "method", "host", "path", "basic.user", "digest.user"];
 /// The words with one.
-const NAMED: [&str; 4] = ["header", "query", "cookie", "path"];
+const NAMED: [&str; 5] = ["header", "query", "cookie", "path", "jwt"];
 /// The words of the language that are refused for now.
-const LATER: [&str; 5] = ["jwt", "basic.user", "digest.user", "tls.client", "descriptor"];
+const LATER: [&str; 2] = ["tls.client", "descriptor"];
 
 impl FromStr for Source {
     type Err = SourceError;
@@ -72,6 +78,8 @@ impl FromStr for Source {
             "method" => return Ok(Self::Method),
             "host" => return Ok(Self::Host),
             "path" => return Ok(Self::Path),
+            "basic.user" => return Ok(Self::BasicUser),
+            "digest.user" => return Ok(Self::DigestUser),
             _ => {}
         }
         if let Some(later) = LATER
@@ -95,6 +103,7 @@ impl FromStr for Source {
             },
             "query" => Self::Query(name.to_owned()),
             "cookie" => Self::Cookie(name.to_owned()),
+            "jwt" => Self::Jwt(name.to_owned()),
             _ => Self::Capture(name.to_owned()),
         })
     }
@@ -121,6 +130,9 @@ impl fmt::Display for Source {
             Self::Method => f.write_str("method"),
             Self::Host => f.write_str("host"),
             Self::Path => f.write_str("path"),
+            Self::Jwt(claim) => write!(f, "jwt.{claim}"),
+            Self::BasicUser => f.write_str("basic.user"),
+            Self::DigestUser => f.write_str("digest.user"),
         }
     }
 }
@@ -145,7 +157,7 @@ impl fmt::Display for SourceError {
         match self {
             Self::Unknown(_) => f.write_str(
                 "not a value of a request: write client.ip, header.NAME, query.NAME, cookie.NAME, path.NAME, \
-                 method, host or path",
+                 jwt.CLAIM, basic.user, digest.user, method, host or path",
             ),
             Self::NoName(word) => write!(f, "{word}. needs a name behind the dot"),
             Self::HeaderName => f.write_str("not a name of a header field"),
@@ -351,7 +363,8 @@ mod tests {
         assert_eq!("headers.x".parse::<Source>(), Err(SourceError::Unknown(Some("header"))));
         assert_eq!("header.".parse::<Source>(), Err(SourceError::NoName("header")));
         assert_eq!("header.Host".parse::<Source>(), Err(SourceError::HostField));
-        assert_eq!("jwt.sub".parse::<Source>(), Err(SourceError::NotYet("jwt")));
+        assert_eq!("jwt.".parse::<Source>(), Err(SourceError::NoName("jwt")));
+        assert_eq!("descriptor.x".parse::<Source>(), Err(SourceError::NotYet("descriptor")));
         assert_eq!("tls.client".parse::<Source>(), Err(SourceError::NotYet("tls.client")));
     }
 

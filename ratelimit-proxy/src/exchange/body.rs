@@ -160,8 +160,10 @@ impl Body {
     }
 
     /// What is to be done at its end.
-    pub(crate) fn set_tail(&mut self, tail: Tail) {
-        if !self.is_end_stream() {
+    pub(crate) fn set_tail(&mut self, mut tail: Tail) {
+        if self.is_end_stream() {
+            tail.complete();
+        } else {
             self.tail = Some(tail);
         }
     }
@@ -174,7 +176,9 @@ impl Body {
                 client.worker.put_back(link, client.deadlines.now());
             }
         }
-        self.tail = None;
+        if let Some(mut tail) = self.tail.take() {
+            tail.complete();
+        }
     }
 
     fn poll_upstream(
@@ -227,6 +231,11 @@ impl http_body::Body for Body {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream { link, client } => Self::poll_upstream(link, client, cx),
         };
+        if let (Poll::Ready(Some(Ok(frame))), Some(tail)) = (&polled, &mut this.tail)
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            tail.hear(trailers);
+        }
         match polled {
             Poll::Ready(None) => this.complete(),
             Poll::Ready(Some(Err(broken))) => {

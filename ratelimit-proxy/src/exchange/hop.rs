@@ -13,7 +13,7 @@ use http::{HeaderValue as Value, Version};
 use smallvec::SmallVec;
 
 use crate::policy::Policy;
-use crate::state::{Client, Forwarding};
+use crate::state::Forwarding;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -21,6 +21,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const VIA_1_1: &str = "1.1 ratelimit-proxy";
 
 /// Never removed because a `Connection` field says so.
@@ -137,24 +138,19 @@ impl Hop {
     fn of(headers: &HeaderMap) -> Self {
         let mut found = 0;
         for name in headers.keys() {
-            found |= match *name {
-                header::CONNECTION => Self::CONNECTION,
-                header::TE => Self::TE,
-                header::TRANSFER_ENCODING => Self::TRANSFER_ENCODING,
-                header::UPGRADE => Self::UPGRADE,
-                header::PROXY_AUTHENTICATE | header::PROXY_AUTHORIZATION => Self::PROXY,
-                header::TRAILER => Self::TRAILER,
-                header::EXPECT => Self::EXPECT,
-                header::FORWARDED | header::VIA => Self::FORWARDING,
-                _ => {
-                    let text = name.as_str();
-                    match text {
-                        "keep-alive" | "proxy-connection" | "http2-settings" => Self::OTHER,
-                        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => Self::FORWARDING,
-                        _ if text.as_bytes().contains(&b'_') => Self::UNDERSCORE,
-                        _ => 0,
-                    }
-                }
+            found |= match name.as_str() {
+                "connection" => Self::CONNECTION,
+                "te" => Self::TE,
+                "transfer-encoding" => Self::TRANSFER_ENCODING,
+                "upgrade" => Self::UPGRADE,
+                "proxy-authenticate" | "proxy-authorization" => Self::PROXY,
+                "trailer" => Self::TRAILER,
+                "expect" => Self::EXPECT,
+                "keep-alive" | "proxy-connection" | "http2-settings" => Self::OTHER,
+                "forwarded" | "via" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"
+                | "x-real-ip" => Self::FORWARDING,
+                text if text.as_bytes().contains(&b'_') => Self::UNDERSCORE,
+                _ => 0,
             };
         }
         Self(found)
@@ -236,20 +232,35 @@ pub(super) enum Told {
     InLines,
 }
 
-/// Tells the upstream where a request came from. `trusted`: the peer is a proxy whose word on the original
-/// protocol and host is taken.
-pub(super) fn tell(head: &mut Parts, found: Hop, client: &Client, trusted: bool) -> Told {
+/// Tells the upstream where a request came from. `trusted`: the peer is a proxy whose word on the client and the
+/// original protocol and host is taken. Anybody else's is replaced: upstreams often read the first address of
+/// a list, which would be the client's own invention. `told_by` is the field that proxies write the client in.
+pub(super) fn tell(
+    head: &mut Parts,
+    found: Hop,
+    peer: IpAddr,
+    trusted: bool,
+    told_by: Option<&HeaderName>,
+) -> Told {
+    let headers = &mut head.headers;
+    if !trusted && let Some(name) = told_by {
+        headers.remove(name);
+    }
     if !found.has(Hop::FORWARDING) && head.version != Version::HTTP_10 {
         return Told::InLines;
     }
-    let headers = &mut head.headers;
     let Some(host) = headers.get(header::HOST).cloned() else { return Told::InFields };
-    extend(headers, X_FORWARDED_FOR, value(client.peer.to_string().into(), "unknown"));
-    extend(headers, header::FORWARDED, value(forwarded(client.peer, &host), "for=unknown"));
-    if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+    if !trusted {
+        for name in [X_FORWARDED_FOR, header::FORWARDED, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_REAL_IP] {
+            headers.remove(name);
+        }
+    }
+    extend(headers, X_FORWARDED_FOR, value(peer.to_string().into(), "unknown"));
+    extend(headers, header::FORWARDED, value(forwarded(peer, &host), "for=unknown"));
+    if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, Value::from_static("http"));
     }
-    if !trusted || !headers.contains_key(X_FORWARDED_HOST) {
+    if !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host);
     }
     add_via(headers, head.version);

@@ -135,7 +135,7 @@ impl Outbound {
         } else if !head.headers.contains_key(header::HOST) {
             head.headers.insert(header::HOST, rules.upstream.authority().clone());
         }
-        hop::tell(head, found, client, rules.policy.trusts(client.peer))
+        hop::tell(head, found, client.peer, rules.policy.trusts(client.peer), rules.policy.told_by())
     }
 }
 

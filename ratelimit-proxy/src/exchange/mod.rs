@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, Version, header};
 use hyper::body::Incoming;
 use ratelimit_core::algorithm::Outcome;
 use ratelimit_core::store::{Origin, Verdict};
-use ratelimit_core::{Decision, Nanos};
+use ratelimit_core::{Decision, Limit, Nanos};
 
 pub(crate) use body::{Body, RequestBody};
 pub(crate) use inbound::admit;
@@ -23,6 +23,7 @@ use self::tail::Tail;
 use crate::decide::{Admission, Ruling, decide};
 use crate::facts::Facts;
 use crate::fault::{Fault, Side};
+use crate::identity::token::LazyClaims;
 use crate::policy::Refusal;
 use crate::rules::Rules;
 use crate::state::Client;
@@ -44,7 +45,7 @@ pub(crate) async fn exchange(
     let mut response = match attempt(client, &rules, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
-            note(client, fault);
+            note(client, &rules, fault);
             rules.answers.fault(fault)
         }
     };
@@ -72,6 +73,7 @@ async fn attempt(
     keys.clear();
     let (selected, outbound) = {
         let inbound = inbound::admit(&head, rules.policy.path_scoped())?;
+        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
         let facts = Facts {
             method: &head.method,
             host: &inbound.host,
@@ -79,6 +81,7 @@ async fn attempt(
             query: inbound.query,
             headers: &head.headers,
             client: rules.policy.client(client.peer, &head.headers),
+            claims: claims.as_ref(),
         };
         (rules.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
@@ -88,7 +91,7 @@ async fn attempt(
     };
     log::ruled(&ruling, rules, &head, client.peer, selected.as_ref().ok(), &keys);
     client.keys.set(keys);
-    let Admission { decision, permits } = match ruling {
+    let Admission { decision, holds } = match ruling {
         Ruling::Admit(admission) => admission,
         Ruling::Deny(decision) => {
             let known = &mut client.policy.borrow_mut();
@@ -97,9 +100,10 @@ async fn attempt(
         Ruling::Never(decision) => return Ok(rules.answers.never(&decision, &head, shared.utc(rules))),
         Ruling::Undecided => return Err(Fault::Undecided),
     };
-    tail.hold(permits);
+    tail.hold(holds);
     let told = outbound.apply(&mut head, client, rules);
     let Answer { mut head, link } = forward::forward(client, rules, head, told, body.take()).await?;
+    tail.hear(&head.headers);
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
@@ -110,8 +114,11 @@ async fn attempt(
     Ok(Response::from_parts(head, Body::upstream(link, client)))
 }
 
-/// Counts what clients do wrong; what upstreams and stores do is counted where it is noticed.
-fn note(client: &Client, fault: Fault) {
+/// Counts what clients do wrong, and tells of upstreams that fail; what stores do is noted where it is noticed.
+fn note(client: &Client, rules: &Rules, fault: Fault) {
+    if fault.side() == Side::Upstream {
+        rules.log.upstream_failed(rules.upstream.authority(), fault.detail());
+    }
     let kind = match fault {
         Fault::BadBody => ProtocolError::Body,
         Fault::SlowBody => ProtocolError::Timeout,
@@ -122,17 +129,21 @@ fn note(client: &Client, fault: Fault) {
     client.worker.metrics.protocol_error(kind);
 }
 
-/// A limit that said no without its store: as if the store had.
+/// Limits that said no without their store: as if the store had.
 fn refuse<'p>(refusal: &Refusal<'p>, client: &Client) -> Result<Ruling<'p>, Fault> {
-    match *refusal {
-        Refusal::Denied { rule, limit } => {
-            client.worker.metrics.decision(rule, DecisionOutcome::Denied);
-            // Nothing frees such a key in time; a client that asks again once a window loses little.
-            let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
-            let outcomes = [Outcome::refused(0, Some(wait)).with_reset_after(wait)].into_iter().collect();
+    match refusal {
+        Refusal::Denied(by) => {
+            let no = |(rule, limit): &(usize, &'p Limit)| {
+                client.worker.metrics.decision(*rule, DecisionOutcome::Denied);
+                // Nothing frees such a key in time; a client that asks again once a window loses little.
+                let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
+                Outcome::refused(0, Some(wait)).with_reset_after(wait)
+            };
+            let outcomes = by.iter().map(no).collect();
             let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
-            Ok(Ruling::Deny(Box::new(Decision::new([limit], verdict))))
+            Ok(Ruling::Deny(Box::new(Decision::new(by.iter().map(|(_, limit)| *limit), verdict))))
         }
+        Refusal::AmbiguousKey { .. } => Err(Fault::AmbiguousKey),
         Refusal::BadCost { .. } => Err(Fault::BadCost),
     }
 }

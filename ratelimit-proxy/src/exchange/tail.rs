@@ -4,10 +4,11 @@
 
 use std::rc::Rc;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use crate::decide::Permit;
+use crate::decide::Hold;
+use crate::policy::Ending;
 use crate::state::Client;
 
 /// The end of a request, wherever it comes.
@@ -15,7 +16,8 @@ pub(crate) struct Tail {
     client: Rc<Client>,
     started: Instant,
     status: StatusCode,
-    permits: Vec<Permit>,
+    holds: Vec<Hold>,
+    ending: Ending,
 }
 
 impl Tail {
@@ -27,26 +29,43 @@ impl Tail {
             started: client.deadlines.now(),
             // What is counted when the client is gone before there is an answer: nginx's 499, a client's fault.
             status: StatusCode::BAD_REQUEST,
-            permits: Vec::new(),
+            holds: Vec::new(),
+            ending: Ending::default(),
         }
     }
 
-    /// Permits to be given back at the end.
-    pub(crate) fn hold(&mut self, permits: Vec<Permit>) {
-        self.permits = permits;
+    /// What is to be given back or settled at the end.
+    pub(crate) fn hold(&mut self, holds: Vec<Hold>) {
+        self.holds = holds;
+    }
+
+    /// What the upstream's head, or its trailers, say about how the request ends.
+    pub(crate) fn hear(&mut self, headers: &HeaderMap) {
+        if self.holds.is_empty() {
+            return;
+        }
+        let status = headers.get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok());
+        self.ending.grpc = status.or(self.ending.grpc);
+        self.holds.iter_mut().for_each(|hold| hold.hear(headers));
+    }
+
+    /// All of the response was handed over.
+    pub(crate) fn complete(&mut self) {
+        self.ending.complete = true;
     }
 
     /// The status to count.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.status = status;
+        self.ending.status = Some(status.as_u16());
     }
 }
 
 impl Drop for Tail {
     fn drop(&mut self) {
         let worker = &self.client.worker;
-        for permit in self.permits.drain(..) {
-            permit.release(&worker.shared.store);
+        for hold in self.holds.drain(..) {
+            hold.settle(&self.ending, &worker.shared.store);
         }
         let elapsed = self.client.deadlines.now().saturating_duration_since(self.started);
         worker.metrics.request(self.status, elapsed);

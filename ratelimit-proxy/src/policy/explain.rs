@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Policy;
 use super::key::Found;
 use super::matcher::quoted;
-use super::rule::{Judgement, Rule, RuleMode};
+use super::rule::{Judgement, QuotaFrom, Rule, RuleMode};
 use super::source::Value;
 use crate::config::words::{KeyPart, Source};
 use crate::facts::Facts;
@@ -51,10 +51,12 @@ pub struct Explained {
     pub key: Vec<ExplainedPart>,
     /// The quota in force.
     pub quota: Option<String>,
-    /// Where the quota comes from: `limit`, or `override 2`.
+    /// Where the quota comes from: `limit`, `override 2`, or `tier pro`.
     pub quota_from: Option<String>,
     /// What the request costs.
     pub cost: Option<u32>,
+    /// What decides in the end what it costs, in words.
+    pub settled: Option<String>,
     /// Where the canonical key lies in the buffer, if the limit counts the request.
     #[serde(skip)]
     pub bytes: Option<Range<usize>>,
@@ -81,6 +83,8 @@ pub enum Effect {
     Denies,
     /// The cost that the request names is no number.
     BadCost,
+    /// A part of the key is there several times, with different values.
+    Ambiguous,
     /// The cost is more than the limit can ever hold.
     Never,
 }
@@ -135,25 +139,30 @@ impl Policy {
             Judgement::Lacking(number) => {
                 Explained::new(rule, Effect::Denies).because(format!("{} is missing", part(*number)))
             }
-            Judgement::Unlimited(number) => Explained::new(rule, Effect::Unlimited)
-                .because(format!("override {} frees the key", number + 1))
-                .quota("unlimited".to_owned(), Some(*number)),
-            Judgement::Denied(number) => Explained::new(rule, Effect::Denies)
-                .because(format!("override {} denies the key", number + 1))
-                .quota("nothing".to_owned(), Some(*number)),
+            Judgement::Unlimited(from) => Explained::new(rule, Effect::Unlimited)
+                .because(format!("{} frees the key", words(rule, *from)))
+                .quota("unlimited".to_owned(), words(rule, *from)),
+            Judgement::Denied(from) => Explained::new(rule, Effect::Denies)
+                .because(format!("{} denies the key", words(rule, *from)))
+                .quota("nothing".to_owned(), words(rule, *from)),
+            Judgement::Ambiguous(number) => {
+                let why = format!("{} is there with several values: the answer is 400", part(*number));
+                return Explained::new(rule, Effect::Ambiguous).because(why);
+            }
             Judgement::BadCost => Explained::new(rule, Effect::BadCost)
                 .because("the cost that the request names is not a number: the answer is 400"),
-            Judgement::Applies { limit, overridden, key, cost } => {
+            Judgement::Applies { limit, from, key, cost } => {
                 let counts = match limit.capacity() {
-                    most if *cost > most => Explained::new(rule, Effect::Never)
+                    most if *cost > most && !rule.overdraft => Explained::new(rule, Effect::Never)
                         .because(format!("it holds {most} at most, so the answer is 413")),
                     _ => Explained::new(rule, Effect::Counts),
                 };
-                let counts = counts.quota(quota(limit), *overridden);
-                Explained { cost: Some(*cost), bytes: Some(key.clone()), ..counts }
+                let counts = counts.quota(quota(limit), words(rule, *from));
+                let settled = settled(rule);
+                Explained { settled, cost: Some(*cost), bytes: Some(key.clone()), ..counts }
             }
         };
-        let values = rule.key.read(facts);
+        let values = rule.key.read(facts).unwrap_or_default();
         let key = rule.parts.iter().zip(&values).map(|(part, found)| self.part(part, found)).collect();
         Explained { key, ..explained }
     }
@@ -194,6 +203,7 @@ impl Explained {
             quota: None,
             quota_from: None,
             cost: None,
+            settled: None,
             bytes: None,
         }
     }
@@ -202,10 +212,40 @@ impl Explained {
         Self { why: Some(why.into()), ..self }
     }
 
-    fn quota(self, quota: String, overridden: Option<usize>) -> Self {
-        let from =
-            overridden.map_or_else(|| FROM_LIMIT.to_owned(), |number| format!("override {}", number + 1));
+    fn quota(self, quota: String, from: String) -> Self {
         Self { quota: Some(quota), quota_from: Some(from), ..self }
+    }
+}
+
+/// What decides in the end what a request costs.
+fn settled(rule: &Rule) -> Option<String> {
+    let mut words = Vec::new();
+    if let Some(outcomes) = rule.late.as_ref().and_then(|late| late.count.as_ref()) {
+        let status = |range: &std::ops::RangeInclusive<u16>| match range.start() {
+            status if status == range.end() => status.to_string(),
+            status => format!("{}xx", status / 100),
+        };
+        let statuses = outcomes.status.iter().map(status);
+        let ends: Vec<_> = statuses.chain(outcomes.grpc.iter().map(|grpc| format!("grpc {grpc}"))).collect();
+        words.push(format!("given back unless it ends in {}", ends.join(", ")));
+    }
+    if let Some(actual) = rule.late.as_ref().and_then(|late| late.actual.as_ref()) {
+        words.push(format!("settled by the response's {}", actual.header));
+    }
+    if rule.overdraft {
+        words.push("admitted while there is any quota left".to_owned());
+    }
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// Where a quota comes from, in words: `limit`, `override 2`, `tier pro`.
+fn words(rule: &Rule, from: QuotaFrom) -> String {
+    match from {
+        QuotaFrom::Limit => "limit".to_owned(),
+        QuotaFrom::Override(number) => format!("override {}", number + 1),
+        QuotaFrom::Tier(number) => {
+            format!("tier {}", rule.tiers.as_ref().map_or("", |tiers| tiers.name(number)))
+        }
     }
 }
 
@@ -234,6 +274,7 @@ impl fmt::Display for Effect {
             Self::Unlimited => "unlimited",
             Self::Denies => "denies",
             Self::BadCost => "bad cost",
+            Self::Ambiguous => "ambiguous",
             Self::Never => "never",
         })
     }
@@ -266,7 +307,8 @@ impl fmt::Display for Explained {
             words.push(format!("key {}", parts.join(", ")));
         }
         words.extend(self.cost.map(|cost| format!("cost {cost}")));
-        let says_no = counts || matches!(self.effect, Effect::Denies | Effect::BadCost);
+        words.extend(self.settled.clone());
+        let says_no = counts || matches!(self.effect, Effect::Denies | Effect::BadCost | Effect::Ambiguous);
         if self.mode == RuleMode::Shadow && says_no {
             words.push("shadow, so it never denies".to_owned());
         }

@@ -4,7 +4,7 @@
 use ratelimit_core::KeyBuf;
 use smallvec::SmallVec;
 
-use super::source::{Reader, Value};
+use super::source::{Ambiguous, Reader, Value};
 use crate::config::Missing;
 use crate::config::words::{KeyPart, PathPattern, Source};
 use crate::facts::Facts;
@@ -49,9 +49,13 @@ impl KeyReader {
     }
 
     /// The values of a request.
+    ///
+    /// # Errors
+    /// The number of the first part that can be read in several ways.
     #[inline]
-    pub(super) fn read<'r>(&self, facts: &Facts<'r>) -> Values<'r> {
-        self.parts.iter().map(|part| part.read(facts)).collect()
+    pub(super) fn read<'r>(&self, facts: &Facts<'r>) -> Result<Values<'r>, usize> {
+        let parts = self.parts.iter().enumerate();
+        parts.map(|(number, part)| part.read(facts).map_err(|Ambiguous| number)).collect()
     }
 
     /// The first part without value, unless such requests share a bucket.
@@ -82,14 +86,16 @@ impl Part {
     }
 
     #[inline]
-    fn read<'r>(&self, facts: &Facts<'r>) -> Found<'r> {
+    fn read<'r>(&self, facts: &Facts<'r>) -> Result<Found<'r>, Ambiguous> {
         match self {
-            Self::One(reader) => Found { value: reader.read(facts), source: None },
+            Self::One(reader) => Ok(Found { value: reader.read(facts)?, source: None }),
             Self::First(readers) => {
-                let mut present = readers.iter().enumerate();
-                let found = present.find_map(|(number, reader)| Some((number, reader.read(facts)?)));
-                let (source, value) = found.unzip();
-                Found { value, source }
+                for (number, reader) in readers.iter().enumerate() {
+                    if let Some(value) = reader.read(facts)? {
+                        return Ok(Found { value: Some(value), source: Some(number) });
+                    }
+                }
+                Ok(Found { value: None, source: None })
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, Method};
 
 use super::pattern::Pattern;
@@ -32,6 +33,7 @@ pub(super) struct Matcher {
     effect: Effect,
     headers: Box<[(HeaderName, Pattern)]>,
     query: Box<[(Box<str>, Pattern)]>,
+    jwt: Box<[(Box<str>, Pattern)]>,
     networks: Networks,
     not: Option<Box<Self>>,
 }
@@ -47,6 +49,8 @@ pub(super) enum Condition {
     /// The parameter of that number.
     Query(usize),
     ClientIp,
+    /// The claim of that number.
+    Jwt(usize),
     Not,
 }
 
@@ -63,6 +67,11 @@ impl Matcher {
                 .query
                 .iter()
                 .map(|(name, glob)| (name.as_str().into(), Pattern::text(glob)))
+                .collect(),
+            jwt: written
+                .jwt
+                .iter()
+                .map(|(claim, glob)| (claim.as_str().into(), Pattern::text(glob)))
                 .collect(),
             networks: Networks::new(&written.client_ip),
             not: written.not.as_deref().map(|inner| Box::new(Self::new(inner, opposite))),
@@ -95,6 +104,10 @@ impl Matcher {
         if let Some(number) = self.query.iter().position(|(name, pattern)| !self.query(name, pattern, facts))
         {
             return Some(Condition::Query(number));
+        }
+        // Last, since it may cost a signature.
+        if let Some(number) = self.jwt.iter().position(|(claim, pattern)| !claimed(claim, pattern, facts)) {
+            return Some(Condition::Jwt(number));
         }
         self.not.as_ref().filter(|not| not.fails(facts).is_none()).map(|_| Condition::Not)
     }
@@ -133,6 +146,7 @@ impl Matcher {
     /// The fields that it looks at.
     pub(super) fn fields<'m>(&'m self, to: &mut Vec<&'m HeaderName>) {
         to.extend(self.headers.iter().map(|(name, _)| name));
+        to.extend((!self.jwt.is_empty()).then_some(&AUTHORIZATION));
         if let Some(not) = &self.not {
             not.fields(to);
         }
@@ -173,12 +187,31 @@ impl Matcher {
                 }
             }),
             Condition::ClientIp => format!("client {} is not in {}", facts.client, List(&written.client_ip)),
+            Condition::Jwt(number) => {
+                written.jwt.get(number).map_or_else(String::new, |(claim, glob)| match facts.claims {
+                    None => "tokens are not verified".to_owned(),
+                    Some(claims) => match claims.verified() {
+                        Err(why) => why.to_string(),
+                        Ok(claims) => match claims.text(claim) {
+                            None => format!("no jwt.{claim} fits {glob}"),
+                            Some(text) => format!("jwt.{claim} is {}, not {glob}", quoted(text.as_bytes())),
+                        },
+                    },
+                })
+            }
             Condition::Not => match &self.not {
                 Some(not) => format!("excluded by not: {not}"),
                 None => String::new(),
             },
         }
     }
+}
+
+/// Whether a claim of a verified token fits, or an item of it if it is a list. A request without such a token has
+/// no claims, under `not` too.
+fn claimed(claim: &str, pattern: &Pattern, facts: &Facts<'_>) -> bool {
+    let verified = facts.claims.and_then(|claims| claims.verified().ok());
+    verified.is_some_and(|claims| claims.any(claim, |text| pattern.fits_text(text.as_bytes())))
 }
 
 fn fits_path(pattern: &PathPattern, path: &str) -> bool {
@@ -213,6 +246,7 @@ impl fmt::Display for Matcher {
         words.extend(written.host.iter().map(|host| format!("host {host}")));
         words.extend(written.headers.iter().map(|(name, glob)| format!("header {name}: {glob}")));
         words.extend(written.query.iter().map(|(name, glob)| format!("query {name}={glob}")));
+        words.extend(written.jwt.iter().map(|(claim, glob)| format!("jwt.{claim}: {glob}")));
         if !written.client_ip.is_empty() {
             words.push(format!("client in {}", List(&written.client_ip)));
         }
@@ -261,6 +295,7 @@ mod tests {
             path: "/",
             query,
             headers: &headers,
+            claims: None,
             client: [127, 0, 0, 1].into(),
         };
         Matcher::new(written, effect).fails(&facts).is_none()

@@ -12,19 +12,22 @@ mod overrides;
 mod pattern;
 mod rule;
 mod source;
+mod tiers;
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
+pub use self::cost::Ending;
 pub use self::explain::{Effect, Explained, ExplainedPart, Explanation};
 use self::matcher::Matcher;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};
-use crate::config::{ClientIp, Config, LimitConfig, Match};
+use crate::config::{ClientIp, Config, Late, LimitConfig, Match};
 use crate::facts::Facts;
 use crate::identity::Identity;
 
@@ -68,17 +71,22 @@ pub struct Hit<'p> {
     pub cost: u32,
     /// Whether a permit is held.
     pub holds: bool,
+    /// How the end of the request decides what it costs.
+    pub late: Option<&'p Arc<Late>>,
+    /// Whether any quota that is left admits it.
+    pub overdraft: bool,
 }
 
 /// A no without a store.
 #[derive(Debug)]
 pub enum Refusal<'p> {
-    /// The key is denied by an override, or is missing where it must not be.
-    Denied {
+    /// Keys are denied by an override, or missing where they must not be: the limits that say so with the numbers
+    /// of their rules in the metrics, one at least. Whatever the others' counters say, they are not asked.
+    Denied(SmallVec<[(usize, &'p Limit); 2]>),
+    /// The request gives a part of the key several times, with different values.
+    AmbiguousKey {
         /// The rule's number in the metrics.
         rule: usize,
-        /// The limit.
-        limit: &'p Limit,
     },
     /// The cost that the request names is no number.
     BadCost {
@@ -137,6 +145,12 @@ impl Policy {
         self.identity.trusts(peer)
     }
 
+    /// The field that trusted proxies tell the client's address in, if there are any.
+    #[must_use]
+    pub fn told_by(&self) -> Option<&HeaderName> {
+        self.identity.header()
+    }
+
     /// Whether a limit, an exemption or the client's address depends on that field. It must reach the upstream
     /// as it was judged: no `Connection` may nominate it away, no twin (`X_Api_Key`) stand in for it.
     #[must_use]
@@ -176,24 +190,32 @@ impl Policy {
             selection.exempt = true;
             return Ok(selection);
         }
+        let mut denied = SmallVec::new();
         for (rule, &number) in self.rules.iter().zip(&self.series) {
             match rule.judge(facts, keys) {
                 Judgement::Applies { limit, key, cost, .. } => {
                     let holds = limit.spec().permits.is_some();
-                    selection.hits.push(Hit { rule: number, limit, key, cost, holds });
+                    selection.hits.push(Hit {
+                        rule: number,
+                        limit,
+                        key,
+                        cost,
+                        holds,
+                        late: rule.late.as_ref(),
+                        overdraft: rule.overdraft,
+                    });
                 }
                 Judgement::Off
                 | Judgement::Elsewhere(_)
                 | Judgement::Skipped(_)
                 | Judgement::Unlimited(_) => {}
                 _ if rule.mode() == RuleMode::Shadow => selection.shadowed.push(number),
-                Judgement::Lacking(_) | Judgement::Denied(_) => {
-                    return Err(Refusal::Denied { rule: number, limit: &rule.limit });
-                }
+                Judgement::Lacking(_) | Judgement::Denied(_) => denied.push((number, &rule.limit)),
+                Judgement::Ambiguous(_) => return Err(Refusal::AmbiguousKey { rule: number }),
                 Judgement::BadCost => return Err(Refusal::BadCost { rule: number }),
             }
         }
-        Ok(selection)
+        if denied.is_empty() { Ok(selection) } else { Err(Refusal::Denied(denied)) }
     }
 
     /// All limits, in the order of the file, switched-off ones included.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use http::HeaderName;
 use ratelimit_core::{KeyBuf, Limit};
@@ -10,8 +11,10 @@ use super::cost::{BadCost, CostReader};
 use super::key::{self, Found, KeyReader};
 use super::matcher::{Condition, Effect, Matcher};
 use super::overrides::Overrides;
+use super::source::Reader;
+use super::tiers::Tiers;
 use crate::config::words::KeyPart;
-use crate::config::{LimitConfig, Missing, Quota};
+use crate::config::{Late, LimitConfig, Missing, Quota};
 use crate::facts::Facts;
 
 /// One limit.
@@ -25,6 +28,9 @@ pub struct Rule {
     pub(super) key: KeyReader,
     pub(super) cost: CostReader,
     pub(super) overrides: Overrides,
+    pub(super) tiers: Option<Tiers>,
+    pub(super) late: Option<Arc<Late>>,
+    pub(super) overdraft: bool,
 }
 
 /// What a limit's "no" means.
@@ -50,18 +56,30 @@ pub(super) enum Judgement<'p> {
     Skipped(usize),
     /// That part of the key is missing, and such requests are denied.
     Lacking(usize),
-    /// The override of that number exempts the key.
-    Unlimited(usize),
-    /// The override of that number denies the key.
-    Denied(usize),
+    /// The key is exempt.
+    Unlimited(QuotaFrom),
+    /// The key is denied.
+    Denied(QuotaFrom),
     BadCost,
+    /// That part of the key is there with several values.
+    Ambiguous(usize),
     Applies {
         limit: &'p Limit,
-        /// Number of the override whose quota is in force.
-        overridden: Option<usize>,
+        /// Whose quota is in force.
+        from: QuotaFrom,
         key: Range<usize>,
         cost: u32,
     },
+}
+
+/// Whose quota is in force for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QuotaFrom {
+    Limit,
+    /// The override of that number.
+    Override(usize),
+    /// The tier of that number.
+    Tier(usize),
 }
 
 impl Rule {
@@ -81,6 +99,12 @@ impl Rule {
             overrides: Overrides::new(&config.overrides, &addresses, ipv6_prefix),
             key,
             cost: CostReader::new(&config.cost),
+            late: config.late.clone(),
+            overdraft: config.overdraft,
+            tiers: config
+                .tiers
+                .as_ref()
+                .map(|tiers| Tiers::new(tiers, config.matches.path.as_ref(), ipv6_prefix)),
         }
     }
 
@@ -109,13 +133,16 @@ impl Rule {
         if let Some(condition) = self.matcher.fails(facts) {
             return Judgement::Elsewhere(condition);
         }
-        let values = self.key.read(facts);
+        let values = match self.key.read(facts) {
+            Ok(values) => values,
+            Err(part) => return Judgement::Ambiguous(part),
+        };
         // A key that is denied, or may do anything, is so with parts missing too.
-        let (limit, overridden) = match self.quota(&values) {
-            Some((number, Quota::Deny)) => return Judgement::Denied(number),
-            Some((number, Quota::Unlimited)) => return Judgement::Unlimited(number),
-            Some((number, Quota::Limit(limit))) => (limit, Some(number)),
-            None => (&self.limit, None),
+        let (from, limit) = match self.quota(&values, facts) {
+            (from, Some(Quota::Deny)) => return Judgement::Denied(from),
+            (from, Some(Quota::Unlimited)) => return Judgement::Unlimited(from),
+            (from, Some(Quota::Limit(limit))) => (from, limit),
+            (from, None) => (from, &self.limit),
         };
         match self.key.lacks(&values) {
             Some((part, Missing::Skip)) => return Judgement::Skipped(part),
@@ -125,25 +152,37 @@ impl Rule {
         let Ok(cost) = self.cost.read(facts).map_err(|BadCost| ()) else { return Judgement::BadCost };
         let start = keys.len();
         key::write(&values, keys);
-        Judgement::Applies { limit, overridden, key: start..keys.len(), cost }
+        Judgement::Applies { limit, from, key: start..keys.len(), cost }
     }
 
+    /// An override is about one key, a tier about many: the override wins.
     #[inline]
-    fn quota(&self, values: &[Found<'_>]) -> Option<(usize, &Quota)> {
-        if self.overrides.is_empty() { None } else { self.overrides.find(values) }
+    fn quota(&self, values: &[Found<'_>], facts: &Facts<'_>) -> (QuotaFrom, Option<&Quota>) {
+        if !self.overrides.is_empty()
+            && let Some((number, quota)) = self.overrides.find(values)
+        {
+            return (QuotaFrom::Override(number), Some(quota));
+        }
+        match self.tiers.as_ref().and_then(|tiers| tiers.find(facts)) {
+            Some((number, quota)) => (QuotaFrom::Tier(number), Some(quota)),
+            None => (QuotaFrom::Limit, None),
+        }
+    }
+
+    /// Everything of a request that it reads.
+    fn readers(&self) -> impl Iterator<Item = &Reader> {
+        self.key.readers().chain(self.cost.reader()).chain(self.tiers.as_ref().map(Tiers::reader))
     }
 
     pub(super) fn looks_at_path(&self) -> bool {
-        let mut readers = self.key.readers().chain(self.cost.reader());
-        self.matcher.looks_at_path() || readers.any(super::source::Reader::looks_at_path)
+        self.matcher.looks_at_path() || self.readers().any(Reader::looks_at_path)
     }
 
     /// The fields that it depends on.
     pub(super) fn fields(&self) -> Vec<&HeaderName> {
         let mut fields = Vec::new();
         self.matcher.fields(&mut fields);
-        let readers = self.key.readers().chain(self.cost.reader());
-        fields.extend(readers.filter_map(super::source::Reader::field));
+        fields.extend(self.readers().filter_map(Reader::field));
         fields
     }
 }

@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap, HeaderName};
 
 use crate::config::words::{PathPattern, Segment, Source};
 use crate::facts::Facts;
+use crate::identity::token::{basic_user, digest_user};
 use crate::path;
 
 /// Where a value stands.
@@ -25,6 +26,9 @@ pub(super) enum Reader {
     Method,
     Host,
     Path,
+    Jwt(Box<str>),
+    BasicUser,
+    DigestUser,
 }
 
 /// A value of a request.
@@ -33,6 +37,11 @@ pub(super) enum Value<'r> {
     Text(Cow<'r, [u8]>),
     Address(IpAddr),
 }
+
+/// The request gives a value several times, and not the same each time. Upstreams differ in which one they
+/// read: with any choice of ours a client could be counted by one value and served by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ambiguous;
 
 impl Reader {
     pub(super) fn new(source: &Source, pattern: Option<&PathPattern>, ipv6_prefix: u8) -> Self {
@@ -50,30 +59,46 @@ impl Reader {
             Source::Method => Self::Method,
             Source::Host => Self::Host,
             Source::Path => Self::Path,
+            Source::Jwt(claim) => Self::Jwt(claim.as_str().into()),
+            Source::BasicUser => Self::BasicUser,
+            Source::DigestUser => Self::DigestUser,
         }
     }
 
     /// The value, `None` if the request has none. A value may be empty: that is not the same as none.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] where a field, a parameter or a cookie is there with different values.
     #[inline]
-    pub(super) fn read<'r>(&self, facts: &Facts<'r>) -> Option<Value<'r>> {
+    pub(super) fn read<'r>(&self, facts: &Facts<'r>) -> Result<Option<Value<'r>>, Ambiguous> {
         let text = match self {
-            Self::Client(prefix) => return Some(Value::Address(masked(facts.client, *prefix))),
-            Self::Header(name) => header_value(facts.headers, name)?,
-            Self::Query(name) => {
-                let (_, value) = parameters(facts.query).find(|(raw, _)| is_named(raw, name))?;
-                form_decoded(value)
+            Self::Client(prefix) => return Ok(Some(Value::Address(masked(facts.client, *prefix)))),
+            Self::Header(name) => {
+                let lines = facts.headers.get_all(name).iter();
+                one(lines.map(|line| Cow::Borrowed(line.as_bytes())))?
             }
-            Self::Cookie(name) => Cow::Borrowed(cookie(facts.headers, name.as_bytes())?),
-            Self::Segment(place) => path::decoded(path::segments(facts.path).nth(*place)?),
-            Self::Method => method(facts.method.as_str().as_bytes()),
-            Self::Host if facts.host.is_empty() => return None,
-            Self::Host => Cow::Borrowed(facts.host.as_bytes()),
-            Self::Path => match plain_path(facts.path) {
+            Self::Query(name) => one(parameters(facts.query)
+                .filter(|(raw, _)| is_named(raw, name))
+                .map(|(_, value)| form_decoded(value)))?,
+            Self::Cookie(name) => one(cookies(facts.headers, name.as_bytes()).map(Cow::Borrowed))?,
+            Self::Segment(place) => path::segments(facts.path).nth(*place).map(path::decoded),
+            Self::Method => Some(method(facts.method.as_str().as_bytes())),
+            Self::Host => (!facts.host.is_empty()).then_some(Cow::Borrowed(facts.host.as_bytes())),
+            Self::Path => Some(match plain_path(facts.path) {
                 Cow::Borrowed(path) => Cow::Borrowed(path.as_bytes()),
                 Cow::Owned(path) => Cow::Owned(path.into_bytes()),
-            },
+            }),
+            Self::Jwt(claim) => {
+                let text = facts.claims.and_then(|claims| claims.verified().ok()?.text(claim));
+                text.map(|text| match text {
+                    Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                    Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+                })
+            }
+            Self::BasicUser => basic_user(facts.headers).map(Cow::Owned),
+            Self::DigestUser => digest_user(facts.headers),
         };
-        Some(Value::Text(text))
+        Ok(text.map(Value::Text))
     }
 
     /// The field that the value depends on.
@@ -81,6 +106,7 @@ impl Reader {
         match self {
             Self::Header(name) => Some(name),
             Self::Cookie(_) => Some(&header::COOKIE),
+            Self::Jwt(_) | Self::BasicUser | Self::DigestUser => Some(&header::AUTHORIZATION),
             _ => None,
         }
     }
@@ -88,6 +114,13 @@ impl Reader {
     pub(super) fn looks_at_path(&self) -> bool {
         matches!(self, Self::Segment(_) | Self::Path)
     }
+}
+
+/// The one value that all say.
+#[inline]
+fn one<'r>(mut values: impl Iterator<Item = Cow<'r, [u8]>>) -> Result<Option<Cow<'r, [u8]>>, Ambiguous> {
+    let Some(first) = values.next() else { return Ok(None) };
+    if values.all(|other| other == first) { Ok(Some(first)) } else { Err(Ambiguous) }
 }
 
 /// An address as a key has it: an IPv4 address inside IPv6 is the IPv4 address, before anything is masked; an
@@ -148,18 +181,15 @@ const fn is_coded(byte: u8) -> bool {
     matches!(byte, b'%' | b'+')
 }
 
-/// The first cookie of that name over all lines (RFC 6265 §4.2), without the quotes that may stand around it:
+/// The cookies of that name over all lines (RFC 6265 §4.2), without the quotes that may stand around a value:
 /// upstreams take them off, so they must not make another key.
-fn cookie<'r>(headers: &'r HeaderMap, name: &[u8]) -> Option<&'r [u8]> {
+fn cookies<'r>(headers: &'r HeaderMap, name: &[u8]) -> impl Iterator<Item = &'r [u8]> {
     let pairs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
-    let value = pairs
-        .filter_map(|pair| {
-            let (found, value) = pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?)?;
-            (found.trim_ascii() == name).then_some(value)
-        })
-        .next()?;
-    let value = value.get(1..)?.trim_ascii();
-    Some(value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value))
+    pairs.filter_map(move |pair| {
+        let (found, value) = pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?)?;
+        let value = value.get(1..).filter(|_| found.trim_ascii() == name)?.trim_ascii();
+        Some(value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value))
+    })
 }
 
 /// A normal path without parameters and trailing slash.
@@ -220,7 +250,7 @@ mod tests {
     fn cookies() {
         for (lines, value) in [
             (&[("cookie", "sid=1")][..], Some("1")),
-            (&[("cookie", "a=b; sid=1; sid=2")], Some("1")),
+            (&[("cookie", "a=b; sid=1; sid=\"1\"")], Some("1")),
             (&[("cookie", "a=b"), ("cookie", "sid=1")], Some("1")),
             (&[("cookie", "sid=\"1\"")], Some("1")),
             (&[("cookie", "sid=\"1")], Some("\"1")),
@@ -231,8 +261,41 @@ mod tests {
             (&[("cookie", "SID=1; xsid=2")], None),
             (&[], None),
         ] {
-            let value = value.map(str::as_bytes);
-            assert_eq!(cookie(&headers(lines), b"sid"), value, "{lines:?}");
+            let value = value.map(|value| Cow::Borrowed(value.as_bytes()));
+            let headers = headers(lines);
+            let found = one(super::cookies(&headers, b"sid").map(Cow::Borrowed));
+            assert_eq!(found, Ok(value), "{lines:?}");
+        }
+    }
+
+    /// Express reads the first cookie and Django the last; Go reads the first line of a field, others a list.
+    #[test]
+    fn a_value_that_is_there_twice_is_one_only_if_both_are_the_same() {
+        let text = |value: &'static str| Ok(Some(Value::Text(Cow::Borrowed(value.as_bytes()))));
+        let header = Reader::Header(HeaderName::from_static("x-api-key"));
+        let (query, cookie) = (Reader::Query("k".into()), Reader::Cookie("k".into()));
+        for (lines, parameters, reader, value) in [
+            (&[("x-api-key", "a"), ("x-api-key", "a")][..], "", &header, text("a")),
+            (&[("x-api-key", "a"), ("x-api-key", "b")], "", &header, Err(Ambiguous)),
+            (&[("x-api-key", "a"), ("x-api-key", "a"), ("x-api-key", "")], "", &header, Err(Ambiguous)),
+            (&[("x-api-key", "a, b")], "", &header, text("a, b")),
+            (&[], "k=a&x=1&%6b=%61", &query, text("a")),
+            (&[], "k=a&%6b=b", &query, Err(Ambiguous)),
+            (&[], "k=a&k", &query, Err(Ambiguous)),
+            (&[("cookie", "k=a; k=a")], "", &cookie, text("a")),
+            (&[("cookie", "k=a; k=b")], "", &cookie, Err(Ambiguous)),
+            (&[("cookie", "k=a"), ("cookie", "k=b")], "", &cookie, Err(Ambiguous)),
+        ] {
+            let (headers, method) = (headers(lines), http::Method::GET);
+            let facts = Facts {
+                method: &method,
+                host: "",
+                path: "/",
+                query: parameters,
+                headers: &headers,
+                client: IpAddr::from([192, 0, 2, 1]),
+            };
+            assert_eq!(reader.read(&facts), value, "{lines:?} {parameters}");
         }
     }
 

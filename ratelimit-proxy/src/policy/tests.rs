@@ -36,6 +36,7 @@ impl Asked {
             query: self.query,
             headers: &self.headers,
             client: self.client,
+            claims: None,
         }
     }
 }
@@ -43,7 +44,7 @@ impl Asked {
 /// The key of a request by itself.
 fn encoded(rule: &Rule, asked: &Asked) -> KeyBuf {
     let mut keys = KeyBuf::new();
-    super::key::write(&rule.key.read(&asked.facts()), &mut keys);
+    super::key::write(&rule.key.read(&asked.facts()).unwrap(), &mut keys);
     keys
 }
 
@@ -91,7 +92,8 @@ fn overrides_and_costs() {
                 hits.map(|hit| format!("{} {} {}", hit.limit.name(), hit.limit.capacity(), hit.cost))
                     .collect()
             }
-            Err(Refusal::Denied { rule, .. }) => vec![format!("denied by {rule}")],
+            Err(Refusal::Denied(by)) => by.iter().map(|(rule, _)| format!("denied by {rule}")).collect(),
+            Err(Refusal::AmbiguousKey { rule }) => vec![format!("ambiguous key for {rule}")],
             Err(Refusal::BadCost { rule }) => vec![format!("bad cost for {rule}")],
         }
     };

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use governor::{DefaultDirectRateLimiter, Quota};
 use http::request::Parts;
-use http::{Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use ratelimit_core::{Decision, Key, KeyBuf, Limit};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -27,6 +27,9 @@ use crate::rules::Rules;
 const QUEUE: usize = 4096;
 /// Characters of a client's that are shown.
 const SHOWN: usize = 200;
+
+/// Lines a minute about upstreams that fail; the first few come at once.
+const TROUBLES: NonZeroU32 = NonZeroU32::MIN.saturating_add(5);
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -100,6 +103,8 @@ pub struct RequestLog {
     keys: LogKeys,
     /// `None`: all lines are written.
     sample: Option<DefaultDirectRateLimiter>,
+    /// When a line about the upstream may be written again.
+    troubles: DefaultDirectRateLimiter,
     /// Keyed anew in each process, so that a line does not give away a guessable key.
     hasher: RandomState,
 }
@@ -149,6 +154,7 @@ impl RequestLog {
             requests: if sample == Some(None) { LogRequests::Off } else { config.requests },
             keys: config.keys,
             sample: sample.flatten().map(|lines| DefaultDirectRateLimiter::direct(Quota::per_second(lines))),
+            troubles: DefaultDirectRateLimiter::direct(Quota::per_minute(TROUBLES)),
             hasher: RandomState::new(),
         }
     }
@@ -157,6 +163,15 @@ impl RequestLog {
     #[must_use]
     pub(crate) fn again(&self, config: LogConfig) -> Self {
         Self { hasher: self.hasher.clone(), ..Self::new(config) }
+    }
+
+    /// The upstream did not do its part. Told whatever is logged about requests, and not for each of them:
+    /// one that is down fails all.
+    #[cold]
+    pub(crate) fn upstream_failed(&self, upstream: &HeaderValue, what: &'static str) {
+        if self.troubles.check().is_ok() {
+            tracing::warn!(upstream = %Shown(upstream.as_bytes()), "{what}");
+        }
     }
 
     /// Keeps what a line about the request will need, if there will be one.
@@ -193,7 +208,7 @@ impl RequestLog {
             %client,
             method = %method(&head.method),
             path = %Shown(head.uri.path().as_bytes()),
-            key,
+            key = key.as_ref().map(tracing::field::display),
             retry_after = decision.retry_after().map(ratelimit_core::Nanos::secs_rounded_up),
             "denied"
         );
@@ -207,9 +222,20 @@ impl RequestLog {
         match self.keys {
             LogKeys::Off => None,
             LogKeys::Hash => Some(format!("{:016x}", self.hasher.hash_one(key.to_vec()))),
-            LogKeys::Plain => Some(Shown(&key.to_vec()).to_string()),
+            // A key escapes itself; what is too long is cut.
+            LogKeys::Plain => Some(cut(key.to_string())),
         }
     }
+}
+
+/// Not too much of a text of ASCII.
+fn cut(mut text: String) -> String {
+    let more = text.len().saturating_sub(SHOWN);
+    if more > 0 {
+        text.truncate(SHOWN);
+        let _ = write!(text, "... ({more} more bytes)");
+    }
+    text
 }
 
 /// The methods that there are; what else a client may call one has no business in a line.
@@ -262,6 +288,16 @@ mod tests {
         assert_eq!((0..1000).filter(|_| log(None).sampled()).count(), 1000);
         let twenty = log(Some(20));
         assert!((20..25).contains(&(0..1000).filter(|_| twenty.sampled()).count()));
+    }
+
+    #[test]
+    fn a_plain_key_can_be_read_and_is_cut() {
+        let log = RequestLog::new(LogConfig { keys: LogKeys::Plain, ..LogConfig::default() });
+        assert_eq!(log.key(Key::from_canonical(b"\x01\x03ann")).as_deref(), Some("\"ann\""));
+        let mut long = KeyBuf::new();
+        long.push_bytes(&[b'\n'; 1 << 16]);
+        let shown = log.key(long.key()).unwrap();
+        assert!(shown.len() < 300 && shown.ends_with(" more bytes)"), "{shown}");
     }
 
     #[test]

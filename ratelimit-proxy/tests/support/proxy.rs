@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ratelimit_core::Limit;
 use ratelimit_proxy::config::{ClientIp, Config, LimitConfig, Loaded, LogRequests, Match, load_str};
+use ratelimit_proxy::identity::token::{JwtConfig, TokenVerifier};
 use ratelimit_proxy::server::{Drained, Listeners, Server};
 use ratelimit_proxy::{Answers, AnyStore, Shared, Timeouts};
 
@@ -20,6 +21,7 @@ pub struct Setup {
     pub threads: usize,
     pub max_connections: usize,
     pub store: AnyStore,
+    pub jwt: Option<JwtConfig>,
 }
 
 impl Default for Setup {
@@ -33,6 +35,7 @@ impl Default for Setup {
             threads: 1,
             max_connections: 1000,
             store: AnyStore::default(),
+            jwt: None,
         }
     }
 }
@@ -46,6 +49,28 @@ impl Setup {
     /// With these limits.
     pub fn rules(limits: impl IntoIterator<Item = LimitConfig>) -> Self {
         Self { limits: limits.into_iter().collect(), ..Self::default() }
+    }
+
+    /// With what a configuration says about who is limited by what; `SECRET` of its environment is the
+    /// [shared secret](super::tokens::SECRET).
+    pub fn yaml(limits: &str) -> Self {
+        let env = |name: &str| {
+            (name == "SECRET").then(|| String::from_utf8(super::tokens::SECRET.to_vec()).unwrap())
+        };
+        let text = format!("upstream: http://127.0.0.1:1\n{limits}");
+        let loaded = load_str(&text, "test.yaml", &env, std::path::Path::new(""));
+        let config = loaded
+            .unwrap_or_else(|faults| {
+                panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            })
+            .config;
+        Self {
+            limits: config.limits,
+            exempt: config.exempt,
+            client_ip: config.client_ip,
+            jwt: config.jwt,
+            ..Self::default()
+        }
     }
 
     /// With other timeouts.
@@ -71,7 +96,9 @@ impl Setup {
     /// Starts it in front of that upstream.
     pub fn start(self, upstream: SocketAddr) -> Proxy {
         let config = self.config(upstream);
-        Proxy::serve(Arc::new(Shared::new(&config, self.store)), self.threads)
+        let mut shared = Shared::new(&config, self.store);
+        shared.tokens = self.jwt.map(|jwt| TokenVerifier::start(jwt, &shared.metrics).unwrap());
+        Proxy::serve(Arc::new(shared), self.threads)
     }
 }
 

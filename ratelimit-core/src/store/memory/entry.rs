@@ -18,17 +18,22 @@ pub(super) enum Next {
 
 /// What the operation comes to on a state nobody else changes now.
 pub(super) fn step(program: &Program, found: &Found<'_>, word: Word, at: &Moment, op: Op) -> (Next, Outcome) {
-    let state = word.state();
-    let (next, outcome) = match program {
-        Program::TokenBucket(bucket) => bucket.step(state, at.now, op),
-        Program::FixedWindow(window) => window.step(state, at.utc, op),
-        Program::Concurrency(permits) => permits.step(state, op),
-        Program::SlidingWindow(window) => {
-            let (ring, outcome) = window.step(ring(found, word), at.now, op);
-            return (ring.map_or(Next::Keep, Next::Ring), outcome);
-        }
-    };
+    if let Program::SlidingWindow(window) = program {
+        let (ring, outcome) = window.step(ring(found, word), at.now, op);
+        return (ring.map_or(Next::Keep, Next::Ring), outcome);
+    }
+    let (next, outcome) = step_word(program, word, at, op);
     (next.map_or(Next::Keep, Next::Word), outcome)
+}
+
+/// The same where the word is all of the state; a sliding window, of which it is not, is refused.
+pub(super) fn step_word(program: &Program, word: Word, at: &Moment, op: Op) -> (Option<u128>, Outcome) {
+    match program {
+        Program::TokenBucket(bucket) => bucket.step(word.state(), at.now, op),
+        Program::FixedWindow(window) => window.step(word.state(), at.utc, op),
+        Program::Concurrency(permits) => permits.step(word.state(), op),
+        Program::SlidingWindow(_) => (None, Outcome::refused(0, None)),
+    }
 }
 
 /// Writes what a step came to and unlocks; only for who holds the entry's lock.

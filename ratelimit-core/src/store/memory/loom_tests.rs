@@ -14,7 +14,7 @@ use super::transaction::{Part, decide_together};
 use crate::algorithm::{Moment, Op};
 use crate::key::Key;
 use crate::limit::{Algorithm, Limit};
-use crate::store::Charge;
+use crate::store::{Charge, Outcomes};
 use crate::time::Nanos;
 
 /// One root segment of `pairs` pairs of two slots each, which may split `splits` times.
@@ -198,9 +198,14 @@ fn take_two(tables: &[Table; 2], limits: &[Limit; 2], order: [usize; 2]) -> bool
         limits.each_ref().map(|limit| Charge { limit, key: Key::from_canonical(b"k"), op: Op::Take(1) });
     let parts: SmallVec<[Part<'_>; 4]> = order
         .into_iter()
-        .map(|index| Part { charge: &charges[index], table: &tables[index], tag: tag(0, 0, 0, 1) })
+        .map(|index| Part {
+            charge: &charges[index],
+            table: &tables[index],
+            tag: tag(0, 0, 0, 1),
+            global: false,
+        })
         .collect();
-    decide_together(&parts, at(1), || at(1)).0
+    decide_together(&parts, at(1), || at(1), &mut Outcomes::new())
 }
 
 fn two_limits(first: Algorithm) -> [Limit; 2] {
@@ -224,6 +229,30 @@ fn loom_two_limits_in_opposite_orders_admit_exactly_one() {
         |tables, a, b| {
             assert!(a ^ b, "one unit in each: exactly one of two requests, and never none");
             assert!(tables.iter().all(|table| !take(table, tag(0, 0, 0, 1), &once_a_day(), 1)));
+        },
+    );
+}
+
+#[test]
+fn loom_two_limits_with_room_for_both_requests_count_both() {
+    let twice = || ["a", "b"].map(|name| Limit::new(name, "2/day".parse().unwrap()));
+    both(
+        || {
+            let tables = [table(Kind::Bucket, 1, 0), table(Kind::Bucket, 1, 0)];
+            for table in &tables {
+                operate(table, tag(0, 0, 0, 1), once_a_day().program(), Op::Take(1), || at(1));
+                operate(table, tag(0, 0, 0, 1), once_a_day().program(), Op::Reset, || at(1));
+            }
+            tables
+        },
+        // Who finds a word changed since it was looked at judges the new one: no charge is lost, none refused.
+        move |tables| take_two(tables, &twice(), [0, 1]),
+        move |tables| take_two(tables, &twice(), [1, 0]),
+        move |tables, a, b| {
+            assert!(a && b);
+            for (table, limit) in tables.iter().zip(&twice()) {
+                assert!(!take(table, tag(0, 0, 0, 1), limit, 1));
+            }
         },
     );
 }

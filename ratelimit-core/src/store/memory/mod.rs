@@ -36,7 +36,7 @@ use self::registry::Registry;
 use self::slot::Tag;
 use self::table::{Geometry, Table};
 use self::transaction::{Part, decide_together};
-use super::{Charge, LocalStore, Origin, Outcomes, Store, Verdict};
+use super::{Charge, LocalStore, Origin, Store, Verdict};
 use crate::algorithm::{Fields, Moment, Op, Outcome, Program};
 use crate::error::StoreError;
 use crate::key::Key;
@@ -72,6 +72,8 @@ pub enum Overflow {
 pub struct MemoryStore<C = SystemClock> {
     clock: C,
     hasher: foldhash::fast::RandomState,
+    /// Of the key of limits that count everything together.
+    global: Tag,
     tables: Registry,
     max_keys: usize,
     overflow: Overflow,
@@ -88,9 +90,11 @@ impl<C: Clock> MemoryStore<C> {
     /// By that clock, with room for a million keys a limit.
     #[must_use]
     pub fn with_clock(clock: C) -> Self {
+        let hasher = foldhash::fast::RandomState::default();
         Self {
             clock,
-            hasher: foldhash::fast::RandomState::default(),
+            global: tag(&hasher, Key::GLOBAL),
+            hasher,
             tables: Registry::new(),
             max_keys: DEFAULT_KEYS,
             overflow: Overflow::default(),
@@ -141,13 +145,7 @@ impl<C: Clock> MemoryStore<C> {
 
     #[inline(always)]
     fn tag(&self, key: Key<'_>) -> Tag {
-        let mut hasher = self.hasher.build_hasher();
-        let (lead, rest) = key.parts();
-        // Written as a number, it is mixed in last, by a multiplication with a secret: what makes the difference
-        // between foldhash's fast hash and its good one.
-        hasher.write_u16(u16::from_le_bytes(lead));
-        hasher.write(rest);
-        Tag::of(hasher.finish())
+        tag(&self.hasher, key)
     }
 
     #[inline(always)]
@@ -156,14 +154,34 @@ impl<C: Clock> MemoryStore<C> {
     }
 }
 
+#[inline(always)]
+fn tag(hasher: &foldhash::fast::RandomState, key: Key<'_>) -> Tag {
+    let mut hasher = hasher.build_hasher();
+    let (lead, rest) = key.parts();
+    // Written as a number, it is mixed in last, by a multiplication with a secret: what makes the difference
+    // between foldhash's fast hash and its good one.
+    hasher.write_u16(u16::from_le_bytes(lead));
+    hasher.write(rest);
+    Tag::of(hasher.finish())
+}
+
 impl<C: Clock> LocalStore for MemoryStore<C> {
     fn decide_now(&self, charges: &[Charge<'_>]) -> Verdict {
+        let mut verdict = Verdict::empty();
+        self.decide_into(charges, &mut verdict);
+        verdict
+    }
+
+    fn decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) {
+        verdict.origin = Origin::Store;
         if let [charge] = charges {
             let outcome = self.decide_one(*charge);
-            let admitted = outcome.admitted || charge.limit.is_shadow();
-            return Verdict { admitted, origin: Origin::Store, outcomes: Outcomes::from_slice(&[outcome]) };
+            verdict.admitted = outcome.admitted || charge.limit.is_shadow();
+            verdict.outcomes.clear();
+            verdict.outcomes.push(outcome);
+        } else {
+            self.decide_several(charges, verdict);
         }
-        self.decide_several(charges)
     }
 
     #[inline(always)]
@@ -204,35 +222,38 @@ impl<C: Clock> MemoryStore<C> {
 }
 
 impl<C: Clock> MemoryStore<C> {
-    fn decide_several(&self, charges: &[Charge<'_>]) -> Verdict {
+    #[inline(never)]
+    fn decide_several(&self, charges: &[Charge<'_>], verdict: &mut Verdict) {
         let mut calendar = false;
-        let conditional: SmallVec<[Part<'_>; 4]> = charges
-            .iter()
-            .filter(|charge| charge.op.is_conditional())
-            .filter_map(|charge| {
-                let table = self.table(charge.limit)?;
+        let mut parts = SmallVec::<[Part<'_>; 4]>::new();
+        for charge in charges.iter().filter(|charge| charge.op.is_conditional()) {
+            if let Some(table) = self.table(charge.limit) {
                 calendar |= table.kind().follows_calendar();
-                Some(Part { charge, table, tag: self.tag(charge.key) })
-            })
-            .collect();
-        let (admitted, together) =
-            decide_together(&conditional, self.moment(calendar), || self.moment(calendar));
-        if conditional.len() == charges.len() {
-            return Verdict { admitted, origin: Origin::Store, outcomes: together };
+                let tag = self.tag(charge.key);
+                parts.push(Part { charge, table, tag, global: tag == self.global });
+            }
         }
-        let mut together = together.into_iter();
-        let mut outcomes = Outcomes::new();
+        let clock = || self.moment(calendar);
+        verdict.admitted = decide_together(&parts, clock(), clock, &mut verdict.outcomes);
+        if parts.len() < charges.len() {
+            self.add_unconditional(charges, verdict);
+        }
+    }
+
+    /// Makes the charges that follow from the conditional ones, whose outcomes are there.
+    #[cold]
+    fn add_unconditional(&self, charges: &[Charge<'_>], verdict: &mut Verdict) {
+        let mut together = std::mem::take(&mut verdict.outcomes).into_iter();
         for charge in charges {
-            outcomes.push(match charge.op {
+            verdict.outcomes.push(match charge.op {
                 op if op.is_conditional() => together.next().unwrap_or(Outcome::refused(0, None)),
                 op => {
                     // Nothing is changed by a request that is refused.
-                    let op = if admitted { op } else { Op::Peek(0) };
+                    let op = if verdict.admitted { op } else { Op::Peek(0) };
                     self.decide_one(Charge { op, ..*charge })
                 }
             });
         }
-        Verdict { admitted, origin: Origin::Store, outcomes }
     }
 }
 

@@ -1,23 +1,24 @@
 //! Several entries, all or nothing.
 //!
 //! First every entry is looked at: one "no" decides, and nothing was written. Otherwise all entries but the
-//! last are locked in one order that is the same for everybody, each is judged again, the last is judged and
-//! swapped without being locked, and the new states are stored, which unlocks. The order puts keys that
-//! everybody shares (limits without key) last, so the hottest entry is never locked. Whoever waits holds only
-//! entries that come earlier in the order, so nobody waits in a circle. A "yes" takes effect at the swap, a
-//! "no" at the look that failed; so no request is refused that some serial order would admit.
+//! last are locked in one order that is the same for everybody, the last is swapped without being locked, and
+//! the new states are stored, which unlocks. An entry whose word is still the one that was looked at has been
+//! judged already; any other is judged again under its lock. The order puts keys that everybody shares (limits
+//! without key) last, so the hottest entry is never locked. Whoever waits holds only entries that come earlier
+//! in the order, so nobody waits in a circle. A "yes" takes effect at the swap, a "no" at the look that failed;
+//! so no request is refused that some serial order would admit.
 //!
 //! Between the first lock and the last store nothing can panic or block: no allocation, no foreign code, only
 //! steps of algorithms.
 
 use smallvec::SmallVec;
 
-use super::entry::{Next, absent, attempt, step, write};
+use super::entry::{absent, attempt, step, step_word, write};
 use super::operate::{NO_ROOM_RETRY, marked};
 use super::segment::Found;
 use super::slot::{Patience, Tag, Word};
 use super::table::{Inserted, Table};
-use crate::algorithm::{Moment, Op, Outcome};
+use crate::algorithm::{Moment, Op, Outcome, Program};
 use crate::store::{Charge, Outcomes};
 
 /// One charge of the request and where its key lives.
@@ -25,53 +26,71 @@ pub(super) struct Part<'a> {
     pub(super) charge: &'a Charge<'a>,
     pub(super) table: &'a Table,
     pub(super) tag: Tag,
+    /// Whether it is the key of limits that count everything together. It must follow from the tag.
+    pub(super) global: bool,
 }
 
-/// One entry that the request charges: several parts may share it.
+/// What one part charges, apart from its outcome.
 struct Member<'a> {
     part: &'a Part<'a>,
-    found: Found<'a>,
-    op: Op,
-    /// The word as it was before it was locked.
-    word: Word,
-    next: Next,
-    outcome: Outcome,
+    /// `None`: there is no slot for the key.
+    found: Option<Found<'a>>,
+    /// Of all parts that share the entry: how many units, and whether they are taken or only asked for.
+    units: u32,
+    takes: bool,
+    /// The state that follows from the word in `found`, if it is another. A record's is worked out when it is
+    /// written.
+    next: Option<u128>,
 }
 
-/// Parts of one request, each with the member that decides it; `None`: refused for want of a slot.
+/// In the order of the parts.
 type Members<'a> = SmallVec<[Member<'a>; 4]>;
+/// Of the members that have an entry, the order in which everybody locks.
+type Order = SmallVec<[usize; 4]>;
+/// Members that have another one's entry, with that other one.
+type Twins = SmallVec<[(usize, usize); 2]>;
 
 /// Decides the conditional charges of a request together. Outcomes come in the order of the parts.
 pub(super) fn decide_together(
-    parts: &SmallVec<[Part<'_>; 4]>,
+    parts: &[Part<'_>],
     mut at: Moment,
     clock: impl Fn() -> Moment,
-) -> (bool, Outcomes) {
+    outcomes: &mut Outcomes,
+) -> bool {
     loop {
-        let mut members: Members<'_> = SmallVec::new();
-        let mut of_part: SmallVec<[Option<usize>; 4]> = SmallVec::new();
+        let mut members = Members::new();
+        // Pushed, not collected: what is collected is moved as a whole once more, here and below.
         for part in parts {
-            let member = entry_of(part, &mut at, &clock);
-            of_part.push(member.map(|found| join(&mut members, part, found)));
+            let found = entry_of(part, &mut at, &clock);
+            members.push(Member::new(part, found));
         }
-        let enough_room =
-            of_part.iter().zip(parts).all(|(of, part)| of.is_some() || part.charge.limit.is_shadow());
-        sort(&mut members, &mut of_part);
-        let judged = if enough_room { all_or_nothing(&mut members, &at) } else { Some(false) };
-        let Some(admitted) = judged else { continue };
-        if !admitted && !look_at_all(&mut members, &at) {
+        let (order, twins) = order(&mut members);
+        outcomes.clear();
+        let Some(admitted) = all_or_nothing(&mut members, &order, &at, outcomes) else { continue };
+        if !admitted && look_at_all(&members, &at, outcomes).is_none() {
             continue;
         }
-        let outcome = |(of, part): (&Option<usize>, &Part<'_>)| {
-            let member = of.and_then(|index| members.get(index));
-            member.map_or_else(|| no_room(part, &at), |member| marked(member.outcome, &member.found))
-        };
-        return (admitted, of_part.iter().zip(parts).map(outcome).collect());
+        for (twin, of) in twins {
+            let told = outcomes.get(of).copied();
+            if let (Some(outcome), Some(told)) = (outcomes.get_mut(twin), told) {
+                *outcome = told;
+            }
+        }
+        return admitted;
     }
 }
 
 /// The entry of a part's key, made if need be; then the time is read again.
+#[inline(always)]
 fn entry_of<'a>(part: &Part<'a>, at: &mut Moment, clock: &impl Fn() -> Moment) -> Option<Found<'a>> {
+    match part.table.find(part.tag) {
+        Some(found) if !found.word.is_locked() => Some(found),
+        _ => wait_or_insert(part, at, clock),
+    }
+}
+
+#[cold]
+fn wait_or_insert<'a>(part: &Part<'a>, at: &mut Moment, clock: &impl Fn() -> Moment) -> Option<Found<'a>> {
     let table: &'a Table = part.table;
     let mut patience = Patience::default();
     loop {
@@ -93,131 +112,275 @@ fn entry_of<'a>(part: &Part<'a>, at: &mut Moment, clock: &impl Fn() -> Moment) -
     }
 }
 
-/// Adds a part to the members; parts that share an entry are charged in sum.
-fn join<'a>(members: &mut Members<'a>, part: &'a Part<'a>, found: Found<'a>) -> usize {
-    let shared =
-        members.iter_mut().enumerate().find(|(_, member)| std::ptr::eq(member.found.slot, found.slot));
-    if let Some((index, member)) = shared {
-        member.op = match (member.op, part.charge.op) {
-            (Op::Take(one), Op::Take(other)) => Op::Take(one.saturating_add(other)),
-            (Op::Take(one), _) | (_, Op::Take(one)) => Op::Take(one),
-            (one, _) => one,
-        };
-        return index;
+/// The order, and of the members that have the same entry as another one, each with that other one, which is
+/// charged for both.
+#[inline(always)]
+fn order(members: &mut Members<'_>) -> (Order, Twins) {
+    let (mut order, mut twins) = (Order::new(), Twins::new());
+    for index in 0..members.len() {
+        let Some(rank) = members.get(index).and_then(Member::rank) else { continue };
+        // Insertion sort from the end: there are two or three members, and one order suits every request.
+        let rank_of = |index: &usize| members.get(*index).and_then(Member::rank);
+        let before = order.iter().rposition(|other| rank_of(other) <= Some(rank));
+        match before.and_then(|before| order.get(before)) {
+            Some(&same) if rank_of(&same) == Some(rank) => {
+                join(members, same, index);
+                twins.push((index, same));
+            }
+            _ => order.insert(before.map_or(0, |before| before + 1), index),
+        }
     }
-    let (word, outcome) = (found.word, Outcome::refused(0, None));
-    members.push(Member { part, found, op: part.charge.op, word, next: Next::Keep, outcome });
-    members.len() - 1
+    (order, twins)
 }
 
-/// The one order in which everybody locks.
-fn sort(members: &mut Members<'_>, of_part: &mut [Option<usize>]) {
-    let rank = |member: &Member<'_>| {
-        let shared_by_all = member.part.charge.key.is_global() && !member.found.is_overflow();
-        (shared_by_all, member.part.charge.limit.id(), std::ptr::from_ref(member.found.slot).addr())
-    };
-    // Insertion sort that keeps the parts' references: there are two or three members.
-    for end in 1..members.len() {
-        for index in (1..=end).rev() {
-            let in_order = match (members.get(index - 1), members.get(index)) {
-                (Some(before), Some(after)) => rank(before) <= rank(after),
-                _ => true,
-            };
-            if in_order {
-                break;
-            }
-            members.swap(index - 1, index);
-            for of in of_part.iter_mut().flatten() {
-                if *of == index {
-                    *of = index - 1;
-                } else if *of == index - 1 {
-                    *of = index;
-                }
-            }
-        }
+/// Parts that share an entry are charged in sum.
+#[cold]
+fn join(members: &mut Members<'_>, index: usize, other: usize) {
+    let Some((units, takes)) = members.get(other).map(|member| (member.units, member.takes)) else { return };
+    if let Some(member) = members.get_mut(index) {
+        member.units = match (member.takes, takes) {
+            (true, true) => member.units.saturating_add(units),
+            (false, true) => units,
+            (_, false) => member.units,
+        };
+        member.takes |= takes;
     }
 }
 
 /// `None`: an entry has moved; begin anew.
-fn all_or_nothing(members: &mut Members<'_>, at: &Moment) -> Option<bool> {
+#[inline(always)]
+fn all_or_nothing(
+    members: &mut Members<'_>,
+    order: &[usize],
+    at: &Moment,
+    outcomes: &mut Outcomes,
+) -> Option<bool> {
     // A look without locks settles most denials.
     for member in members.iter_mut() {
-        member.look(at)?;
-        if !member.passes() {
+        if !member.look(at, outcomes)? {
             return Some(false);
         }
     }
-    let Some((last, earlier)) = members.split_last_mut() else { return Some(true) };
-    for index in 0..earlier.len() {
-        let judged = earlier.get_mut(index).and_then(|member| member.lock_and_judge(at));
+    let Some((&last, earlier)) = order.split_last() else { return Some(true) };
+    for (number, &index) in earlier.iter().enumerate() {
+        let judged = match (members.get_mut(index), outcomes.get_mut(index)) {
+            (Some(member), Some(outcome)) => member.lock(at, outcome),
+            _ => None,
+        };
         if judged != Some(true) {
-            let locked = if judged.is_some() { index + 1 } else { index };
-            earlier.iter().take(locked).for_each(Member::unlock);
+            let locked = if judged.is_some() { number + 1 } else { number };
+            unlock(members, earlier.get(..locked).unwrap_or(earlier));
             return judged;
         }
     }
-    let judged = last.judge_and_swap(at);
-    for member in earlier.iter() {
-        if judged == Some(true) { member.commit() } else { member.unlock() }
+    let judged = match (members.get_mut(last), outcomes.get_mut(last)) {
+        (Some(member), Some(outcome)) => member.swap(at, outcome),
+        _ => None,
+    };
+    if judged != Some(true) {
+        unlock(members, earlier);
+        return judged;
     }
-    judged
+    for &index in earlier {
+        if let Some(member) = members.get(index) {
+            member.commit(at);
+        }
+    }
+    Some(true)
 }
 
-/// What every limit has left when the request is refused; false: an entry has moved.
-fn look_at_all(members: &mut Members<'_>, at: &Moment) -> bool {
-    members.iter_mut().all(|member| member.look(at).is_some())
+#[cold]
+fn unlock(members: &Members<'_>, locked: &[usize]) {
+    locked.iter().filter_map(|&index| members.get(index)).for_each(Member::unlock);
 }
 
-fn no_room(part: &Part<'_>, at: &Moment) -> Outcome {
-    let (_, outcome) = absent(part.charge.limit.program(), at, Op::Peek(0));
-    Outcome::refused(0, Some(NO_ROOM_RETRY)).with_reset_after(outcome.reset_after)
+/// What every limit has left when the request is refused; `None`: an entry has moved.
+#[inline(never)]
+fn look_at_all(members: &Members<'_>, at: &Moment, outcomes: &mut Outcomes) -> Option<()> {
+    outcomes.clear();
+    for member in members {
+        outcomes.push(member.peek(at)?);
+    }
+    Some(())
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
+    #[inline(always)]
+    fn new(part: &'a Part<'a>, found: Option<Found<'a>>) -> Self {
+        let (units, takes) = match part.charge.op {
+            Op::Take(units) => (units, true),
+            Op::Peek(units) => (units, false),
+            _ => (0, false),
+        };
+        Self { part, found, units, takes, next: None }
+    }
+
+    #[inline(always)]
+    fn program(&self) -> &'a Program {
+        self.part.charge.limit.program()
+    }
+
+    #[inline(always)]
+    fn op(&self) -> Op {
+        if self.takes { Op::Take(self.units) } else { Op::Peek(self.units) }
+    }
+
+    /// Its place in the order; `None` without an entry. Equal only for the same entry.
+    #[inline(always)]
+    fn rank(&self) -> Option<(bool, u64, usize)> {
+        let found = self.found.as_ref()?;
+        let shared_by_all = self.part.global && !found.is_overflow();
+        Some((shared_by_all, self.part.charge.limit.id().get(), std::ptr::from_ref(found.slot).addr()))
+    }
+
     /// Whether this limit lets the request through.
-    fn passes(&self) -> bool {
-        self.outcome.admitted || self.part.charge.limit.is_shadow()
+    #[inline(always)]
+    fn passes(&self, outcome: &Outcome) -> bool {
+        outcome.admitted || self.part.charge.limit.is_shadow()
+    }
+
+    /// Whether the word is all of the state.
+    #[inline(always)]
+    fn is_word(&self) -> bool {
+        !matches!(self.program(), Program::SlidingWindow(_))
+    }
+
+    /// Judges the word that was found and tells whether it passes; a record, which takes its lock, is asked
+    /// without being charged.
+    #[inline(always)]
+    fn look(&mut self, at: &Moment, outcomes: &mut Outcomes) -> Option<bool> {
+        // Nearly always it is a token bucket whose entry nobody moves. Its outcome is kept in registers until it is
+        // written where it is told, because it never meets one that has to be in memory.
+        if let Program::TokenBucket(bucket) = self.program()
+            && let Some(found) = &self.found
+            && !found.word.is_locked()
+            && !found.is_overflow()
+        {
+            let (next, outcome) = bucket.step(found.word.state(), at.now, self.op());
+            self.next = next;
+            let passes = self.passes(&outcome);
+            outcomes.push(outcome);
+            return Some(passes);
+        }
+        let outcome = self.look_at_any(at)?;
+        outcomes.push(outcome);
+        Some(self.passes(&outcome))
+    }
+
+    #[inline(never)]
+    fn look_at_any(&mut self, at: &Moment) -> Option<Outcome> {
+        if !self.is_word() {
+            return self.peek(at);
+        }
+        let (program, op) = (self.program(), self.op());
+        let Some(found) = &mut self.found else { return Some(no_room(self.part, at)) };
+        if found.word.is_locked() {
+            let word = found.slot.unlocked();
+            found.word = Some(word).filter(|word| word.is(found.tag()))?;
+        }
+        let (next, outcome) = step_word(program, found.word, at, op);
+        self.next = next;
+        Some(marked(outcome, found))
     }
 
     /// Asks without charging.
-    #[inline]
-    fn look(&mut self, at: &Moment) -> Option<()> {
-        let op = match self.op {
-            Op::Take(units) => Op::Peek(units),
-            other => other,
-        };
-        self.outcome = attempt(self.part.charge.limit.program(), &self.found, at, op)?;
-        Some(())
+    #[inline(never)]
+    fn peek(&self, at: &Moment) -> Option<Outcome> {
+        let Some(found) = &self.found else { return Some(no_room(self.part, at)) };
+        Some(marked(attempt(self.program(), found, at, Op::Peek(self.units))?, found))
     }
 
-    /// Locks the entry and works out what becomes of it; `None`, and not locked: the entry has moved.
-    fn lock_and_judge(&mut self, at: &Moment) -> Option<bool> {
-        self.word = self.found.slot.lock(self.found.tag())?;
-        (self.next, self.outcome) =
-            step(self.part.charge.limit.program(), &self.found, self.word, at, self.op);
-        Some(self.passes())
-    }
-
-    /// As [`Member::lock_and_judge`] and [`Member::commit`] in one, without a lock where the word is all.
-    fn judge_and_swap(&mut self, at: &Moment) -> Option<bool> {
-        if self.found.record().is_some() {
-            let passes = self.lock_and_judge(at)?;
-            if passes {
-                self.commit()
-            } else {
-                self.unlock()
-            }
-            return Some(passes);
+    /// Locks the entry, judging it anew if it is not the one that was looked at. `None`, and not locked: the
+    /// entry has moved.
+    #[inline(always)]
+    fn lock(&mut self, at: &Moment, outcome: &mut Outcome) -> Option<bool> {
+        let found = self.found.as_ref()?;
+        if self.is_word() && found.slot.replace(found.word, found.word.locked()).is_ok() {
+            return Some(true);
         }
-        self.outcome = attempt(self.part.charge.limit.program(), &self.found, at, self.op)?;
-        Some(self.passes())
+        self.lock_changed(at, outcome)
     }
 
-    fn commit(&self) {
-        write(&self.found, self.word, self.next);
+    #[inline(never)]
+    fn lock_changed(&mut self, at: &Moment, outcome: &mut Outcome) -> Option<bool> {
+        let (program, op, is_word) = (self.program(), self.op(), self.is_word());
+        let found = self.found.as_mut()?;
+        found.word = found.slot.lock(found.tag())?;
+        let judged = if is_word {
+            let (next, judged) = step_word(program, found.word, at, op);
+            self.next = next;
+            judged
+        } else {
+            step(program, found, found.word, at, op).1
+        };
+        *outcome = marked(judged, found);
+        Some(self.passes(outcome))
+    }
+
+    /// As [`Member::lock`] and [`Member::commit`] in one, without a lock where the word is all.
+    #[inline(always)]
+    fn swap(&mut self, at: &Moment, outcome: &mut Outcome) -> Option<bool> {
+        if !self.is_word() {
+            return self.swap_record(at, outcome);
+        }
+        let found = self.found.as_ref()?;
+        let now = match self.next {
+            Some(next) => found.slot.replace(found.word, found.word.with_state(next)).err(),
+            // What is not changed must still be so.
+            None => Some(found.slot.load()).filter(|&now| now != found.word),
+        };
+        match now {
+            None => Some(true),
+            Some(now) => self.swap_changed(now, at, outcome),
+        }
+    }
+
+    #[inline(never)]
+    fn swap_changed(&mut self, now: Word, at: &Moment, outcome: &mut Outcome) -> Option<bool> {
+        let (program, op) = (self.program(), self.op());
+        let found = self.found.as_mut()?;
+        found.word = Some(now).filter(|now| now.is(found.tag()))?;
+        *outcome = marked(attempt(program, found, at, op)?, found);
+        Some(self.passes(outcome))
+    }
+
+    #[inline(never)]
+    fn swap_record(&mut self, at: &Moment, outcome: &mut Outcome) -> Option<bool> {
+        let passes = self.lock_changed(at, outcome)?;
+        if passes {
+            self.commit(at);
+        } else {
+            self.unlock();
+        }
+        Some(passes)
+    }
+
+    /// Writes what was judged, which unlocks.
+    #[inline(always)]
+    fn commit(&self, at: &Moment) {
+        let Some(found) = &self.found else { return };
+        if self.is_word() {
+            found.slot.store(self.next.map_or(found.word, |next| found.word.with_state(next)));
+        } else {
+            self.commit_record(found, at);
+        }
+    }
+
+    #[inline(never)]
+    fn commit_record(&self, found: &Found<'_>, at: &Moment) {
+        let (next, _) = step(self.program(), found, found.word, at, self.op());
+        write(found, found.word, next);
     }
 
     fn unlock(&self) {
-        self.found.slot.store(self.word);
+        if let Some(found) = &self.found {
+            found.slot.store(found.word);
+        }
     }
+}
+
+#[cold]
+fn no_room(part: &Part<'_>, at: &Moment) -> Outcome {
+    let (_, outcome) = absent(part.charge.limit.program(), at, Op::Peek(0));
+    Outcome::refused(0, Some(NO_ROOM_RETRY)).with_reset_after(outcome.reset_after)
 }

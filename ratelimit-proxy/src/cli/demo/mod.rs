@@ -85,6 +85,8 @@ fn configuration(upstream: SocketAddr) -> Result<Config, String> {
         Trust::Proxies(vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8))]);
     config.log.requests = LogRequests::Off;
     config.server.threads = Some(2);
+    // Few enough for every machine: a show does not begin with a warning about file descriptors.
+    config.server.max_connections = 100;
     config.limits = vec![per_client()?, login()?];
     Ok(config)
 }

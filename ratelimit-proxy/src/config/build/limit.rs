@@ -1,13 +1,16 @@
 //! Limits: their numbers, keys, costs and overrides, and how these go together.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use ratelimit_core::{Algorithm, Limit, LimitError, LimitSpec, Mode, Period};
+use ratelimit_core::{Algorithm, Limit, LimitError, LimitSpec, Mode, Period, Rate};
 
 use super::requests;
 use crate::config::decode::{At, Either, Field, Many};
 use crate::config::fault::{Faults, Place, nearest, shown};
-use crate::config::model::{Cost, LimitConfig, Match, Missing, Override, Quota};
+use crate::config::model::{
+    Actual, Cost, Late, LimitConfig, Match, Missing, Outcomes, Override, Quota, Tiers,
+};
 use crate::config::raw::{self, AlgorithmWord, CostWord, KeyPart as RawPart, MissingWord, ModeWord};
 use crate::config::words::{Glob, KeyPart, Source};
 
@@ -29,6 +32,8 @@ pub(in crate::config) fn limit(
     let matches = raw.r#match.get().map_or_else(Match::default, |given| requests::matches(given, faults));
     let key = raw.key.get().map(|parts| key(parts, &raw.r#match, &matches, faults));
     let cost = cost(raw, faults);
+    let late = late(raw, faults);
+    let overdraft = raw.overdraft.get().is_some_and(|overdraft| overdraft.value);
     let built = spec(raw, number, place, faults).and_then(|spec| {
         let algorithm = spec.algorithm;
         Limit::try_from(spec).map_err(|error| refuse(&error, algorithm, raw, place, faults)).ok()
@@ -39,8 +44,9 @@ pub(in crate::config) fn limit(
         Field::Given(parts) => Some(parts.0.len()),
     };
     let overrides = overrides(raw, parts, built.as_ref(), faults);
+    let tiers = tiers(raw, built.as_ref(), &matches, faults);
     let limit = built?;
-    if let (Cost::Fixed(fixed), Some(given)) = (&cost, raw.cost.get()) {
+    if let (Cost::Fixed(fixed), Some(given), false) = (&cost, raw.cost.get(), overdraft) {
         check_cost(*fixed, &limit, &given.place, "the limit", faults);
     }
     let missing = match raw.missing.get().map(|given| given.value) {
@@ -54,7 +60,10 @@ pub(in crate::config) fn limit(
         key: key.unwrap_or_default(),
         missing,
         cost,
+        late: late.map(Arc::new),
+        overdraft,
         overrides,
+        tiers,
         limit,
     })
 }
@@ -90,13 +99,15 @@ fn spec(raw: &raw::Limit, number: usize, place: &Place, faults: &mut Faults) -> 
     if !sound || broken {
         return None;
     }
+    let first = first_tier(raw);
+    let rate = raw.rate.get().or_else(|| first?.rate.get()).map(|rate| rate.value);
     Some(LimitSpec {
         name: raw.name.get().map_or_else(|| generated(number), |name| name.value.0.clone()),
         algorithm,
-        rate: raw.rate.get().map(|rate| rate.value),
+        rate,
         burst: raw.burst.get().map(|burst| burst.0),
         permits: raw.concurrency.get().map(|permits| permits.0),
-        debt: 0,
+        debt: debt(raw, rate, raw.burst.get().map(|burst| burst.0)),
         time_zone: raw.timezone.get().map(|zone| zone.value.0.clone()),
         mode: match raw.mode.get().map(|mode| mode.value) {
             Some(ModeWord::Shadow) => Mode::Shadow,
@@ -132,7 +143,7 @@ fn algorithm(raw: &raw::Limit, place: &Place, faults: &mut Faults) -> Option<Alg
     if raw.rate.is_absent() && raw.tiers.is_absent() {
         faults.refuse_with(place, "rate is missing", "write rate: 100/s, say, or concurrency: 4");
     }
-    (!raw.rate.is_absent()).then_some(named.unwrap_or_default())
+    (!raw.rate.is_absent() || !raw.tiers.is_absent()).then_some(named.unwrap_or_default())
 }
 
 /// Tells what the library refuses, where it was written.
@@ -208,12 +219,70 @@ fn cost(raw: &raw::Limit, faults: &mut Faults) -> Cost {
         Either::Word(CostWord::Fixed(cost)) => Cost::Fixed(*cost),
         Either::Word(CostWord::Value(source)) => Cost::Value { source: source.clone(), default: 1 },
         Either::Section(late) => {
-            // What stands in it was refused as not available yet.
-            if late.reserve.is_absent() {
-                faults.refuse(&given.place, "reserve is missing");
+            let default = late.default.get().map_or(1, |default| default.value.0);
+            match late.reserve.get().map(|reserve| &reserve.value) {
+                Some(CostWord::Fixed(cost)) => Cost::Fixed(*cost),
+                Some(CostWord::Value(source)) => Cost::Value { source: source.clone(), default },
+                None => {
+                    if late.reserve.is_absent()
+                        && !raw.overdraft.get().is_some_and(|overdraft| overdraft.value)
+                    {
+                        let hint = "write reserve: 500, say, or overdraft: true to hold nothing";
+                        faults.refuse_with(&given.place, "reserve is missing", hint);
+                    }
+                    Cost::Fixed(0)
+                }
             }
-            Cost::Fixed(1)
         }
+    }
+}
+
+/// How the end of a request decides what it costs.
+fn late(raw: &raw::Limit, faults: &mut Faults) -> Option<Late> {
+    let mut late = Late::default();
+    if let Some(given) = raw.count.get() {
+        let mut outcomes = Outcomes::default();
+        if given.status.is_absent() && given.grpc_status.is_absent() {
+            faults.refuse_with(&given.place, "says nothing", "write status: [401, 403], say");
+        }
+        for status in given.status.get().into_iter().flat_map(|list| &list.0) {
+            outcomes.status.push(status.value.0.clone());
+        }
+        for status in given.grpc_status.get().into_iter().flat_map(|list| &list.0) {
+            outcomes.grpc.extend(u16::try_from(status.value.0).ok());
+        }
+        late.count = Some(outcomes);
+    }
+    if let Some(Either::Section(section)) = raw.cost.get().map(|cost| &cost.value)
+        && let Some(header) = section.actual.get().and_then(|actual| actual.response_header.get())
+    {
+        let unknown = section.if_unknown.get().map(|word| word.value);
+        late.actual = Some(Actual {
+            header: header.value.clone(),
+            refund_unknown: unknown == Some(raw::IfUnknown::Refund),
+        });
+    }
+    if !raw.concurrency.is_absent() {
+        let places = [
+            raw.count.get().map(|given| &given.place),
+            raw.overdraft.get().map(|given| &given.place),
+            late.actual.as_ref().and_then(|_| raw.cost.get().map(|given| &given.place)),
+        ];
+        for place in places.into_iter().flatten() {
+            faults.refuse(place, "a concurrency limit gives all back when the request ends");
+        }
+    }
+    (late != Late::default()).then_some(late)
+}
+
+/// How far a key may go below zero: four times its burst where the cost may turn out larger than what was held.
+fn debt(raw: &raw::Limit, rate: Option<Rate>, burst: Option<u32>) -> u32 {
+    let late = matches!(raw.cost.get().map(|cost| &cost.value), Some(Either::Section(_)));
+    let overdraft = raw.overdraft.get().is_some_and(|overdraft| overdraft.value);
+    if late || overdraft {
+        burst.or(rate.map(|rate| rate.count())).unwrap_or_default().saturating_mul(4)
+    } else {
+        0
     }
 }
 
@@ -269,6 +338,67 @@ fn overrides(
     built
 }
 
+/// The tier whose rate stands for the limit's where the limit has none of its own.
+fn first_tier(raw: &raw::Limit) -> Option<&raw::Tier> {
+    let tiers = raw.tiers.get().filter(|_| raw.rate.is_absent())?;
+    let default = tiers.default.get().map(|default| default.value.0.as_str());
+    let rated = || tiers.tiers.iter().filter(|(_, tier)| tier.rate.get().is_some());
+    let found = rated().find(|(name, _)| Some(name.value.as_str()) == default).or_else(|| rated().next());
+    found.map(|(_, tier)| &tier.value)
+}
+
+fn tiers(raw: &raw::Limit, limit: Option<&Limit>, matches: &Match, faults: &mut Faults) -> Option<Tiers> {
+    let given = raw.tiers.get()?;
+    let mut built = Vec::new();
+    if given.tiers.is_empty() {
+        faults.refuse_with(&given.place, "there is no tier", "write free: {rate: 100/h}, say");
+    }
+    let fixed = match raw.cost.get().map(|cost| &cost.value) {
+        Some(Either::Word(CostWord::Fixed(cost))) => *cost,
+        _ => 1,
+    };
+    for (name, tier) in &given.tiers {
+        let as_override = At {
+            place: tier.place.clone(),
+            value: raw::Override {
+                key: Field::Absent,
+                rate: tier.rate.clone(),
+                burst: tier.burst.clone(),
+                concurrency: tier.concurrency.clone(),
+                unlimited: tier.unlimited.clone(),
+                deny: tier.deny.clone(),
+            },
+        };
+        if let Some(quota) = quota(&as_override, limit, faults) {
+            if let Quota::Limit(limit) = &quota {
+                check_cost(fixed, limit, &tier.place, "the tier", faults);
+            }
+            built.push((name.value.clone(), quota));
+        }
+    }
+    let default = given.default.get().and_then(|default| {
+        let known = given.tiers.iter().position(|(name, _)| name.value == default.value.0);
+        if known.is_none() {
+            let hint = nearest(&default.value.0, given.tiers.iter().map(|(name, _)| name.value.as_str()))
+                .map_or_else(|| "name one of the tiers".to_owned(), |near| format!("did you mean {near}?"));
+            faults.refuse_with(&default.place, format!("there is no tier {}", shown(&default.value.0)), hint);
+        }
+        known
+    });
+    if given.default.is_absent() && raw.rate.is_absent() && raw.concurrency.is_absent() {
+        let hint = "name a tier as default, or give the limit a rate";
+        faults.refuse_with(&given.place, "nothing is said about those in no tier", hint);
+    }
+    let by = given.by.get()?;
+    if let Source::Capture(name) = &by.value {
+        let mut known = matches.path.iter().flat_map(|path| path.captures());
+        if !known.any(|known| known == name) {
+            faults.refuse(&by.place, format!("the path of match captures no {}", shown(name)));
+        }
+    }
+    Some(Tiers { by: by.value.clone(), tiers: built, default })
+}
+
 fn count(parts: usize) -> String {
     if parts == 1 { "1 part".to_owned() } else { format!("{parts} parts") }
 }
@@ -320,8 +450,19 @@ fn quota(raw: &At<raw::Override>, limit: Option<&Limit>, faults: &mut Faults) ->
         faults.refuse_with(&burst.place, format!("{algorithm} has no burst"), "only token_bucket has one");
         return None;
     }
+    let new_rate = rate.map(|rate| rate.value).or(limit.spec().rate);
+    let debt = match limit.spec().debt {
+        0 => 0,
+        // Four times the burst, of the new quota too.
+        _ => burst
+            .map(|burst| burst.0)
+            .or(new_rate.map(|rate| rate.count()))
+            .unwrap_or_default()
+            .saturating_mul(4),
+    };
     let spec = LimitSpec {
-        rate: rate.map(|rate| rate.value).or(limit.spec().rate),
+        debt,
+        rate: new_rate,
         burst: burst.map(|burst| burst.0),
         permits: raw.concurrency.get().map(|permits| permits.0).or(limit.spec().permits),
         ..limit.spec().clone()

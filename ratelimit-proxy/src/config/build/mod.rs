@@ -4,6 +4,7 @@
 mod limit;
 mod requests;
 mod store;
+mod token;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,13 +29,21 @@ pub(super) use self::limit::limit;
 
 /// Builds a configuration; it means something only if nothing was refused. Files that it names are sought in
 /// `base`.
-pub(super) fn config(root: &Root, top: &Place, base: &Path, faults: &mut Faults) -> Option<Config> {
+pub(super) fn config(
+    root: &Root,
+    top: &Place,
+    env: &dyn Fn(&str) -> Option<String>,
+    base: &Path,
+    faults: &mut Faults,
+) -> Option<Config> {
     let server = server(&root.server, faults);
     let (upstream, timeouts) = upstream(root, top, server.timeouts, faults);
     let limits = limits(root, top, faults);
     let (listen, admin) = addresses(root, faults);
     let client_ip = client_ip(&root.client_ip, faults);
     let exempt = requests::exempt(&root.exempt, faults);
+    let jwt = token::jwt(&root.jwt, env, base, faults);
+    token::needed(root, &exempt, &limits, top, faults);
     let answers = answers(&root.response, base, faults);
     let log = log(&root.log, faults);
     let store = store::store(&root.store, base, faults);
@@ -52,6 +61,7 @@ pub(super) fn config(root: &Root, top: &Place, base: &Path, faults: &mut Faults)
     }
     config.client_ip = client_ip;
     config.exempt = exempt;
+    config.jwt = jwt;
     config.limits = limits;
     config.answers = answers;
     config.log = log;

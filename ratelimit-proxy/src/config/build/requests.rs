@@ -37,6 +37,9 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
     if let Some(query) = raw.query.get() {
         built.query = query.0.iter().map(|(name, glob)| (name.value.clone(), glob.value.clone())).collect();
     }
+    if let Some(claims) = raw.jwt.get() {
+        built.jwt = claims.0.iter().map(|(name, glob)| (name.value.clone(), glob.value.clone())).collect();
+    }
     if let Some(nets) = raw.client_ip.get() {
         built.client_ip = nets.0.iter().map(|net| net.0).collect();
     }

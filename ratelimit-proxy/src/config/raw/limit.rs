@@ -1,16 +1,16 @@
 //! Limits: which requests, counted by what, how much.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use http::Method;
+use http::{HeaderName, Method};
 use ratelimit_core::Rate;
 use serde_json::{Value, json};
 
-use super::later::{CountOnly, LateCost, Tiers};
 use super::{Count, Positive};
-use crate::config::decode::{Decode, Either, Entries, Here, Items, Many, choice, section};
+use crate::config::decode::{At, Decode, Either, Entries, Field, Here, Items, Many, choice, section};
 use crate::config::fault::Faults;
-use crate::config::leaf::{Net, Text};
+use crate::config::leaf::{Net, Text, Whole};
 use crate::config::schema::{self, Shapes, or_variable};
 use crate::config::words::{Glob, PathPattern, Source};
 
@@ -30,7 +30,7 @@ section! {
         /// The client's address is in one of these networks.
         client_ip: Many<Net>,
         /// Claims of a verified token, with patterns of their values.
-        jwt: Entries<Glob> [later],
+        jwt: Entries<Glob>,
         /// This does not hold.
         not: Rc<Match>,
         /// Envoy's domain.
@@ -68,11 +68,11 @@ section! {
         /// Whether it denies; enforce if absent.
         mode: ModeWord,
         /// Only requests that ended so use it up.
-        count: CountOnly [later],
+        count: CountOnly,
         /// Quotas by what the client has paid for.
-        tiers: Tiers [later],
+        tiers: Tiers,
         /// Admit while there is any quota left, and charge the full cost.
-        overdraft: bool [later],
+        overdraft: bool,
     }
 }
 
@@ -201,5 +201,140 @@ impl Decode for CostWord {
 
     fn schema(shapes: &mut Shapes) -> Value {
         json!({"anyOf": [Count::schema(shapes), {"type": "string", "pattern": r"^(header|query)\..+"}]})
+    }
+}
+
+section! {
+    /// The quota of a tier.
+    Tier {
+        /// How much in how long.
+        rate: Rate,
+        /// Most at once.
+        burst: Positive,
+        /// Most requests under way at once.
+        concurrency: Positive,
+        /// No limit for them.
+        unlimited: bool,
+        /// Nothing for them.
+        deny: bool,
+    }
+}
+
+/// Quotas by what some value of the request says.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Tiers {
+    pub(in crate::config) by: Field<Source>,
+    pub(in crate::config) default: Field<Text>,
+    pub(in crate::config) tiers: Vec<(At<String>, At<Tier>)>,
+}
+
+impl Decode for Tiers {
+    fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
+        let mut tiers = Self::default();
+        let Some(fields) = here.fields(faults) else {
+            here.wrong("a section", faults);
+            return None;
+        };
+        for (name, place, value) in fields {
+            match name {
+                "by" => tiers.by.take(&value, faults),
+                "default" => tiers.default.take(&value, faults),
+                name => tiers.tiers.extend(
+                    At::decode(&value, faults).map(|tier| (At { place, value: name.to_owned() }, tier)),
+                ),
+            }
+        }
+        if tiers.by.is_absent() {
+            faults.refuse(&here.place, "by is missing");
+        }
+        Some(tiers)
+    }
+
+    fn schema(shapes: &mut Shapes) -> Value {
+        shapes.shape("Tiers", |shapes| {
+            let (by, default) = (Source::schema(shapes), Text::schema(shapes));
+            json!({
+                "description": "Quotas by what some value of the request says.",
+                "type": "object",
+                "properties": {"by": by, "default": default},
+                "required": ["by"],
+                "additionalProperties": {"allOf": [Tier::schema(shapes), {"minProperties": 1}]},
+            })
+        })
+    }
+}
+
+section! {
+    /// A cost that is known only when the response ends.
+    LateCost {
+        /// What is held at admission: a number, or header.NAME or query.NAME; nothing if absent, with overdraft.
+        reserve: CostWord,
+        /// What is held where the request does not say; 1 if absent.
+        default: Count,
+        /// Where the response says the cost, in its head or its trailers.
+        actual: Actual [required],
+        /// What becomes of the reservation if it is found nowhere; keep if absent.
+        if_unknown: IfUnknown,
+    }
+}
+
+section! {
+    /// Where a cost is found in the end.
+    Actual {
+        /// A field of the response.
+        response_header: HeaderName [required],
+    }
+}
+
+choice! {
+    /// What becomes of a reservation whose cost never comes.
+    IfUnknown {
+        /// It is charged.
+        Keep = "keep",
+        /// It is given back.
+        Refund = "refund",
+    }
+}
+
+section! {
+    /// Which requests use a limit up.
+    CountOnly {
+        /// Those with such a status: 401, 5xx.
+        status: Many<StatusWord>,
+        /// Those with such a status of gRPC.
+        grpc_status: Many<Whole<0, 16>>,
+    }
+}
+
+/// Statuses: one, or a hundred of them as in `5xx`.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct StatusWord(pub(in crate::config) RangeInclusive<u16>);
+
+impl Decode for StatusWord {
+    fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
+        let status = here.scalar().and_then(|scalar| {
+            let text = scalar.text.as_str();
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            match text.strip_suffix("xx").and_then(|class| class.parse::<u16>().ok()) {
+                Some(class @ 1..=5) if text.len() == 3 => Some(class * 100..=class * 100 + 99),
+                _ if digits && text.len() == 3 => text
+                    .parse()
+                    .ok()
+                    .filter(|status| (100..=599).contains(status))
+                    .map(|status| status..=status),
+                _ => None,
+            }
+        });
+        if status.is_none() {
+            here.wrong("a status, such as 401 or 5xx", faults);
+        }
+        status.map(Self)
+    }
+
+    fn schema(_: &mut Shapes) -> Value {
+        or_variable(json!({"anyOf": [
+            {"type": "integer", "minimum": 100, "maximum": 599},
+            {"type": "string", "pattern": "^([1-5]xx|[1-5][0-9][0-9])$", "examples": ["5xx"]},
+        ]}))
     }
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use http::HeaderName;
 
-use self::later::{BalanceHash, BalanceWord, HealthCheck, Jwt, ListenTls, Rls};
+use self::later::{BalanceHash, BalanceWord, HealthCheck, ListenTls, Rls};
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -50,7 +50,7 @@ section! {
         /// Threads, connections and time limits of the proxy itself.
         server: Server,
         /// Whose tokens are believed.
-        jwt: Jwt [later],
+        jwt: Jwt,
         /// Envoy's rate-limit service over gRPC.
         rls: Either<SocketAddr, Rls> [later],
     }
@@ -113,6 +113,28 @@ section! {
         connect: Lasting,
         /// For the head of the response once the request was sent, then for each piece of its body; 30s if absent.
         response: Lasting,
+    }
+}
+
+section! {
+    /// Whose tokens are believed: one of issuer, jwks_url, jwks_file, secret_env and public_key_file.
+    Jwt {
+        /// Their issuer, whose keys are found by OpenID Connect Discovery; iss must be it.
+        issuer: Text,
+        /// URL of a JSON Web Key Set.
+        jwks_url: Text,
+        /// File with a JSON Web Key Set, followed as it changes.
+        jwks_file: Text,
+        /// The variable with the secret shared with the issuer, at least 32 bytes.
+        secret_env: Text,
+        /// File with a public key in PEM, followed as it changes.
+        public_key_file: Text,
+        /// What aud must be, or one of it; anything if absent.
+        audience: Many<Text>,
+        /// How far the clocks of the issuer and of this machine may be apart; 30s if absent.
+        leeway: Lasting,
+        /// Whether a token must be bound to the client's certificate (RFC 8705).
+        bound: bool [later],
     }
 }
 

@@ -25,6 +25,9 @@ const MAX_HEADS: usize = 64 * 1024;
 const READ: usize = 8 * 1024;
 const MAX_READ: usize = 64 * 1024;
 
+/// A piece of a response's body, or why there is none.
+type Piece<E> = Result<Frame<Bytes>, Error<E>>;
+
 /// What a connection runs over.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Whether nothing has come. Before a request is sent it must be so: bytes, the end and an error all mean that
@@ -178,10 +181,7 @@ where
 
     /// The next piece of the response's body, or its trailers, which are the last. The request goes on being sent
     /// meanwhile.
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error<B::Error>>>> {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece<B::Error>>> {
         self.poll_send(cx)?;
         loop {
             if let Some(frame) = self.decoder.take(&mut self.inbox).map_err(Error::from)? {

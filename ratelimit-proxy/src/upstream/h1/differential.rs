@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::time::Instant;
 
 use super::Connection;
-use super::connection::tests::{End, Outcome, Script, any_response, corpus, read};
+use super::connection::tests::{any_response, corpus};
+use super::scripted::{End, Outcome, Script, read};
 
 /// What hyper makes of it.
 async fn theirs(response: &[u8], method: Method) -> Option<Outcome> {

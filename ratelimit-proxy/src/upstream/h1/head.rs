@@ -37,7 +37,7 @@ pub(super) enum Parsed {
     /// A head that says nothing final, of so many bytes, which have been taken away.
     Informational(usize),
     /// The head of the response, which has been taken away.
-    Final(Box<Head>),
+    Final(Head),
 }
 
 /// Where a field is, from the start of the head.
@@ -95,7 +95,7 @@ pub(super) fn take(
     if let Some(reason) = reason {
         parts.extensions.insert(reason);
     }
-    Ok(Parsed::Final(Box::new(Head { parts, decoder, keep })))
+    Ok(Parsed::Final(Head { parts, decoder, keep }))
 }
 
 /// Whether bytes from `from` on can hold the end of a head, which is an empty line.
@@ -229,7 +229,7 @@ mod tests {
     fn parse(text: &str) -> Result<Head, &'static str> {
         let mut inbox = BytesMut::from(text);
         match take(&mut inbox, false, &mut HeaderMap::new()) {
-            Ok(Parsed::Final(head)) => Ok(*head),
+            Ok(Parsed::Final(head)) => Ok(head),
             Ok(other) => panic!("{text:?} gives {other:?}"),
             Err(malformed) => Err(malformed.0),
         }

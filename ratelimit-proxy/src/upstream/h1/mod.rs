@@ -20,6 +20,8 @@ mod connection;
 mod encode;
 mod head;
 mod outbox;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod scripted;
 
 #[cfg(test)]
 mod differential;

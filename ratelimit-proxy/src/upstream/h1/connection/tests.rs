@@ -1,170 +1,13 @@
 //! The connection over a pipe that brings and takes what a test says, and the same bytes split everywhere.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 
-use http::{Request, StatusCode};
+use http::StatusCode;
 use http_body_util::{Empty, Full, StreamBody};
 use proptest::prelude::*;
-use tokio::io::ReadBuf;
 
+use super::super::scripted::{End, Script, connection, cx, get, outcome, read, request, until};
 use super::*;
-
-/// A server that says what it was told to, one piece a read, and then ends the connection, breaks it or waits.
-pub(in crate::upstream::h1) struct Script {
-    pieces: VecDeque<Vec<u8>>,
-    end: End,
-    /// What it was sent.
-    pub(in crate::upstream::h1) sent: Vec<u8>,
-    /// How much it takes; beyond that it is `when_full`.
-    takes: usize,
-    when_full: io::ErrorKind,
-    reads: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::upstream::h1) enum End {
-    Closes,
-    Breaks,
-    Waits,
-}
-
-impl Script {
-    pub(in crate::upstream::h1) fn new(pieces: impl IntoIterator<Item = Vec<u8>>, end: End) -> Self {
-        let when_full = io::ErrorKind::WouldBlock;
-        Self {
-            pieces: pieces.into_iter().collect(),
-            end,
-            sent: Vec::new(),
-            takes: usize::MAX,
-            when_full,
-            reads: 0,
-        }
-    }
-}
-
-impl AsyncRead for Script {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.reads += 1;
-        // Nothing comes at the first asking, as on a socket.
-        if self.reads % 2 == 1 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let end = self.end;
-        match (self.pieces.front_mut(), end) {
-            (Some(piece), _) => {
-                let taken = piece.len().min(buf.remaining());
-                buf.put_slice(&piece[..taken]);
-                piece.drain(..taken);
-                if piece.is_empty() {
-                    self.pieces.pop_front();
-                }
-                Poll::Ready(Ok(()))
-            }
-            (None, End::Closes) => Poll::Ready(Ok(())),
-            (None, End::Breaks) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            (None, End::Waits) => Poll::Pending,
-        }
-    }
-}
-
-impl Transport for Script {
-    fn is_silent(&mut self) -> bool {
-        self.pieces.is_empty() && self.end == End::Waits
-    }
-}
-
-impl AsyncWrite for Script {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let taken = bytes.len().min(self.takes - self.sent.len());
-        if taken == 0 && self.when_full == io::ErrorKind::WouldBlock {
-            return Poll::Pending;
-        }
-        if taken == 0 {
-            return Poll::Ready(Err(self.when_full.into()));
-        }
-        self.sent.extend_from_slice(&bytes[..taken]);
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// All that a response comes to.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::upstream::h1) struct Outcome {
-    pub(in crate::upstream::h1) status: StatusCode,
-    pub(in crate::upstream::h1) fields: HeaderMap,
-    pub(in crate::upstream::h1) body: Vec<u8>,
-    pub(in crate::upstream::h1) trailers: Option<HeaderMap>,
-    /// Whether the body came to its end.
-    pub(in crate::upstream::h1) complete: bool,
-}
-
-fn cx() -> Context<'static> {
-    Context::from_waker(std::task::Waker::noop())
-}
-
-/// Polls until something comes of it. A pipe that waits for ever is not asked for ever.
-fn until<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
-    for _ in 0..200_000 {
-        if let Poll::Ready(value) = poll(&mut cx()) {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn get() -> request::Parts {
-    request("GET")
-}
-
-fn request(method: &str) -> request::Parts {
-    Request::builder().method(method).uri("/").header("host", "a").body(()).unwrap().into_parts().0
-}
-
-type Bodiless = Connection<Script, Empty<Bytes>>;
-
-/// Reads a response to its end.
-pub(in crate::upstream::h1) fn read(
-    connection: &mut Bodiless,
-    head: &request::Parts,
-) -> Result<Outcome, Error<Infallible>> {
-    connection.send(head, b"", Empty::new());
-    let mut headers = HeaderMap::new();
-    let head = until(|cx| connection.poll_head(cx, &mut headers)).expect("a head or an error")?;
-    let mut outcome = Outcome {
-        status: head.status,
-        fields: head.headers,
-        body: Vec::new(),
-        trailers: None,
-        complete: false,
-    };
-    while let Some(Some(frame)) = until(|cx| connection.poll_frame(cx)) {
-        match frame.map(Frame::into_data) {
-            Ok(Ok(data)) => outcome.body.extend_from_slice(&data),
-            Ok(Err(frame)) => outcome.trailers = frame.into_trailers().ok(),
-            Err(_) => return Ok(outcome),
-        }
-    }
-    outcome.complete = connection.is_end_stream();
-    Ok(outcome)
-}
-
-fn connection(pieces: impl IntoIterator<Item = Vec<u8>>, end: End) -> Bodiless {
-    Connection::new(Script::new(pieces, end), Instant::now())
-}
 
 /// Responses of every kind, good and bad.
 pub(in crate::upstream::h1) fn corpus() -> Vec<Vec<u8>> {
@@ -209,11 +52,6 @@ pub(in crate::upstream::h1) fn corpus() -> Vec<Vec<u8>> {
     let hundred: String = (0..99).map(|n| format!("x-{n}: 1\r\n")).collect();
     corpus.push(format!("HTTP/1.1 200 OK\r\n{hundred}content-length: 0\r\n\r\n").into_bytes());
     corpus
-}
-
-/// What is understood must not depend on how the bytes came. Errors are one and the same to the client.
-fn outcome(pieces: impl IntoIterator<Item = Vec<u8>>, head: &request::Parts) -> Option<Outcome> {
-    read(&mut connection(pieces, End::Closes), head).ok()
 }
 
 #[test]
