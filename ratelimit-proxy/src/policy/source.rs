@@ -288,6 +288,7 @@ mod tests {
         ] {
             let (headers, method) = (headers(lines), http::Method::GET);
             let facts = Facts {
+                claims: None,
                 method: &method,
                 host: "",
                 path: "/",
