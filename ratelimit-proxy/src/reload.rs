@@ -215,7 +215,6 @@ fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
         ("listen", running.listen == new.listen),
         ("admin", running.admin == new.admin),
         ("store", running.store == new.store),
-        ("jwt", running.jwt == new.jwt),
         ("server.threads", old.threads == server.threads),
         ("server.max_connections", old.max_connections == server.max_connections),
         ("server.max_memory", old.max_memory == server.max_memory),
