@@ -44,10 +44,6 @@ impl App {
         let threads = config.server.threads.unwrap_or_else(processors);
         let wanted = config.server.max_connections;
         let connections = Connections::ask(wanted, threads);
-        if connections.clients < wanted {
-            let served = connections.clients;
-            tracing::warn!(wanted, served, "too few file descriptors for all connections: see ulimit -n");
-        }
         config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
         for address in &config.listen {
@@ -69,6 +65,10 @@ impl App {
         let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
         let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
         let server = Server::start(&shared, listeners)?;
+        if connections.clients < wanted {
+            let served = connections.clients;
+            tracing::warn!(wanted, served, "too few file descriptors for all connections: see ulimit -n");
+        }
         view.ready(true);
         Ok(Self { server, admin, view, drain: config.server.drain, redis })
     }

@@ -168,7 +168,7 @@ impl Reloader {
             }
             None => Err(vec![format!("{}: there is no file to be read again", self.source.path.display())]),
         };
-        let outcome = outcome.map(|loaded| self.apply(&loaded));
+        let outcome = outcome.and_then(|loaded| self.apply(&loaded));
         match &outcome {
             Ok(Applied { limits, kept }) => {
                 tracing::info!(why, limits, "the configuration was read again and is in force");
@@ -189,14 +189,18 @@ impl Reloader {
         outcome
     }
 
-    fn apply(&self, loaded: &Loaded) -> Applied {
+    fn apply(&self, loaded: &Loaded) -> Outcome {
         for warning in &loaded.warnings {
             tracing::warn!(%warning, "the configuration is likely wrong");
         }
         let config = &loaded.config;
+        if config.jwt != self.running.jwt {
+            // New limits would be asked with claims that the old keys vouch for, or with none.
+            return Err(vec!["jwt can't change before the next start".to_owned()]);
+        }
         let current = &self.shared.rules;
         current.replace(current.load().next(config, &self.shared.metrics));
-        Applied { limits: config.limits.len(), kept: kept(&self.running, config) }
+        Ok(Applied { limits: config.limits.len(), kept: kept(&self.running, config) })
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -211,7 +215,6 @@ fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
         ("listen", running.listen == new.listen),
         ("admin", running.admin == new.admin),
         ("store", running.store == new.store),
-        ("jwt", running.jwt == new.jwt),
         ("server.threads", old.threads == server.threads),
         ("server.max_connections", old.max_connections == server.max_connections),
         ("server.max_memory", old.max_memory == server.max_memory),

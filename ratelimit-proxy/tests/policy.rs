@@ -423,6 +423,7 @@ fn explain_as_data() {
             "quota": "1000000/month, fixed_window, Europe/Berlin",
             "quota_from": "override 1",
             "cost": 3,
+            "settled": null,
         })
     );
     assert_eq!(json["limits"][3]["mode"], "shadow");

@@ -307,6 +307,17 @@ async fn what_can_not_change_is_kept_and_said_to_be() {
     assert_eq!((told.status, told.text()), (200, kept));
     setup.program.log.line(&["WARN", "next start", "store, server.threads, server.drain"]).await;
     assert_eq!(setup.left("/").await.0, "\"a\";q=6;w=3600");
+    // New limits would be asked with claims that the old keys vouch for, or with none at all.
+    let keys = setup.file.with_file_name("keys.json");
+    // That of RFC 7517, appendix A.1.
+    let key = r#"{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig",
+        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#;
+    std::fs::write(&keys, format!(r#"{{"keys": [{key}]}}"#)).unwrap();
+    let rest = format!("jwt: {{jwks_file: {}}}", keys.display());
+    let told = setup.reload("{name: a, rate: 7/h, key: jwt.sub}", &rest).await;
+    assert_eq!(told.status, 422);
+    assert!(told.text().contains("jwt can't change before the next start"), "{}", told.text());
+    assert_eq!(setup.left("/").await.0, "\"a\";q=6;w=3600");
 }
 
 /// Who may ask, and how.

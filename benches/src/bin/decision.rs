@@ -1,7 +1,7 @@
 //! Our limiter beside governor: nanoseconds a decision, in alternating rounds of one run.
 //!
-//!     cargo run --release -p benches --bin decision              # everything, about two minutes
-//!     cargo run --release -p benches --bin decision -- '1 M' denied    # the rows whose name has one of these
+//! cargo run --release -p benches --bin decision              # everything, about two minutes
+//! cargo run --release -p benches --bin decision -- '1 M' denied    # the rows whose name has one of these
 //!
 //! Printed are the median of each with the quartiles beside it, and the median of the rounds' ratios.
 

@@ -55,14 +55,6 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
     Ok(Exit::Fine)
 }
 
-/// What leases may hold back of a limit, if there are any for it.
-fn leases(redis: &RedisConfig, limit: &Limit) -> Option<Leases> {
-    let replicas = redis.replicas.unwrap_or(REPLICAS);
-    let HeldBack { units, capacity, lasts, .. } =
-        what_may_lie_elsewhere(limit, replicas, redis.leases.as_ref()?)?;
-    Some(Leases { replicas, units, capacity, milliseconds: lasts.get().div_ceil(1_000_000) })
-}
-
 /// Someone to verify the request's token. Keys from elsewhere are waited for, as nobody else waits here.
 fn verifier(jwt: JwtConfig) -> Result<TokenVerifier, Failure> {
     let patience = jwt.timeout;
@@ -74,6 +66,14 @@ fn verifier(jwt: JwtConfig) -> Result<TokenVerifier, Failure> {
         waited += look;
     }
     Ok(verifier)
+}
+
+/// What leases may hold back of a limit, if there are any for it.
+fn leases(redis: &RedisConfig, limit: &Limit) -> Option<Leases> {
+    let replicas = redis.replicas.unwrap_or(REPLICAS);
+    let HeldBack { units, capacity, lasts, .. } =
+        what_may_lie_elsewhere(limit, replicas, redis.leases.as_ref()?)?;
+    Some(Leases { replicas, units, capacity, milliseconds: lasts.get().div_ceil(1_000_000) })
 }
 
 /// The request as it would come over the wire.

@@ -219,8 +219,8 @@ impl Explained {
             quota: None,
             quota_from: None,
             cost: None,
-            leases: None,
             settled: None,
+            leases: None,
             bytes: None,
         }
     }

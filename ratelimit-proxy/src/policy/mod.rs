@@ -81,7 +81,7 @@ pub struct Hit<'p> {
 #[derive(Debug)]
 pub enum Refusal<'p> {
     /// Keys are denied by an override, or missing where they must not be: the limits that say so with the numbers
-    /// of their rules, one at least. Whatever the others' counters say, they are not asked.
+    /// of their rules in the metrics, one at least. Whatever the others' counters say, they are not asked.
     Denied(SmallVec<[(usize, &'p Limit); 2]>),
     /// The request gives a part of the key several times, with different values.
     AmbiguousKey {

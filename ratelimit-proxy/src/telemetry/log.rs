@@ -159,6 +159,12 @@ impl RequestLog {
         }
     }
 
+    /// As another configuration asks for it, in the same run.
+    #[must_use]
+    pub(crate) fn again(&self, config: LogConfig) -> Self {
+        Self { hasher: self.hasher.clone(), ..Self::new(config) }
+    }
+
     /// The upstream did not do its part. Told whatever is logged about requests, and not for each of them:
     /// one that is down fails all.
     #[cold]
@@ -166,12 +172,6 @@ impl RequestLog {
         if self.troubles.check().is_ok() {
             tracing::warn!(upstream = %Shown(upstream.as_bytes()), "{what}");
         }
-    }
-
-    /// As another configuration asks for it, in the same run.
-    #[must_use]
-    pub(crate) fn again(&self, config: LogConfig) -> Self {
-        Self { hasher: self.hasher.clone(), ..Self::new(config) }
     }
 
     /// Keeps what a line about the request will need, if there will be one.
