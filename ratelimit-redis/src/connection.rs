@@ -37,7 +37,7 @@ impl Line {
         tokio::time::timeout(deadline, run).await.unwrap_or_else(|_| Err(Trouble::timeout()))
     }
 
-    async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
+    pub(crate) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
         match self {
             Self::Single(connection) => command.query_async(connection).await,
             Self::Cluster(connection) => command.query_async(connection).await,

@@ -29,11 +29,12 @@ use crate::breaker::Breaker;
 use crate::calls::{Call, Observer};
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
-use crate::link::{Link, census_call, connect, elapsed, next_step, replicas_of};
+use crate::link::{Link, census_call, connect, dataset_of, elapsed, next_step, replicas_of};
 use crate::permits::Ledger;
 use crate::script::Script;
 use crate::shape::{Shape, float};
 use crate::shared::Shared;
+use crate::survey::Survey;
 use crate::topology::Topology;
 use crate::wire::{Part, Unanswered, What};
 
@@ -60,6 +61,7 @@ enum Done {
     /// A batch, its reply, the connection it was sent over, and when.
     Batch(Batch, Result<Value, Trouble>, u64, Nanos),
     Census(Result<Value, Trouble>, u64),
+    Survey(Survey),
 }
 
 /// The first attempt to connect, reported to whoever waits for it.
@@ -88,6 +90,9 @@ pub(crate) struct Dispatcher {
     next_census: Pin<Box<Sleep>>,
     /// What the store's clock said, and ours then.
     store_time: Option<(f64, Nanos)>,
+    /// What the server said of itself, and the name of its data.
+    survey: Survey,
+    dataset: Option<Vec<u8>>,
     /// When the store came back, until it is asked again.
     back: Option<Nanos>,
     /// What was spent without the store and it has to be told of, at the latest with the key's next decision.
@@ -125,6 +130,8 @@ impl Dispatcher {
             sequence: 0,
             next_census: Box::pin(sleep(CENSUS)),
             store_time: None,
+            survey: Survey::default(),
+            dataset: None,
             back: None,
             spent: HashMap::default(),
             flushes: Vec::new(),
@@ -245,8 +252,10 @@ impl Dispatcher {
                 if let Some(replicas) = replicas_of(&reply) {
                     self.shared.replicas.heard(replicas, self.now());
                 }
+                self.heard_of_data(dataset_of(&reply));
             }
             Done::Census(Err(trouble), generation) => self.failed(&trouble, generation),
+            Done::Survey(survey) => self.surveyed(survey),
         }
     }
 

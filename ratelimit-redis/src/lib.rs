@@ -55,6 +55,7 @@ mod script;
 mod shape;
 mod shared;
 mod store;
+mod survey;
 mod topology;
 mod wire;
 

@@ -38,9 +38,22 @@ pub(crate) fn connect(
 }
 
 pub(crate) fn census_call(settings: &Settings) -> ScriptCall {
-    let keys = settings.names.single("members");
-    let arguments = smallvec![settings.replica.to_vec(), b"5000".to_vec()];
-    ScriptCall { key_length: keys.len(), keys, arguments }
+    let members = settings.names.single("members");
+    let arguments =
+        smallvec![settings.replica.to_vec(), b"5000".to_vec(), fastrand::u64(..).to_le_bytes().to_vec()];
+    let keys = [&members[..], &settings.names.single("dataset")].concat();
+    ScriptCall { key_length: members.len(), keys, arguments }
+}
+
+/// The name that the store's data has: another one when it was lost.
+pub(crate) fn dataset_of(reply: &Value) -> Option<&[u8]> {
+    match reply {
+        Value::Array(numbers) => match numbers.get(2)? {
+            Value::BulkString(name) => Some(name),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 pub(crate) fn replicas_of(reply: &Value) -> Option<u32> {

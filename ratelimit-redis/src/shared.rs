@@ -109,6 +109,8 @@ pub(crate) struct Counters {
     protocol: AtomicU64,
     overloaded: AtomicU64,
     lost_posts: AtomicU64,
+    data_losses: AtomicU64,
+    restarts: AtomicU64,
 }
 
 impl Counters {
@@ -132,6 +134,14 @@ impl Counters {
         self.lost_posts.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn data_lost(&self) {
+        self.data_losses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn restarted(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn snapshot(&self) -> Troubles {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Troubles {
@@ -142,11 +152,13 @@ impl Counters {
             protocol: read(&self.protocol),
             overloaded: read(&self.overloaded),
             lost_posts: read(&self.lost_posts),
+            data_losses: read(&self.data_losses),
+            restarts: read(&self.restarts),
         }
     }
 }
 
-/// Decisions that the store did not make, by what kept it from it, since the start.
+/// Decisions that the store did not make, by what kept it from it, and what it lost, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Troubles {
@@ -164,4 +176,8 @@ pub struct Troubles {
     pub overloaded: u64,
     /// Debits and refunds that nobody waited for and that could not be queued.
     pub lost_posts: u64,
+    /// Times that the store's data was found gone: a fresh burst for every key.
+    pub data_losses: u64,
+    /// Times that the store was found started again, or another server in its place.
+    pub restarts: u64,
 }

@@ -1,6 +1,7 @@
 //! Where the store is and how it is reached: one server, a Cluster, or a master that Sentinels name.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ratelimit_core::{StoreError, StoreErrorKind};
@@ -30,6 +31,8 @@ pub(crate) struct Topology {
     pub(crate) username: Option<String>,
     pub(crate) password_file: Option<PathBuf>,
     pub(crate) tls: Tls,
+    /// The master that Sentinels named last, for when none of them answers.
+    last_master: Arc<Mutex<Option<Client>>>,
 }
 
 /// Files in PEM format.
@@ -50,7 +53,14 @@ impl Topology {
         if nodes.is_empty() {
             return Err(StoreError::new(StoreErrorKind::Misconfigured, "no address of the store was given"));
         }
-        Ok(Self { nodes, sentinel_master: None, username: None, password_file: None, tls: Tls::default() })
+        Ok(Self {
+            nodes,
+            sentinel_master: None,
+            username: None,
+            password_file: None,
+            tls: Tls::default(),
+            last_master: Arc::default(),
+        })
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
@@ -128,8 +138,22 @@ impl Topology {
                 .set_client_to_sentinel_certificates(certificates);
         }
         let mut client = builder.build()?;
-        let connection = client.get_async_connection_with_config(&config(deadline)).await?;
+        let client = match client.async_get_client().await {
+            Ok(client) => client,
+            // Without Sentinels there is no failover either. A master that is none any more can't be written to,
+            // which is noticed before it is used.
+            Err(error) => match self.last_master().clone() {
+                Some(client) => client,
+                None => return Err(error),
+            },
+        };
+        let connection = client.get_multiplexed_async_connection_with_config(&config(deadline)).await?;
+        *self.last_master() = Some(client);
         Ok(Line::Single(connection))
+    }
+
+    fn last_master(&self) -> MutexGuard<'_, Option<Client>> {
+        self.last_master.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with_secrets(&self, node: ConnectionInfo, password: Option<String>) -> ConnectionInfo {

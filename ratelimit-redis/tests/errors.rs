@@ -273,3 +273,68 @@ async fn wrong_settings_are_refused() {
         assert_eq!(refused.kind(), StoreErrorKind::Misconfigured, "{builder:?}");
     }
 }
+
+/// Row 91: the server has started and reads its data; it says so, and is used when it is done.
+#[tokio::test]
+async fn a_loading_server_is_unavailable_and_heals() {
+    let slow = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"];
+    let mut server = Server::start_with(Program::Redis, &slow);
+    let store = strict(&server.url()).await;
+    take(&store, &limit(), "k").await.expect("a decision");
+    let mut pipe = redis::pipe();
+    for number in 0..2000 {
+        pipe.cmd("SET").arg(format!("other:{number}")).arg(format!("{number:0100}"));
+    }
+    let _: Vec<String> = pipe.query(&mut server.connection()).expect("written");
+    server.command(&["SAVE"]).expect("saved");
+    server.restart();
+    let refused = RedisStore::connect(&server.url()).await.expect_err("it takes two seconds to load");
+    assert_eq!(
+        (refused.kind(), refused.to_string().contains("LOADING")),
+        (StoreErrorKind::Unavailable, true)
+    );
+    assert_eq!(kind(take(&store, &limit(), "k").await), StoreErrorKind::Unavailable);
+    until_decided(&store, &limit()).await;
+    let seen = ask(&store, &limit(), "k", Op::Peek(1)).await.expect("a decision");
+    assert_eq!(seen.outcomes[0].remaining(), 999, "the data was there");
+}
+
+/// Row 91: a replica that has lost its master and may not answer from what it has.
+#[tokio::test]
+async fn a_replica_without_its_master_is_unavailable_and_heals() {
+    let (server, mut master) = (Server::start(), Server::start());
+    let store = strict(&server.url()).await;
+    take(&store, &limit(), "k").await.expect("a decision");
+    let port = master.port().to_string();
+    master.kill();
+    server.command(&["CONFIG", "SET", "replica-serve-stale-data", "no"]).expect("a setting");
+    server.command(&["REPLICAOF", "127.0.0.1", &port]).expect("replication");
+    let refused = take(&store, &limit(), "k").await.expect_err("it has no master");
+    assert_eq!(refused.kind(), StoreErrorKind::Unavailable);
+    assert!(refused.to_string().contains("MASTERDOWN"), "{refused}");
+    server.command(&["REPLICAOF", "NO", "ONE"]).expect("a master");
+    until_decided(&store, &limit()).await;
+}
+
+/// Row 91: the server can't write its snapshot, and takes no more data until it can.
+#[tokio::test]
+async fn a_server_that_can_not_save_is_unavailable_and_heals() {
+    let server = Server::start();
+    let store = strict(&server.url()).await;
+    take(&store, &limit(), "k").await.expect("a decision");
+    // Where the snapshot belongs there is a directory.
+    let in_the_way = server.directory().join("dump.rdb");
+    std::fs::create_dir(&in_the_way).expect("a directory");
+    server.command(&["CONFIG", "SET", "save", "3600 1"]).expect("a setting");
+    server.command(&["BGSAVE"]).expect("begun");
+    support::until("MISCONF", async || {
+        let answer = take(&store, &limit(), "k").await;
+        answer.is_err_and(|error| {
+            error.kind() == StoreErrorKind::Unavailable && error.to_string().contains("MISCONF")
+        })
+    })
+    .await;
+    std::fs::remove_dir(&in_the_way).expect("out of the way");
+    server.command(&["BGSAVE"]).expect("begun");
+    until_decided(&store, &limit()).await;
+}

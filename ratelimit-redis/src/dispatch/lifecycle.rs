@@ -7,13 +7,14 @@ use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
 use smallvec::smallvec;
 use tokio::time::sleep;
 
-use super::Dispatcher;
+use super::{Dispatcher, Done};
 use crate::batch::{REQUESTS, Request};
 use crate::connection::Line;
 use crate::error::{Remedy, Trouble};
 use crate::fallback::OVERLAP;
 use crate::keys::Digest;
 use crate::link::{Link, connect};
+use crate::survey::Survey;
 use crate::wire::Part;
 
 /// A server that says it is a replica leads to another connection so often at most.
@@ -55,6 +56,8 @@ impl Dispatcher {
             Ok(line) => {
                 self.grace = None;
                 self.generation += 1;
+                let survey = Survey::of(line.clone(), self.settings.deadline);
+                self.under_way.push(Box::pin(async move { Done::Survey(survey.await) }));
                 self.link = Link::Up(line);
                 let now = self.now();
                 if self.breaker.close(now) {
@@ -75,6 +78,32 @@ impl Dispatcher {
                 self.report_ready(Err(trouble.to_error()));
             }
         }
+    }
+
+    /// The server has said what it is. What matters is told once, and again when it has changed.
+    pub(super) fn surveyed(&mut self, survey: Survey) {
+        if let (Some(known), Some(run)) = (&self.survey.run_id, &survey.run_id)
+            && known != run
+        {
+            self.shared.counters.restarted();
+            tracing::warn!("the store was started again, or is another server than before");
+        }
+        let same = |a: &Survey, b: &Survey| (&a.evicts, a.writes_alone) == (&b.evicts, b.writes_alone);
+        if !same(&self.survey, &survey) {
+            survey.warn();
+        }
+        let run_id = survey.run_id.clone().or_else(|| self.survey.run_id.take());
+        self.survey = Survey { run_id, ..survey };
+    }
+
+    /// The store has said what its data is called.
+    pub(super) fn heard_of_data(&mut self, name: Option<&[u8]>) {
+        let Some(name) = name else { return };
+        if self.dataset.as_deref().is_some_and(|known| known != name) {
+            self.shared.counters.data_lost();
+            tracing::warn!("the store has lost its data: every key has a fresh burst");
+        }
+        self.dataset = Some(name.to_vec());
     }
 
     fn report_ready(&mut self, how: Result<(), StoreError>) {

@@ -54,6 +54,17 @@ impl Sentinels {
         MASTER
     }
 
+    /// The first master.
+    #[must_use]
+    pub fn master(&self) -> &Server {
+        &self.servers[0]
+    }
+
+    /// Kills all Sentinels.
+    pub fn kill_sentinels(&mut self) {
+        self.sentinels.iter_mut().for_each(Server::kill);
+    }
+
     /// Kills the first master.
     pub fn kill_master(&mut self) {
         self.servers[0].kill();
