@@ -135,29 +135,33 @@ impl App {
     }
 
     /// Takes nothing new, lets what is under way finish, lets the store know of what that charged or gave back,
-    /// and ends the administration last. `hurry` ends the waiting.
+    /// and ends the administration last. `hurry` ends the waiting. It begins at the call, not at the first poll.
     ///
     /// # Errors
     /// When a thread failed while it served.
-    pub(crate) async fn stop(self, hurry: impl Future<Output = ()>) -> io::Result<Drained> {
-        self.view.ready(false);
-        let (closer, until) = (self.server.closer(), Instant::now() + self.drain);
-        let mut draining = std::pin::pin!(self.server.drain(self.drain));
-        let drained = tokio::select! {
-            drained = &mut draining => drained,
-            () = hurry => {
-                closer.close();
-                draining.await
+    pub(crate) fn stop(self, hurry: impl Future<Output = ()>) -> impl Future<Output = io::Result<Drained>> {
+        let Self { server, view, admin, drain, .. } = self;
+        let (closer, until) = (server.closer(), Instant::now() + drain);
+        let draining = server.drain(drain);
+        view.ready(false);
+        async move {
+            let mut draining = std::pin::pin!(draining);
+            let drained = tokio::select! {
+                drained = &mut draining => drained,
+                () = hurry => {
+                    closer.close();
+                    draining.await
+                }
+            };
+            let left = until.saturating_duration_since(Instant::now()).max(FLUSH);
+            if !view.shared().store.flush(left).await {
+                tracing::warn!("the store could not be told of everything that was charged or given back");
             }
-        };
-        let left = until.saturating_duration_since(Instant::now()).max(FLUSH);
-        if !self.view.shared().store.flush(left).await {
-            tracing::warn!("the store could not be told of everything that was charged or given back");
+            if let Some(admin) = admin {
+                admin.stop();
+            }
+            drained
         }
-        if let Some(admin) = self.admin {
-            admin.stop();
-        }
-        drained
     }
 }
 

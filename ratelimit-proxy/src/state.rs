@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -76,6 +77,9 @@ pub struct Shared {
     pub memory: Memory,
     /// The wall clock, for fields that name a point in time.
     pub clock: SystemClock,
+    /// Whether connections should end as soon as they can. Not told thread by thread: once the proxy has said that it
+    /// drains, no answer of any thread may promise another request.
+    draining: AtomicBool,
 }
 
 impl Shared {
@@ -93,7 +97,13 @@ impl Shared {
             shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
             clock: SystemClock::default(),
+            draining: AtomicBool::new(false),
         }
+    }
+
+    /// From now on connections end as soon as they can. Those that are idle have to be woken: [`Worker::wake_all`].
+    pub(crate) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     /// The time since the Unix epoch, read only where some field shows it.
@@ -111,8 +121,9 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) pool: Pool,
     rules: RefCell<Adopted>,
-    draining: Cell<bool>,
     connections: RefCell<Slab<Option<Waker>>>,
+    /// Connections that ended while the proxy drained.
+    finished: Cell<usize>,
     all_closed: tokio::sync::Notify,
 }
 
@@ -124,8 +135,8 @@ impl Worker {
             rules: RefCell::new(Adopted::new(shared.rules.load())),
             shared,
             pool: Pool::default(),
-            draining: Cell::new(false),
             connections: RefCell::default(),
+            finished: Cell::new(0),
             all_closed: tokio::sync::Notify::new(),
         })
     }
@@ -172,12 +183,11 @@ impl Worker {
 
     /// Whether connections should end as soon as they can.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.shared.draining.load(Ordering::Acquire)
     }
 
-    /// Asks all connections to end as soon as they can.
-    pub(crate) fn start_draining(&self) {
-        self.draining.set(true);
+    /// Lets all connections see that something has changed.
+    pub(crate) fn wake_all(&self) {
         for (_, waker) in self.connections.borrow().iter() {
             if let Some(waker) = waker {
                 waker.wake_by_ref();
@@ -188,6 +198,11 @@ impl Worker {
     /// How many connections there are.
     pub(crate) fn open(&self) -> usize {
         self.connections.borrow().len()
+    }
+
+    /// How many have ended since the proxy began to drain.
+    pub(crate) fn finished(&self) -> usize {
+        self.finished.get()
     }
 
     /// Waits until there are none.
@@ -221,6 +236,9 @@ impl Drop for Place {
         let mut connections = self.worker.connections.borrow_mut();
         connections.try_remove(self.number);
         self.worker.metrics.connection_closed();
+        if self.worker.is_draining() {
+            self.worker.finished.set(self.worker.finished.get() + 1);
+        }
         if connections.is_empty() {
             self.worker.all_closed.notify_waiters();
         }

@@ -135,11 +135,12 @@ async fn serve(config: Config, source: Option<Source>) -> Result<Exit, Failure> 
         signal = signals.next() => signal,
         never = app.follow() => match never {},
     };
-    tracing::info!(signal, "draining; a second signal cuts what is under way");
     let hurry = async {
         signals.next().await;
     };
-    let drained = app.stop(hurry).await?;
+    let stopping = app.stop(hurry);
+    tracing::info!(signal, "draining; a second signal cuts what is under way");
+    let drained = stopping.await?;
     tracing::info!(finished = drained.finished, cut = drained.forced, "stopped");
     Ok(if drained.forced == 0 { Exit::Fine } else { Exit::Failed })
 }

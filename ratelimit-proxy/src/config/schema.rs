@@ -108,8 +108,10 @@ mod tests {
     use crate::config::fault::Faults;
     use crate::config::tree::{self, Kind, Node};
 
-    const EXAMPLES: [&str; 2] =
-        [include_str!("../../tests/config/contract.yaml"), include_str!("../../tests/config/living.yaml")];
+    const EXAMPLES: [&str; 2] = [
+        include_str!("../../tests/end_to_end/config/contract.yaml"),
+        include_str!("../../tests/end_to_end/config/living.yaml"),
+    ];
 
     fn validator() -> Validator {
         jsonschema::draft202012::new(&schema()).expect("a schema of 2020-12")
@@ -147,7 +149,7 @@ mod tests {
             "UPSTREAM_PORT" => Some("9000".to_owned()),
             _ => None,
         };
-        let base = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config"));
+        let base = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/config"));
         match crate::config::load_str(&value.to_string(), "", &variables, base) {
             Ok(_) => Vec::new(),
             Err(faults) => faults

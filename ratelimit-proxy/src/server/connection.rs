@@ -53,6 +53,11 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
             if !registered {
                 registered = true;
                 client.register(cx.waker());
+                // A request that came with the connection is served, even where the proxy drains by now.
+                let polled = drive(&client, connection.as_mut(), timer.as_mut(), cx);
+                if polled.is_ready() || !client.worker.is_draining() {
+                    return polled;
+                }
             }
             if client.worker.is_draining() && !draining {
                 draining = true;

@@ -79,9 +79,9 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// The proxy, serving.
-#[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
     threads: Vec<(oneshot::Receiver<std::io::Result<Drained>>, JoinHandle<()>)>,
 }
@@ -94,7 +94,12 @@ impl Server {
     pub fn start(shared: &Arc<Shared>, listeners: Listeners) -> std::io::Result<Self> {
         let (stage, _) = watch::channel(Stage::Serving);
         let count = listeners.threads.len();
-        let mut server = Self { addresses: listeners.addresses, stage, threads: Vec::with_capacity(count) };
+        let mut server = Self {
+            addresses: listeners.addresses,
+            shared: Arc::clone(shared),
+            stage,
+            threads: Vec::with_capacity(count),
+        };
         for (number, listeners) in listeners.threads.into_iter().enumerate() {
             let setup = Setup {
                 shared: Arc::clone(shared),
@@ -131,12 +136,14 @@ impl Server {
         &self.addresses
     }
 
-    /// Takes no new connections, lets requests under way finish, and cuts what is left after `deadline`.
+    /// Takes no new connections, lets requests under way finish, and cuts what is left after `deadline`. It begins at
+    /// the call, not at the first poll: every answer from then on is the last of its connection.
     ///
     /// # Errors
     /// When a thread failed while it served.
-    pub async fn drain(self, deadline: Duration) -> std::io::Result<Drained> {
+    pub fn drain(self, deadline: Duration) -> impl Future<Output = std::io::Result<Drained>> {
         let until = Instant::now() + deadline;
+        self.shared.start_draining();
         // A close that came first stands.
         self.stage.send_if_modified(|stage| {
             let serving = *stage == Stage::Serving;
@@ -145,13 +152,18 @@ impl Server {
             }
             serving
         });
-        let mut drained = Drained::default();
-        for (end, thread) in self.threads {
-            let panicked = || std::io::Error::other("a thread of the proxy panicked");
-            drained = drained.and(end.await.map_err(|_| panicked())??);
-            thread.join().map_err(|_| panicked())?;
+        let Self { threads, stage, .. } = self;
+        async move {
+            let mut drained = Drained::default();
+            for (end, thread) in threads {
+                let panicked = || std::io::Error::other("a thread of the proxy panicked");
+                drained = drained.and(end.await.map_err(|_| panicked())??);
+                thread.join().map_err(|_| panicked())?;
+            }
+            // Threads take its end for the word to close at once.
+            drop(stage);
+            Ok(drained)
         }
-        Ok(drained)
     }
 
     /// A handle that ends a drain at once: for a second signal.

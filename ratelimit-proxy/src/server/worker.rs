@@ -57,16 +57,14 @@ pub(super) async fn run(setup: &Setup) -> io::Result<Drained> {
         task.abort();
         accept_rest(&worker, &listener, &slots).await;
     }
-    let before = worker.open();
-    worker.start_draining();
+    worker.wake_all();
     tokio::select! {
         () = worker.closed() => {}
         () = tokio::time::sleep_until(until) => {}
         () = closed(&mut stage) => {}
     }
     // Dropping the runtime drops what is left, permits and all.
-    let forced = worker.open();
-    Ok(Drained { finished: before.saturating_sub(forced), forced })
+    Ok(Drained { finished: worker.finished(), forced: worker.open() })
 }
 
 /// Waits for the word to stop, and says until when connections may go on.

@@ -1,30 +1,16 @@
 //! More than there is room for: keys, connections, file descriptors, memory. What is served goes on being served,
 //! operators can see what is wrong, and it is over when it is over.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::support::origin::Origin;
+use crate::support::program::{Lines, Program, address};
+use crate::support::raw_client::{Client, Response};
+use crate::support::{PATIENCE, soon};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use support::origin::Origin;
-use support::program::{Lines, Program, address};
-use support::raw_client::{Client, Response};
-use support::{PATIENCE, soon};
 use tokio::process::Command;
 
 /// A configuration in a file of its own, removed when dropped.

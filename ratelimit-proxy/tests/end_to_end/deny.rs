@@ -1,25 +1,11 @@
 //! What a client sees when a limit says no.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
+use crate::support::origin::{Origin, Reply};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::raw_client::{Client, get};
+use crate::support::soon;
 use ratelimit_core::{FieldStyle, Fields, Limit, Rate};
 use ratelimit_proxy::{Answers, DenialBody};
-use support::origin::{Origin, Reply};
-use support::proxy::{Proxy, Setup};
-use support::raw_client::{Client, get};
-use support::soon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// One request an hour, so that the second is denied however slow the machine is.

@@ -1,21 +1,9 @@
 //! Who a request is counted for: the peer, or the client that a trusted proxy names. Through sockets, with peers of
 //! several addresses (all of 127.0.0.0/8 is this machine).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
-use support::origin::Origin;
-use support::proxy::Proxy;
-use support::raw_client::{Client, Response};
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::raw_client::{Client, Response};
 
 /// The proxy that is trusted, if any is; any other address of the machine is a stranger's.
 const TRUSTED: &str = "127.0.0.1";

@@ -1,28 +1,16 @@
 //! One limit for all replicas: the program three times over a real Redis, as the README shows it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::origin::{Origin, Reply};
+use crate::support::program::{Program, metric};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::raw_client::{Client, Response};
+use crate::support::{replicas, replicas_with, soon, until};
 use ratelimit_core::{Limit, LimitSpec};
 use ratelimit_proxy::AnyStore;
 use ratelimit_proxy::config::{LimitConfig, RedisConfig, StoreConfig};
 use redis_testkit::{Relay, Server};
-use support::origin::{Origin, Reply};
-use support::program::{Program, metric};
-use support::proxy::{Proxy, Setup};
-use support::raw_client::{Client, Response};
-use support::{replicas, replicas_with, soon, until};
 
 /// How many of them were allowed; every other answer must be a denial.
 fn allowed(responses: &[Response]) -> usize {
@@ -172,7 +160,7 @@ async fn a_client_that_goes_while_it_waits_is_charged_once_at_most() {
     let origin = Origin::hello().await;
     let limit = LimitSpec::new("l", "20/day".parse().unwrap());
     let proxy = behind(&relay, limit, &origin, Duration::from_secs(5)).await;
-    assert_eq!(support::raw_client::get(proxy.address, "/").await.status, 200);
+    assert_eq!(crate::support::raw_client::get(proxy.address, "/").await.status, 200);
     relay.delay(Duration::from_millis(50));
     for _ in 0..5 {
         let mut client = Client::connect(proxy.address).await;
@@ -189,7 +177,7 @@ async fn a_client_that_goes_while_it_waits_is_charged_once_at_most() {
 }
 
 async fn until_answered(proxy: &Proxy) -> Response {
-    soon("an answer", support::raw_client::get(proxy.address, "/")).await
+    soon("an answer", crate::support::raw_client::get(proxy.address, "/")).await
 }
 
 /// A denial holds until the key could pass; nobody needs to be asked again before.

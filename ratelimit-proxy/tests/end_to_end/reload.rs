@@ -1,27 +1,13 @@
 //! Another configuration while the proxy runs: the program itself, real files, links and signals.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::origin::{Origin, Reply};
-use support::program::{Program, ask};
-use support::raw_client::{Client, Response};
-use support::soon;
+use crate::support::origin::{Origin, Reply};
+use crate::support::program::{Program, ask};
+use crate::support::raw_client::{Client, Response};
+use crate::support::soon;
 use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 

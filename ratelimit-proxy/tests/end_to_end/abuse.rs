@@ -1,28 +1,14 @@
 //! Clients that are slow, silent, gone, too many at once, or not speaking HTTP.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::origin::{Origin, Reply};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::raw_client::{Client, get};
+use crate::support::soon;
 use ratelimit_core::{Limit, Rate};
-use support::origin::{Origin, Reply};
-use support::proxy::{Proxy, Setup};
-use support::raw_client::{Client, get};
-use support::soon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;

@@ -1,14 +1,6 @@
 //! The configuration language: what loads and what it comes to, and for everything that does not, what is said
 //! and where.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test that can't go on fails"
-)]
-
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,7 +20,7 @@ const CONTRACT: &str = include_str!("config/contract.yaml");
 const LIVING: &str = include_str!("config/living.yaml");
 
 fn here() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/config"))
 }
 
 fn env(name: &str) -> Option<String> {

@@ -1,24 +1,12 @@
 //! The program as a user runs it: what it says, with which code it ends, and that it serves, limits and stops in
 //! order.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::sync::{Arc, Mutex};
 
-use support::origin::{Origin, Reply};
-use support::program::{Program, address, ask, command, parts, run, run_unread};
-use support::raw_client::Client;
-use support::soon;
+use crate::support::origin::{Origin, Reply};
+use crate::support::program::{Program, address, ask, command, parts, run, run_unread};
+use crate::support::raw_client::Client;
+use crate::support::soon;
 use tokio::sync::oneshot;
 
 #[tokio::test]
@@ -284,7 +272,7 @@ async fn nobody_waits_for_the_log() {
             break;
         }
     }
-    support::program::signal(&child, "TERM").await;
+    crate::support::program::signal(&child, "TERM").await;
     assert_eq!(soon("the end", child.wait()).await.unwrap().code(), Some(0));
 }
 

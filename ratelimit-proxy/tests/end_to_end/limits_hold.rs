@@ -1,29 +1,15 @@
 //! The promise itself, end to end: however many clients hammer however many threads, no interval sees more
 //! requests arrive upstream than the limit allows.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
+use crate::support::origin::{Origin, Reply, Seen};
+use crate::support::proxy::Setup;
+use crate::support::raw_client::Client;
 use ratelimit_core::{Algorithm, Limit, Rate};
-use support::origin::{Origin, Reply, Seen};
-use support::proxy::Setup;
-use support::raw_client::Client;
 use tokio::io::AsyncWriteExt;
 
 const CLIENTS: usize = 24;

@@ -4,25 +4,11 @@
 //! The corpus follows RFC 9112, the desync research of 2005 to 2025 and the HTTP Garden. The upstream of these
 //! tests fails them itself when a request has two framings.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
+use crate::support::origin::{Origin, Seen};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::raw_client::{self, Client};
 use ratelimit_core::Limit;
 use ratelimit_proxy::config::LimitConfig;
-use support::origin::{Origin, Seen};
-use support::proxy::{Proxy, Setup};
-use support::raw_client::{self, Client};
 
 /// Asked for behind each message: it must never be understood as part of it, nor answered where the message
 /// before it was in doubt.

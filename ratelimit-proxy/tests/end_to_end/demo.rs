@@ -1,22 +1,10 @@
 //! The demo: it needs nothing, shows decisions of both kinds, and what it sums up is what it showed.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
-use support::program::{Lines, address, ask, command, parts, run, run_unread, signal};
-use support::soon;
+use crate::support::program::{Lines, address, ask, command, parts, run, run_unread, signal};
+use crate::support::soon;
 
 /// Requests by client: allowed and denied.
 type Scores = BTreeMap<String, (u64, u64)>;

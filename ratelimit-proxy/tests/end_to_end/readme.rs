@@ -4,18 +4,6 @@
 //! What a reader has and a test has not is put in its place: free ports for the ones that are named, the program
 //! that was built for `cargo install` and `cargo run`, an upstream for "your own service".
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
@@ -24,9 +12,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::origin::Origin;
+use crate::support::origin::Origin;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ratelimit-proxy");
 
 /// A fenced block.

@@ -1,17 +1,5 @@
 //! What a compiled configuration makes of a request, without sockets: keys, what `explain` says, and what it costs.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -22,7 +10,7 @@ use ratelimit_proxy::path::NormalPath;
 use ratelimit_proxy::policy::{Effect, Explanation, Policy};
 
 fn policy(yaml: &str) -> Policy {
-    Policy::of(&support::proxy::load(yaml, ([127, 0, 0, 1], 1).into()).config)
+    Policy::of(&crate::support::proxy::load(yaml, ([127, 0, 0, 1], 1).into()).config)
 }
 
 /// A request as entrances have it once it was let in.

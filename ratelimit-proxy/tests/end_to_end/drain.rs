@@ -1,26 +1,12 @@
 //! Stopping without anybody noticing, and stopping all the same when somebody does not let us.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::origin::{Origin, Reply};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::raw_client::Client;
+use crate::support::{PATIENCE, soon, until};
 use ratelimit_proxy::server::Drained;
-use support::origin::{Origin, Reply};
-use support::proxy::{Proxy, Setup};
-use support::raw_client::Client;
-use support::{PATIENCE, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -50,9 +36,7 @@ async fn what_is_under_way_is_finished_and_what_is_idle_ends_at_once() {
     let server = proxy.take();
     let draining = tokio::spawn(server.drain(PATIENCE));
     assert!(idle.is_closed().await);
-    // Nobody listens any more.
-    let late = soon("a refusal", TcpStream::connect(proxy.address)).await;
-    assert!(late.is_err(), "{late:?}");
+    until("nobody to listen", async || TcpStream::connect(proxy.address).await.is_err()).await;
 
     socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await.unwrap();
     let response = busy.response().await;
@@ -62,7 +46,8 @@ async fn what_is_under_way_is_finished_and_what_is_idle_ends_at_once() {
     assert_eq!(half.response().await.text(), "half half.");
     assert!(half.is_closed().await);
     let drained = soon("the end", draining).await.unwrap().unwrap();
-    assert_eq!(drained, Drained { finished: 3, forced: 0 });
+    // Three, and those that found out that nobody listens.
+    assert!(drained.finished >= 3 && drained.forced == 0, "{drained:?}");
 }
 
 #[tokio::test]

@@ -1,25 +1,13 @@
 //! Limits by who a request says it is from: claims of verified tokens, users of Basic and Digest, tiers. Through
 //! real sockets.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::net::SocketAddr;
 
+use crate::support::origin::Origin;
+use crate::support::proxy::Setup;
+use crate::support::raw_client::Client;
+use crate::support::tokens::{Issuer, SECRET, Signer, jwks};
 use serde_json::json;
-use support::origin::Origin;
-use support::proxy::Setup;
-use support::raw_client::Client;
-use support::tokens::{Issuer, SECRET, Signer, jwks};
 
 /// The status of a request with those fields.
 async fn status(proxy: SocketAddr, fields: &[&str]) -> u16 {
@@ -154,7 +142,7 @@ async fn keys_come_from_an_issuer_while_requests_do_not_wait() {
             tokio::task::yield_now().await;
         }
     };
-    support::soon("the issuer's keys", come).await;
+    crate::support::soon("the issuer's keys", come).await;
     let tokens = proxy.shared.tokens.as_ref().unwrap();
     let checked = tokens.checked();
     for _ in 0..10 {

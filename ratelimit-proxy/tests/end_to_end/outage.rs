@@ -1,23 +1,12 @@
 //! The store is down at the start, refuses us, goes, freezes: what clients and operators see of it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::origin::Origin;
+use crate::support::program::{Program, metric, parts, run};
+use crate::support::raw_client::Response;
+use crate::support::until;
 use redis_testkit::{Relay, Server};
-use support::origin::Origin;
-use support::program::{Program, metric, parts, run};
-use support::raw_client::Response;
-use support::until;
 
 /// A proxy whose configuration has this `store` section.
 async fn with_store(origin: &Origin, store: &str) -> (Program, tempfile::NamedTempFile) {
@@ -126,7 +115,7 @@ async fn a_silent_store_is_waited_for_no_longer_than_the_deadline() {
         let took = asked.elapsed();
         assert!(took < Duration::from_millis(400), "{took:?}");
         slow += u32::from(took >= Duration::from_millis(90));
-        assert!(start.elapsed() < support::PATIENCE, "it is never known to be gone");
+        assert!(start.elapsed() < crate::support::PATIENCE, "it is never known to be gone");
     }
     assert!((1..=10).contains(&slow), "{slow} requests waited");
     let waited = metric(&proxy, "ratelimit_decision_seconds_sum").await.unwrap();

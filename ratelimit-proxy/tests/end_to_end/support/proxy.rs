@@ -105,7 +105,7 @@ impl Setup {
 /// What a configuration says, in front of that upstream. Files that it names are sought in `tests/config`.
 pub fn load(yaml: &str, upstream: SocketAddr) -> Loaded {
     let text = format!("upstream: http://{upstream}\n{yaml}");
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/config");
     load_str(&text, "test.yaml", &|_| None, &base).unwrap_or_else(|faults| {
         let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
         panic!("{}\n{text}", faults.join("\n"))

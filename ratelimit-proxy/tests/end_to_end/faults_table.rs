@@ -1,7 +1,5 @@
 //! The table of faults names tests that exist.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "tests")]
-
 use std::collections::HashMap;
 use std::path::Path;
 

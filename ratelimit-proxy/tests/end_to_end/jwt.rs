@@ -1,17 +1,5 @@
 //! Verified tokens: every source of keys, every refusal, and issuers that rotate, fail, and go away.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -24,8 +12,8 @@ use ratelimit_proxy::identity::token::{
 use ratelimit_proxy::telemetry::metrics::Metrics;
 use serde_json::json;
 
-use support::soon;
-use support::tokens::{Issuer, Mood, SECRET, Signer, TempFile, b64, fingerprint, jwks, now};
+use crate::support::soon;
+use crate::support::tokens::{Issuer, Mood, SECRET, Signer, TempFile, b64, fingerprint, jwks, now};
 
 fn bearer(token: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();

@@ -4,25 +4,12 @@
 //! Quotas are per day, so that nothing comes back while a test runs: the first request of a bucket is allowed, the
 //! next is denied.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::fmt::Write as _;
 
-use support::origin::{Origin, Reply};
-use support::program::Program;
-use support::proxy::Proxy;
-use support::raw_client::{Client, ask, expect, get};
+use crate::support::origin::{Origin, Reply};
+use crate::support::program::Program;
+use crate::support::proxy::Proxy;
+use crate::support::raw_client::{Client, ask, expect, get};
 
 async fn up(yaml: &str) -> (Origin, Proxy) {
     let origin = Origin::hello().await;

@@ -1,22 +1,10 @@
 //! Every way to write a path that some upstream would read as the limited one counts as the limited one, or is
 //! 400. What the upstream gets is what was matched.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
+use crate::support::origin::Origin;
+use crate::support::proxy::Proxy;
+use crate::support::raw_client::{Client, Response};
 use ratelimit_proxy::path::NormalPath;
-use support::origin::Origin;
-use support::proxy::Proxy;
-use support::raw_client::{Client, Response};
 
 const YAML: &str = "
 limits:

@@ -6,31 +6,16 @@
 //! it and before the upstream got it; so those that were sent after `a` and arrived before `b` were admitted
 //! within `[a, b]`, whatever was delayed.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::origin::Origin;
+use crate::support::program::{Program, metric};
+use crate::support::raw_client::Client;
+use crate::support::{soon, until};
 use redis_testkit::{Relay, Server};
-use support::origin::Origin;
-use support::program::{Program, metric};
-use support::raw_client::Client;
-use support::{soon, until};
 
 const REPLICAS: usize = 3;
 const RATE: f64 = 10.0;

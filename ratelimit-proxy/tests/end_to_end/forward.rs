@@ -1,25 +1,11 @@
 //! What passes through, in both directions.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
-use support::origin::{Origin, Reply, counter};
-use support::proxy::{Proxy, Setup};
-use support::raw_client::{Client, get};
-use support::soon;
+use crate::support::origin::{Origin, Reply, counter};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::raw_client::{Client, get};
+use crate::support::soon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]

@@ -1,22 +1,10 @@
 //! Charging by how a request ends: failures only, costs that the response says, overdraft. Through real sockets.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::net::SocketAddr;
 
-use support::origin::{Origin, Reply, Seen};
-use support::proxy::{Proxy, Setup};
-use support::raw_client::Client;
+use crate::support::origin::{Origin, Reply, Seen};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::raw_client::Client;
 
 /// Answers with the status and fields that the request's path asks for: `/401`, `/200?x-used:%20300`.
 fn asked(seen: &Seen) -> Reply {
@@ -53,7 +41,7 @@ async fn over(proxy: &Proxy, requests: u64) {
             tokio::task::yield_now().await;
         }
     };
-    support::soon("the requests to be over", done).await;
+    crate::support::soon("the requests to be over", done).await;
 }
 
 /// Asks one after the other; each is over before the next.

@@ -1,23 +1,11 @@
 //! The administration: every path, the numbers, and that nothing which happens there or comes from clients makes
 //! it grow or touches traffic.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use support::origin::Origin;
-use support::program::{Program, ask};
-use support::raw_client::{Client, Response};
+use crate::support::origin::Origin;
+use crate::support::program::{Program, ask};
+use crate::support::raw_client::{Client, Response};
 
 /// Samples by name and labels as they were written.
 type Samples = BTreeMap<String, f64>;
@@ -150,7 +138,7 @@ async fn the_numbers_are_those_of_what_was_sent() {
             .map(|class| samples[&format!("proxy_requests_total{{code_class=\"{class}\"}}")])
             .sum()
     };
-    let samples = support::soon("all to be counted", async {
+    let samples = crate::support::soon("all to be counted", async {
         loop {
             let samples = metrics(&program).await;
             if requests(&samples) >= 9.0 && samples["proxy_connections"] == 0.0 {
@@ -186,7 +174,7 @@ async fn the_numbers_are_those_of_what_was_sent() {
     assert_eq!((&limit["capacity"], &limit["mode"]), (&5.into(), &"enforce".into()));
     assert_eq!(limit["key"], serde_json::json!(["client.ip"]));
     // Live keys are counted once a second at most.
-    support::soon("the key to be seen", async {
+    crate::support::soon("the key to be seen", async {
         while limits(program.admin("/api/limits").await)["limits"][0]["keys"] != 1 {}
     })
     .await;

@@ -1,0 +1,42 @@
+//! The proxy from the outside: its program, its sockets, its pages. One binary for all of it: linking one for each file
+//! took longer than running them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod support;
+
+mod abuse;
+mod admin;
+mod audit;
+mod claims;
+mod cli;
+mod config_errors;
+mod demo;
+mod deny;
+mod drain;
+mod faults_table;
+mod forward;
+mod identity;
+mod jwt;
+mod keys;
+mod limits_hold;
+mod outage;
+mod outcome;
+mod overload;
+mod paths;
+mod policy;
+mod readme;
+mod reload;
+mod shared;
+mod smuggling;
