@@ -26,8 +26,6 @@ use crate::server::descriptors::Shortage;
 use crate::server::linger::Leftover;
 use crate::store::AnyStore;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
-use crate::upstream::Link;
-use crate::upstream::pool::Pool;
 
 /// How long to wait for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +117,6 @@ impl Shared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<WorkerMetrics>,
-    pub(crate) pool: Pool,
     rules: RefCell<Adopted>,
     connections: RefCell<Slab<Option<Waker>>>,
     /// Connections that ended while the proxy drained.
@@ -132,9 +129,8 @@ impl Worker {
         let metrics = shared.metrics.worker();
         Rc::new(Self {
             metrics,
-            rules: RefCell::new(Adopted::new(shared.rules.load())),
+            rules: RefCell::new(Adopted::new(shared.rules.load(), None)),
             shared,
-            pool: Pool::default(),
             connections: RefCell::default(),
             finished: Cell::new(0),
             all_closed: tokio::sync::Notify::new(),
@@ -152,30 +148,21 @@ impl Worker {
 
     #[cold]
     fn adopt(&self) {
-        let new = self.shared.rules.load();
-        if new.destination != self.rules.borrow().destination {
-            self.pool.clear();
-        }
-        self.rules.replace(Adopted::new(new));
+        let new = Adopted::new(self.shared.rules.load(), Some(&self.rules.borrow()));
+        self.rules.replace(new);
     }
 
-    /// A connection to where those rules send requests, if one is idle.
-    pub(crate) fn take_link(&self, rules: &Rules, now: Instant) -> Option<Box<Link>> {
-        if rules.destination == self.rules.borrow().destination { self.pool.take(now) } else { None }
-    }
-
-    /// Keeps a connection for the next request, if requests still go where it leads.
-    pub(crate) fn put_back(&self, link: Box<Link>, now: Instant) {
-        if link.destination == self.rules.borrow().destination {
-            self.pool.put_back(link, now);
-        }
+    /// Drops idle connections to upstreams: those that nobody has asked for in a while, or all of them.
+    pub(crate) fn sweep(&self, all: bool) {
+        let rules = self.rules.borrow();
+        if all { rules.local().clear() } else { rules.local().sweep(Instant::now()) }
     }
 
     /// Whether a new request has to be refused for want of memory; if so, what is idle is given up.
     pub(crate) fn sheds(&self) -> bool {
         let short = self.shared.memory.is_short();
         if short {
-            self.pool.clear();
+            self.sweep(true);
             self.metrics.pressure(Pressure::Shed);
         }
         short
@@ -323,6 +310,17 @@ impl Client {
         let rules = self.worker.rules();
         self.timeouts.set(rules.timeouts);
         rules
+    }
+
+    /// How long to wait for the upstream, where it is not as long as for others.
+    #[inline]
+    pub(crate) fn wait_for(&self, (connect, response): (Option<Duration>, Option<Duration>)) {
+        if connect.is_some() || response.is_some() {
+            let mut timeouts = self.timeouts.get();
+            timeouts.connect = connect.unwrap_or(timeouts.connect);
+            timeouts.response = response.unwrap_or(timeouts.response);
+            self.timeouts.set(timeouts);
+        }
     }
 
     /// Bytes came in. If they are the first of a request, its head must be complete in time, however slowly

@@ -137,7 +137,7 @@ enum Source {
     Own(Option<Bytes>),
     /// The connection that brings it; gone when there is nothing more to come.
     Upstream {
-        link: Option<Box<Link>>,
+        link: Option<Link>,
         client: Rc<Client>,
     },
 }
@@ -149,7 +149,7 @@ impl Body {
     }
 
     /// The upstream's.
-    pub(crate) fn upstream(link: Box<Link>, client: &Rc<Client>) -> Self {
+    pub(crate) fn upstream(link: Link, client: &Rc<Client>) -> Self {
         let complete = link.is_end_stream();
         let source = Source::Upstream { link: Some(link), client: Rc::clone(client) };
         let mut passing = Self { source, tail: None, broken: None };
@@ -173,7 +173,7 @@ impl Body {
         if let Source::Upstream { link, client, .. } = &mut self.source {
             client.deadlines.disarm(Wait::Upstream);
             if let Some(link) = link.take() {
-                client.worker.put_back(link, client.deadlines.now());
+                link.put_back(client.deadlines.now());
             }
         }
         if let Some(mut tail) = self.tail.take() {
@@ -182,7 +182,7 @@ impl Body {
     }
 
     fn poll_upstream(
-        link: &mut Option<Box<Link>>,
+        link: &mut Option<Link>,
         client: &Client,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
