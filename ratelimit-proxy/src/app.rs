@@ -56,6 +56,7 @@ impl App {
         shared.tokens = config.jwt.clone().map(verifier).transpose()?;
         let shared = Arc::new(shared);
         overload::watch(&shared)?;
+        shared.watch_upstreams()?;
         let redis = match config.store {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),

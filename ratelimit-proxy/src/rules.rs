@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::answer::Answers;
 use crate::config::{Config, LimitConfig};
@@ -53,7 +54,7 @@ impl Rules {
         let names: Vec<&str> = policy.rules().iter().map(|rule| rule.limit.name()).collect();
         let series = metrics.number(&names);
         Self {
-            upstreams: Upstreams::new(config, &policy, before.map(|before| &before.upstreams)),
+            upstreams: Upstreams::new(config, before.map(|before| &before.upstreams)),
             policy: policy.counted_as(series),
             limits: config.limits.clone(),
             timeouts: config.server.timeouts,
@@ -74,12 +75,18 @@ pub(crate) struct Current {
     rules: ArcSwap<Rules>,
     /// That of `rules`, or for a moment of those before.
     generation: AtomicU64,
+    /// Told when others come into force.
+    changes: Arc<Notify>,
 }
 
 impl Current {
     /// These.
     pub(crate) fn new(rules: Rules) -> Self {
-        Self { generation: AtomicU64::new(rules.generation), rules: ArcSwap::from_pointee(rules) }
+        Self {
+            generation: AtomicU64::new(rules.generation),
+            rules: ArcSwap::from_pointee(rules),
+            changes: Arc::default(),
+        }
     }
 
     /// They.
@@ -93,6 +100,12 @@ impl Current {
         self.rules.store(Arc::new(rules));
         // Pairs with the load of who sees the new number: it must find the new rules, or it would not look again.
         self.generation.store(generation, Ordering::Release);
+        self.changes.notify_one();
+    }
+
+    /// What is told when others come into force, for the one who waits for that.
+    pub(crate) fn changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.changes)
     }
 
     /// Which ones they are.

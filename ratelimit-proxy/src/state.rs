@@ -2,6 +2,7 @@
 //! the requests of one connection. Nothing but [`Shared`] crosses threads.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::server::descriptors::Shortage;
 use crate::server::linger::Leftover;
 use crate::store::AnyStore;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
+use crate::upstream;
 
 /// How long to wait for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +99,14 @@ impl Shared {
             clock: SystemClock::default(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Checks servers of upstreams, on a thread of its own, until nobody else holds the value.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn watch_upstreams(self: &Arc<Self>) -> io::Result<()> {
+        upstream::watch(self)
     }
 
     /// From now on connections end as soon as they can. Those that are idle have to be woken: [`Worker::wake_all`].

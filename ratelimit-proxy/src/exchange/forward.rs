@@ -127,7 +127,9 @@ impl Search<'_> {
     fn next(&mut self, last: &Picked) -> Option<Picked> {
         self.left = self.left.checked_sub(1)?;
         self.tried.push(last.number);
-        self.upstream.pick_again(self.hash, self.client.deadlines.now(), &self.tried)
+        let next = self.upstream.pick_again(self.hash, self.client.deadlines.now(), &self.tried)?;
+        self.client.worker.metrics.retry();
+        Some(next)
     }
 
     /// Takes note of a server that failed, if it is its fault.

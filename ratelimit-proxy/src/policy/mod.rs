@@ -236,11 +236,6 @@ impl Policy {
         self.routes.find(facts, keys)
     }
 
-    /// Which requests an upstream takes, in words.
-    pub(crate) fn taken_by(&self, upstream: usize) -> String {
-        self.routes.matcher(upstream).map_or_else(|| "every request".to_owned(), ToString::to_string)
-    }
-
     /// All limits, in the order of the file, switched-off ones included.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {

@@ -69,11 +69,6 @@ impl Routes {
         };
         self.entries.iter().any(by_path)
     }
-
-    /// The matcher of an upstream, for people; `None` where it takes everything.
-    pub(super) fn matcher(&self, upstream: usize) -> Option<&Matcher> {
-        self.entries.get(upstream).map(|entry| &entry.matcher)
-    }
 }
 
 /// The same for the same values in every replica and every release: replicas agree on the server.

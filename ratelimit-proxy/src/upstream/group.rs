@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use super::balance::{Way, floor};
 use super::server::Server;
-use crate::config::{Balance, Config, HealthCheck, Upstream};
-use crate::policy::Policy;
+use crate::config::{Balance, Config, HealthCheck, Match, Upstream};
 
 /// All upstreams, in the order of the file; at least one.
 #[derive(Debug)]
@@ -19,7 +18,7 @@ pub(crate) struct Upstreams {
 /// One upstream: servers that do the same.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// Which requests it takes, in words.
+    /// Which requests it takes, in words, without values that may be secrets.
     pub(crate) name: Box<str>,
     /// At least one.
     pub(crate) servers: Box<[Arc<Server>]>,
@@ -35,8 +34,8 @@ pub(crate) struct Group {
 type Identity = (String, Option<HealthCheck>);
 
 impl Upstreams {
-    /// What `config` says; `policy` is made of it. `before` is what was in force.
-    pub(crate) fn new(config: &Config, policy: &Policy, before: Option<&Self>) -> Self {
+    /// What `config` says. `before` is what was in force.
+    pub(crate) fn new(config: &Config, before: Option<&Self>) -> Self {
         let mut known: HashMap<Identity, Arc<Server>> = HashMap::new();
         for group in before.into_iter().flat_map(|before| &before.groups) {
             for server in &group.servers {
@@ -44,14 +43,14 @@ impl Upstreams {
                 known.insert(identity, Arc::clone(server));
             }
         }
-        let group = |(number, upstream): (usize, &Upstream)| {
+        let group = |upstream: &Upstream| {
             let servers = upstream.servers.iter().map(|target| {
                 let identity = (target.to_string(), upstream.health_check.clone());
                 Arc::clone(known.entry(identity).or_insert_with(|| Arc::new(Server::new(target.clone()))))
             });
             Arc::new(Group {
                 servers: servers.collect(),
-                name: policy.taken_by(number).into(),
+                name: name(&upstream.matches).into(),
                 way: match upstream.balance {
                     Balance::RoundRobin => Way::RoundRobin,
                     Balance::LeastRequests => Way::LeastRequests,
@@ -62,7 +61,7 @@ impl Upstreams {
                 check: upstream.health_check.clone(),
             })
         };
-        Self { groups: config.upstreams.iter().enumerate().map(group).collect() }
+        Self { groups: config.upstreams.iter().map(group).collect() }
     }
 
     /// All of them.
@@ -72,8 +71,31 @@ impl Upstreams {
 }
 
 impl Group {
+    /// How a server is taken, in the word of the configuration.
+    pub(crate) const fn balance(&self) -> &'static str {
+        match self.way {
+            Way::RoundRobin => "round_robin",
+            Way::LeastRequests => "least_requests",
+            Way::Hash => "hash",
+        }
+    }
+
     /// Whether one server less is enough.
     pub(super) fn can_spare_one(&self) -> bool {
         self.servers.iter().filter(|server| server.is_up()).count() > floor(self.servers.len())
     }
+}
+
+/// Which requests, in words; of fields only the names, since values may be secrets.
+fn name(matches: &Match) -> String {
+    let Match { path, methods, host, headers, query, jwt, client_ip, not } = matches;
+    let mut words: Vec<String> = methods.iter().map(ToString::to_string).collect();
+    words.extend(path.iter().map(ToString::to_string));
+    words.extend(host.iter().map(|host| format!("host {host}")));
+    words.extend(headers.iter().map(|(name, _)| format!("header {name}")));
+    words.extend(query.iter().map(|(name, _)| format!("query {name}")));
+    words.extend(jwt.iter().map(|(claim, _)| format!("jwt.{claim}")));
+    words.extend(client_ip.iter().map(|net| format!("client {net}")));
+    words.extend(not.iter().map(|not| format!("not ({})", name(not))));
+    if words.is_empty() { "all".to_owned() } else { words.join(" ") }
 }

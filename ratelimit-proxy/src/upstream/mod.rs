@@ -3,6 +3,7 @@
 //! * `target.rs`: what a URL says; connecting;
 //! * `group.rs`: what a configuration says, made of servers that live on across reloads;
 //! * `server.rs`: one server, and whether it works, as all threads know it;
+//! * `health.rs`: asks servers whether they work;
 //! * `balance.rs`: which of them is taken (pure);
 //! * `local.rs`: what one thread has of all that: its idle connections and whose turn it is;
 //! * `retry.rs`: how much may be tried again (pure);
@@ -12,6 +13,7 @@
 mod balance;
 mod group;
 pub(crate) mod h1;
+mod health;
 mod link;
 mod local;
 mod retry;
@@ -19,6 +21,7 @@ mod server;
 mod target;
 
 pub(crate) use self::group::Upstreams;
+pub(crate) use self::health::watch;
 pub(crate) use self::link::Link;
 pub(crate) use self::local::{Local, LocalGroup, Picked, SWEEP, Tried};
 pub(crate) use self::server::Server;

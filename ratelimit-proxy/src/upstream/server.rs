@@ -65,8 +65,17 @@ impl Server {
         !self.down.load(Ordering::Relaxed) && self.ejected.load(Ordering::Relaxed) == 0
     }
 
+    /// What is known of it, in a word.
+    pub(crate) fn state(&self) -> &'static str {
+        match (self.is_down(), self.is_up()) {
+            (true, _) => "down",
+            (false, false) => "ejected",
+            (false, true) => "up",
+        }
+    }
+
     /// Whether its health check fails.
-    pub(crate) fn is_down(&self) -> bool {
+    pub(super) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
 

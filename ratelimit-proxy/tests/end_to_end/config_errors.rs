@@ -76,6 +76,12 @@ fn all_that_lives_loads_and_means_what_it_says() {
         (Some(Duration::from_millis(250)), Some(Duration::from_secs(60)))
     );
     assert_eq!(upstream.retries, 2);
+    let check = upstream.health_check.as_ref().unwrap();
+    assert_eq!(
+        (check.path.as_str(), check.interval.as_millis(), check.timeout.as_millis()),
+        ("/up?x", 700, 300)
+    );
+    assert_eq!((check.fall, check.rise), (4, 3));
     let proxies = Trust::Proxies(vec!["10.0.0.0/8".parse().unwrap(), "192.0.2.1/32".parse().unwrap()]);
     assert_eq!(config.client_ip.trust, proxies);
     assert_eq!((config.client_ip.header.as_str(), config.client_ip.ipv6_prefix), ("x-real-ip", 56));
@@ -166,7 +172,6 @@ fn the_whole_language_is_known_and_what_waits_is_said_to() {
     assert_faults(
         &faults(CONTRACT),
         &[
-            "8:5: upstreams[0].health_check: not available yet",
             "31:5: limits[0]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "51:5: limits[3]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "56:5: limits[4]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::origin::{Origin, Reply};
+use crate::support::origin::{Origin, Reply, Seen};
+use crate::support::program::{Program, ask as ask_admin, metric};
 use crate::support::proxy::Proxy;
 use crate::support::raw_client::{Client, Response, ask, expect, get};
+use crate::support::until;
 
 /// Origins that say their number.
 async fn numbered(count: usize) -> Vec<Origin> {
@@ -100,10 +105,10 @@ async fn servers_take_turns() {
 
 #[tokio::test]
 async fn the_server_with_the_fewest_requests_under_way_is_taken() {
-    let hanging = |seen: &crate::support::origin::Seen| seen.line().contains("/hang");
+    let hanging = |seen: &Seen| seen.line().contains("/hang");
     let mut origins = Vec::new();
     for number in 0..3 {
-        let reply = move |seen: &crate::support::origin::Seen| {
+        let reply = move |seen: &Seen| {
             if hanging(seen) { Reply::hang() } else { Reply::ok(&number.to_string()) }
         };
         origins.push(Origin::start(reply).await);
@@ -115,7 +120,7 @@ async fn the_server_with_the_fewest_requests_under_way_is_taken() {
         let mut client = Client::connect(proxy.address).await;
         client.send("GET /hang HTTP/1.1\r\nhost: a\r\n\r\n").await;
         clients.push(client);
-        crate::support::until("the request to arrive", async || {
+        until("the request to arrive", async || {
             origins.iter().filter(|origin| origin.seen().iter().any(hanging)).count() == busy
         })
         .await;
@@ -125,8 +130,7 @@ async fn the_server_with_the_fewest_requests_under_way_is_taken() {
     assert_eq!(counts, [(free.to_string(), 10)].into());
     // They are free once their requests are over, however these end.
     clients.clear();
-    crate::support::until("all servers to be taken", async || answers(proxy.address, 6).await.len() == 3)
-        .await;
+    until("all servers to be taken", async || answers(proxy.address, 6).await.len() == 3).await;
 }
 
 #[tokio::test]
@@ -168,7 +172,7 @@ async fn each_upstream_has_its_own_patience() {
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_millis(400)).await;
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-                let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, answer).await;
+                let _ = socket.write_all(answer).await;
             })
         }))
     })
@@ -264,4 +268,119 @@ async fn a_server_that_fails_is_left_out_for_a_while() {
         assert_eq!(get(failing.address, "/").await.status, 502);
     }
     assert_eq!(one.seen().len() + two.seen().len(), 40);
+}
+
+/// A server that says its number, and whose `/healthz` says what is wanted.
+async fn checked(number: usize, healthy: &Arc<AtomicBool>) -> Origin {
+    let healthy = Arc::clone(healthy);
+    Origin::start(move |seen| match (seen.line().contains("/healthz"), healthy.load(Ordering::Relaxed)) {
+        (true, false) => Reply::raw("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"),
+        _ => Reply::ok(&number.to_string()),
+    })
+    .await
+}
+
+fn checks(origin: &Origin) -> usize {
+    origin.seen().iter().filter(|seen| seen.line().contains("/healthz")).count()
+}
+
+const CHECK: &str = ", health_check: {path: /healthz, interval: 50ms}";
+
+#[tokio::test]
+async fn a_server_whose_health_check_fails_gets_no_requests_until_it_succeeds() {
+    let (well, ill) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let origins = [checked(0, &well).await, checked(1, &ill).await];
+    let proxy = proxy(&all(&origins), CHECK);
+    let only = |numbers: &'static [&str]| {
+        let address = proxy.address;
+        async move || answers(address, 8).await.keys().eq(numbers)
+    };
+    until("the failing server to be left out", only(&["0"])).await;
+    let check = origins[1].seen().into_iter().find(|seen| seen.line().contains("/healthz")).unwrap();
+    assert_eq!(check.line(), "GET /healthz HTTP/1.1");
+    assert_eq!(check.field("host"), Some(origins[1].address.to_string().as_str()));
+    ill.store(true, Ordering::Relaxed);
+    until("the server to be back", only(&["0", "1"])).await;
+    // Where all checks fail, they are more likely wrong than all servers: they go on.
+    well.store(false, Ordering::Relaxed);
+    until("the first to be left out", only(&["1"])).await;
+    ill.store(false, Ordering::Relaxed);
+    until("both to be taken", only(&["0", "1"])).await;
+}
+
+/// Rows 72 and 81.
+#[tokio::test]
+async fn where_no_server_is_up_it_is_503_and_over_as_soon_as_one_is() {
+    let (one, two) = (nowhere().await, nowhere().await);
+    let proxy = proxy(&list([one, two]), CHECK);
+    until("503", async || get(proxy.address, "/").await.status == 503).await;
+    let response = get(proxy.address, "/").await;
+    assert_eq!((response.status, response.field("retry-after")), (503, Some("1")));
+    // One comes.
+    let listener = TcpListener::bind(two).await.unwrap();
+    let served = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 1000]).await;
+            let _ =
+                socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+        }
+    });
+    until("200", async || get(proxy.address, "/").await.status == 200).await;
+    served.abort();
+}
+
+/// What is known of a server stays known, and what asks it goes on, when other things change.
+#[tokio::test]
+async fn operators_see_the_servers_and_a_reload_forgets_nothing_of_those_that_stay() {
+    let (well, ill) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let origins = [checked(0, &well).await, checked(1, &ill).await, checked(2, &well).await];
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("proxy.yaml");
+    let written = |servers: &str, limits: &str, interval: &str| {
+        format!(
+            "limits: [{limits}]\nupstreams: [{{match: {{headers: {{x-secret: s3cret}}}}, servers: {servers}, \
+             health_check: {{path: /healthz, interval: {interval}}}}}]"
+        )
+    };
+    // The first check is made at once, and no other comes.
+    std::fs::write(&file, written(&all(&origins), "", "1h")).unwrap();
+    let program = Program::run(&["--config", file.to_str().unwrap()]).await;
+    let urls: Vec<_> = origins.iter().map(|origin| format!("http://{}", origin.address)).collect();
+    let up = async |number: usize| {
+        let name = format!("proxy_upstream_up{{upstream=\"header x-secret\",server=\"{}\"}}", urls[number]);
+        metric(&program, &name).await
+    };
+    until("the server to be down", async || up(1).await == Some(0.0)).await;
+    until("all to be asked", async || origins.iter().all(|origin| checks(origin) == 1)).await;
+    assert_eq!((up(0).await, up(2).await), (Some(1.0), Some(1.0)));
+    let page = program.admin("/api/upstreams").await;
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(page.text()).unwrap(),
+        serde_json::json!({"upstreams": [{
+            "match": "header x-secret",
+            "balance": "round_robin",
+            "retries": 1,
+            "health_check": "/healthz",
+            "servers": [
+                {"url": urls[0], "state": "up"},
+                {"url": urls[1], "state": "down"},
+                {"url": urls[2], "state": "up"},
+            ],
+        }]})
+    );
+    // Another limit, one server less.
+    std::fs::write(&file, written(&all(&origins[..2]), "{name: a, rate: 1000/s}", "1h")).unwrap();
+    assert_eq!(ask_admin(program.admin, "POST", "/api/reload", "").await.status, 200);
+    for _ in 0..10 {
+        let response = ask(program.proxy, "GET /\nx-secret: s3cret").await;
+        assert_eq!(text(&response), "0");
+    }
+    assert_eq!((up(1).await, up(2).await), (Some(0.0), None));
+    assert_eq!(origins.iter().map(checks).collect::<Vec<_>>(), [1, 1, 1], "nobody was asked anew");
+    // Other checks are asked at once.
+    ill.store(true, Ordering::Relaxed);
+    std::fs::write(&file, written(&all(&origins[..2]), "", "50ms")).unwrap();
+    assert_eq!(ask_admin(program.admin, "POST", "/api/reload", "").await.status, 200);
+    until("checks", async || checks(&origins[0]) > 3 && checks(&origins[1]) > 3).await;
+    assert_eq!((up(1).await, checks(&origins[2])), (Some(1.0), 1));
 }

@@ -16,7 +16,7 @@ section! {
         /// Which server is taken; round_robin if absent.
         balance: Either<BalanceWord, BalanceHash>,
         /// How a server is found to work; by what becomes of requests alone if absent.
-        health_check: HealthCheck [later],
+        health_check: HealthCheck,
         /// How long to wait.
         timeout: UpstreamTimeout,
         /// How often a request that got no answer is tried again, on another server if there is one: where its method is

@@ -144,6 +144,7 @@ impl Proxy {
 
     fn serve(shared: Arc<Shared>, threads: usize) -> Self {
         let listeners = Listeners::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], threads).unwrap();
+        shared.watch_upstreams().unwrap();
         let server = Server::start(&shared, listeners).unwrap();
         Self { address: server.addresses()[0], shared, server: Some(server) }
     }
