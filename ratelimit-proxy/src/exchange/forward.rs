@@ -22,10 +22,10 @@ use tokio::net::TcpStream;
 
 use super::body::{RequestBody, fault};
 use super::hop::Told;
+use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::{Fault, Side};
 use crate::rules::Rules;
-use crate::state::Client;
 use crate::upstream::h1::Error;
 use crate::upstream::{Link, LocalGroup, Picked, Server, Tried};
 
@@ -38,7 +38,7 @@ pub(super) struct Answer {
 /// Sends the request; its head must be fit for the upstream already. `hash` is what decides the server, if anything
 /// does.
 pub(super) async fn forward(
-    client: &Rc<Client>,
+    call: &Rc<Call>,
     rules: &Rules,
     upstream: &LocalGroup,
     hash: Option<u64>,
@@ -46,15 +46,15 @@ pub(super) async fn forward(
     told: Told,
     body: Option<Incoming>,
 ) -> Result<Answer, Fault> {
-    client.wait_for(upstream.group.timeouts);
-    let mut body = RequestBody::new(body, client);
+    call.wait_for(upstream.group.timeouts);
+    let mut body = RequestBody::new(body, call);
     let is_repeatable = body.is_end_stream() && head.method.is_idempotent();
     let left = upstream.begin();
-    let mut search = Search { client, rules, upstream, hash, left, tried: Tried::new() };
+    let mut search = Search { call, rules, upstream, hash, left, tried: Tried::new() };
     let mut link = search.first().await?;
     loop {
-        send(client, &mut link, &head, told, std::mem::replace(&mut body, RequestBody::EMPTY));
-        let failure = match receive(client, &mut link, &mut head.headers).await {
+        send(call, &mut link, &head, told, std::mem::replace(&mut body, RequestBody::EMPTY));
+        let failure = match receive(call, &mut link, &mut head.headers).await {
             Ok(head) => {
                 link.to().succeeded();
                 return Ok(Answer { head, link });
@@ -74,14 +74,14 @@ pub(super) async fn forward(
     }
 }
 
-fn send(client: &Client, link: &mut Link, head: &request::Parts, told: Told, body: RequestBody) {
-    let mut known = client.forwarding.borrow_mut();
-    link.send(head, known.lines(client.peer, head, told), body);
+fn send(call: &Call, link: &mut Link, head: &request::Parts, told: Told, body: RequestBody) {
+    let mut known = call.client.forwarding.borrow_mut();
+    link.send(head, known.lines(call.client.peer, head, told), body);
 }
 
 /// The search for a server that answers a request.
 struct Search<'s> {
-    client: &'s Client,
+    call: &'s Call,
     rules: &'s Rules,
     upstream: &'s LocalGroup,
     hash: Option<u64>,
@@ -93,13 +93,13 @@ struct Search<'s> {
 impl Search<'_> {
     /// A connection to the server whose turn it is, or to another if that can't be reached.
     async fn first(&mut self) -> Result<Link, Fault> {
-        let to = self.upstream.pick(self.hash, self.client.deadlines.now(), &self.tried);
+        let to = self.upstream.pick(self.hash, self.call.deadlines.now(), &self.tried);
         self.link(to.ok_or(Fault::AllDown)?).await
     }
 
     /// A connection to that server, or to another if it can't be reached.
     async fn link(&mut self, to: Picked) -> Result<Link, Fault> {
-        match Link::idle(to, self.client.deadlines.now()) {
+        match Link::idle(to, self.call.deadlines.now()) {
             Ok(link) => Ok(link),
             Err(to) => self.connect(to).await,
         }
@@ -108,15 +108,15 @@ impl Search<'_> {
     /// The same, a new one.
     async fn connect(&mut self, mut to: Picked) -> Result<Link, Fault> {
         loop {
-            let fault = match connect(self.client, to.server()).await {
-                Ok(socket) => return Ok(Link::new(to, socket, self.client.deadlines.now())),
+            let fault = match connect(self.call, to.server()).await {
+                Ok(socket) => return Ok(Link::new(to, socket, self.call.deadlines.now())),
                 Err(fault) => fault,
             };
             self.failed(&to, fault);
             let next = self.next(&to);
             let fault = if self.upstream.any_up() { fault } else { Fault::AllDown };
             drop(to);
-            to = match Link::idle(next.ok_or(fault)?, self.client.deadlines.now()) {
+            to = match Link::idle(next.ok_or(fault)?, self.call.deadlines.now()) {
                 Ok(link) => return Ok(link),
                 Err(to) => to,
             };
@@ -127,23 +127,23 @@ impl Search<'_> {
     fn next(&mut self, last: &Picked) -> Option<Picked> {
         self.left = self.left.checked_sub(1)?;
         self.tried.push(last.number);
-        let next = self.upstream.pick_again(self.hash, self.client.deadlines.now(), &self.tried)?;
-        self.client.worker.metrics.retry();
+        let next = self.upstream.pick_again(self.hash, self.call.deadlines.now(), &self.tried)?;
+        self.call.client.worker.metrics.retry();
         Some(next)
     }
 
     /// Takes note of a server that failed, if it is its fault.
     fn failed(&self, to: &Picked, fault: Fault) {
         if fault.side() == Side::Upstream {
-            to.failed(&self.upstream.group, self.client.deadlines.now());
+            to.failed(&self.upstream.group, self.call.deadlines.now());
             self.rules.log.upstream_failed(to.server().target.authority(), fault.detail());
         }
     }
 }
 
-async fn connect(client: &Client, server: &Server) -> Result<TcpStream, Fault> {
-    let deadlines = &client.deadlines;
-    deadlines.arm(Wait::Upstream, client.timeouts().connect);
+async fn connect(call: &Call, server: &Server) -> Result<TcpStream, Fault> {
+    let deadlines = &call.deadlines;
+    deadlines.arm(Wait::Upstream, call.timeouts().connect);
     let mut connecting = pin!(server.target.connect());
     let socket = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(Ok(socket)) => Poll::Ready(Ok(socket)),
@@ -174,20 +174,16 @@ impl Failure {
 }
 
 /// Waits for the head of the answer to what `link` was given. `headers` becomes its fields.
-async fn receive(
-    client: &Client,
-    link: &mut Link,
-    headers: &mut HeaderMap,
-) -> Result<response::Parts, Failure> {
-    let deadlines = &client.deadlines;
+async fn receive(call: &Call, link: &mut Link, headers: &mut HeaderMap) -> Result<response::Parts, Failure> {
+    let deadlines = &call.deadlines;
     let started = deadlines.now();
-    deadlines.arm(Wait::Upstream, client.timeouts().response);
+    deadlines.arm(Wait::Upstream, call.timeouts().response);
     let answered = poll_fn(|cx| match link.poll_head(cx, headers) {
         Poll::Ready(answered) => Poll::Ready(Some(answered)),
         Poll::Pending if deadlines.expired(Wait::Upstream) => Poll::Ready(None),
         Poll::Pending => {
             if !link.is_uploading() {
-                deadlines.arm_once(Wait::Upstream, client.timeouts().response);
+                deadlines.arm_once(Wait::Upstream, call.timeouts().response);
             }
             Poll::Pending
         }
@@ -204,7 +200,7 @@ async fn receive(
         Some(Err(error)) => return Err(Failure::Fault(fault(&error))),
         None => return Err(Failure::Fault(Fault::AnswerTimeout)),
     };
-    client.worker.metrics.upstream(deadlines.now().saturating_duration_since(started));
+    call.client.worker.metrics.upstream(deadlines.now().saturating_duration_since(started));
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked for that.
         return Err(Failure::Fault(Fault::BadAnswer));
