@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use crate::support::origin::{Origin, Reply, Seen};
 use crate::support::program::{Program, ask as ask_admin, metric};
@@ -39,9 +39,15 @@ fn proxy(servers: &str, rest: &str) -> Proxy {
     Proxy::of(&format!("limits: []\nupstreams: [{{servers: {servers}{rest}}}]"))
 }
 
-/// An address where nobody listens.
-async fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// An address where nobody listens, and nobody else can.
+fn nowhere() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    socket
+}
+
+fn address(socket: &TcpSocket) -> SocketAddr {
+    socket.local_addr().unwrap()
 }
 
 /// How often each answer came.
@@ -135,7 +141,11 @@ async fn the_server_with_the_fewest_requests_under_way_is_taken() {
 
 #[tokio::test]
 async fn a_value_decides_the_server_and_a_lost_one_moves_its_own_share() {
-    let mut origins = numbered(4).await;
+    let mut origins = numbered(3).await;
+    let gone = Arc::new(AtomicBool::new(false));
+    let is_gone = Arc::clone(&gone);
+    let reply = move |_: &Seen| if is_gone.load(Ordering::Relaxed) { Reply::close() } else { Reply::ok("3") };
+    origins.push(Origin::start(reply).await);
     let servers = all(&origins);
     let rest = ", balance: {hash: header.x-user}, retries: 3, timeout: {connect: 5s}";
     let proxy = proxy(&servers, rest);
@@ -155,10 +165,10 @@ async fn a_value_decides_the_server_and_a_lost_one_moves_its_own_share() {
     for number in 0..4 {
         assert!(before.contains(&number.to_string()), "{number} of {before:?}");
     }
-    drop(origins.remove(2));
+    gone.store(true, Ordering::Relaxed);
     for (user, server) in before.iter().enumerate() {
         let after = of(&proxy, user).await;
-        assert!(after != "2" && (after == *server || server == "2"), "{server} {after}");
+        assert!(after != "3" && (after == *server || server == "3"), "{server} {after}");
     }
     // Without a value they take turns.
     assert_eq!(answers(other.address, 9).await.len(), 3);
@@ -194,8 +204,9 @@ upstreams:
 #[tokio::test]
 async fn a_server_that_went_away_is_not_noticed() {
     let origins = numbered(1).await;
-    let gone = nowhere().await;
-    let proxy = proxy(&list([gone, origins[0].address]), "");
+    let gone = nowhere();
+    let servers = list([address(&gone), origins[0].address]);
+    let proxy = proxy(&servers, "");
     // Nothing was sent, so it goes for any method, with a body or without.
     for _ in 0..4 {
         assert_eq!(text(&get(proxy.address, "/").await), "0");
@@ -204,7 +215,7 @@ async fn a_server_that_went_away_is_not_noticed() {
         assert_eq!(text(&client.response().await), "0");
         assert_eq!(origins[0].seen().pop().unwrap().body, b"body");
     }
-    let without = self::proxy(&list([gone, origins[0].address]), ", retries: 0");
+    let without = self::proxy(&servers, ", retries: 0");
     let statuses = [get(without.address, "/").await.status, get(without.address, "/").await.status];
     assert!(statuses == [502, 200] || statuses == [200, 502], "{statuses:?}");
 }
@@ -260,7 +271,8 @@ async fn a_server_that_fails_is_left_out_for_a_while() {
     for _ in 0..40 {
         assert_eq!(text(&get(proxy.address, "/").await), "0");
     }
-    assert_eq!(closing.seen().len(), 5);
+    // Once more where the machine takes seconds for this.
+    assert!((5..8).contains(&closing.seen().len()));
     // The last one stays, however it fails.
     let (one, two) = (Origin::start(|_| Reply::close()).await, Origin::start(|_| Reply::close()).await);
     let failing = self::proxy(&list([one.address, two.address]), ", retries: 0");
@@ -311,13 +323,13 @@ async fn a_server_whose_health_check_fails_gets_no_requests_until_it_succeeds() 
 /// Rows 72 and 81.
 #[tokio::test]
 async fn where_no_server_is_up_it_is_503_and_over_as_soon_as_one_is() {
-    let (one, two) = (nowhere().await, nowhere().await);
-    let proxy = proxy(&list([one, two]), CHECK);
+    let (one, two) = (nowhere(), nowhere());
+    let proxy = proxy(&list([address(&one), address(&two)]), CHECK);
     until("503", async || get(proxy.address, "/").await.status == 503).await;
     let response = get(proxy.address, "/").await;
     assert_eq!((response.status, response.field("retry-after")), (503, Some("1")));
     // One comes.
-    let listener = TcpListener::bind(two).await.unwrap();
+    let listener = two.listen(100).unwrap();
     let served = tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let _ = socket.read(&mut [0; 1000]).await;
