@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(hash(&["k", "l"]), None);
     }
 
-    const HASH_OF_K: u64 = 0;
+    const HASH_OF_K: u64 = 9_298_883_376_881_850_046;
 
     #[test]
     fn one_upstream_for_everything_is_not_looked_at() {

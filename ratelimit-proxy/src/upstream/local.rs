@@ -163,7 +163,11 @@ impl LocalGroup {
         if !self.budget.draw() {
             return None;
         }
-        self.pick(hash, now, tried).or_else(|| self.pick(hash, now, &Tried::new()))
+        // It is nobody's turn: a server that fails would get every request first, and the next one the retry.
+        let turn = self.turn.get();
+        let picked = self.pick(hash, now, tried).or_else(|| self.pick(hash, now, &Tried::new()));
+        self.turn.set(turn);
+        picked
     }
 
     /// Whether any server is thought to work.
