@@ -180,9 +180,9 @@ fn notes(judge: &Judge) -> Vec<String> {
             seen.backwards
         ));
     }
-    for rule in judge.policy().rules() {
+    for (rule, limit) in judge.policy().rules().iter().zip(&seen.limits) {
         let name = rule.limit.name();
-        if rule.mode() == RuleMode::Off {
+        if limit.matched == 0 {
             continue;
         }
         let key = rule.key().to_string();
