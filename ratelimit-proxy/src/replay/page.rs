@@ -17,7 +17,7 @@ dd small { color: var(--dim); font-size: .85rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
 th { color: var(--dim); font-weight: 500; font-size: .85rem; } .n { text-align: right; white-space: nowrap; }
-figure { margin: 0; overflow-x: auto; } svg { width: 100%; height: auto; min-width: 30rem; } svg text { fill: currentColor; opacity: .75; }
+figure { margin: 0; overflow-x: auto; } svg { width: 100%; height: auto; min-width: 30rem; } svg text { fill: currentColor; opacity: .75; } svg line, svg polyline { stroke: currentColor; }
 figcaption { color: var(--dim); font-size: .85rem; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .15em; margin: 0 .35em 0 1em; vertical-align: baseline; }
 code { font-size: .93em; } ul { padding-left: 1.2rem; }
@@ -54,13 +54,13 @@ pub(crate) fn page(report: &Report) -> String {
             body {
                 h1 { "What the limits would have said" }
                 p.sub {
-                    (report.requests) " recorded requests"
+                    (grouped(report.requests)) " recorded requests"
                     @if let (Some(from), Some(to)) = (report.from, report.to) { ", " (from) " to " (to) }
                 }
                 dl {
                     @for (what, count, always) in numbers {
                         @if always || count > 0 {
-                            div { dt { (what) } dd { (count) " " small { (share(count)) } } }
+                            div { dt { (what) } dd { (grouped(count)) " " small { (share(count)) } } }
                         }
                     }
                 }
@@ -82,6 +82,14 @@ pub(crate) fn page(report: &Report) -> String {
     markup.into_string()
 }
 
+/// `1 000 000`.
+fn grouped(number: impl Into<u64>) -> String {
+    let digits = number.into().to_string();
+    let first = digits.len() % 3;
+    let space = |at: usize| if at > 0 && at % 3 == first { "\u{202f}" } else { "" };
+    digits.chars().enumerate().flat_map(|(at, digit)| space(at).chars().chain([digit])).collect()
+}
+
 fn limits(limits: &[LimitReport]) -> Markup {
     html! {
         table {
@@ -92,7 +100,8 @@ fn limits(limits: &[LimitReport]) -> Markup {
                 tr {
                     td { code { (limit.limit) } @if limit.mode != crate::policy::RuleMode::Enforce { " (" (word(limit)) ")" } }
                     td { (limit.quota) }
-                    td.n { (limit.matched) } td.n { (limit.no()) } td.n { (limit.keys) } td.n { (limit.keys_denied) }
+                    td.n { (grouped(limit.matched)) } td.n { (grouped(limit.no())) }
+                    td.n { (grouped(limit.keys)) } td.n { (grouped(limit.keys_denied)) }
                 }
             } }
         }
@@ -110,7 +119,7 @@ fn keys(limits: &[LimitReport]) -> Markup {
             tbody { @for limit in limits { @for key in &limit.top {
                 tr {
                     td { code { (limit.limit) } } td { code { (key.key) } } td { (key.needs) }
-                    td.n { (key.requests) } td.n { (key.denied) }
+                    td.n { (grouped(key.requests)) } td.n { (grouped(key.denied)) }
                 }
             } } }
         }
@@ -182,4 +191,18 @@ fn plot(series: &Steps) -> Result<String, Box<dyn std::error::Error>> {
         area.present()?;
     }
     Ok(svg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_in_groups() {
+        let spaced = |number: u64| grouped(number).replace('\u{202f}', " ");
+        assert_eq!(
+            [0, 999, 1000, 12_345, 1_000_000].map(spaced),
+            ["0", "999", "1 000", "12 345", "1 000 000"]
+        );
+    }
 }

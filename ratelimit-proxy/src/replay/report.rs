@@ -50,8 +50,8 @@ pub(crate) struct LimitReport {
     pub(crate) denied: u64,
     /// In shadow mode: what it would have denied.
     pub(crate) shadow_denied: u64,
-    pub(crate) keys: usize,
-    pub(crate) keys_denied: usize,
+    pub(crate) keys: u64,
+    pub(crate) keys_denied: u64,
     /// The keys that were denied most.
     pub(crate) top: Vec<KeyReport>,
 }
@@ -109,7 +109,7 @@ impl Report {
 impl LimitReport {
     fn new(rule: &Rule, seen: &SeenLimit, top: usize) -> Self {
         let mut denied: Vec<&SeenKey> = seen.keys.values().filter(|key| key.denied > 0).collect();
-        let keys_denied = denied.len();
+        let keys_denied = denied.len() as u64;
         denied.sort_by(|a, b| (b.denied, &a.shown).cmp(&(a.denied, &b.shown)));
         denied.truncate(top);
         Self {
@@ -119,7 +119,7 @@ impl LimitReport {
             matched: seen.matched,
             denied: seen.denied,
             shadow_denied: seen.shadow,
-            keys: seen.keys.len(),
+            keys: seen.keys.len() as u64,
             keys_denied,
             top: denied.into_iter().map(KeyReport::new).collect(),
         }
@@ -218,11 +218,10 @@ fn table(head: &[&str], words: usize) -> Table {
     table
 }
 
-fn lines(f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
-    for line in table.lines() {
-        writeln!(f, "  {}", line.trim_end())?;
-    }
-    Ok(())
+/// A table's lines, and that many of its first ones left out.
+fn lines(table: &Table, skipped: usize) -> String {
+    let lines = table.lines().skip(skipped).map(|line| format!("  {}", line.trim_end()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl fmt::Display for Report {
@@ -231,6 +230,21 @@ impl fmt::Display for Report {
             (Some(from), Some(to)) => writeln!(f, "{} requests, {from} to {to}", self.requests)?,
             _ => writeln!(f, "no requests")?,
         }
+        f.write_str(&lines(&self.outcomes(), 1))?;
+        for table in [self.by_limit(), self.by_key()] {
+            if table.row_count() > 0 {
+                write!(f, "\n\n{}", lines(&table, 0))?;
+            }
+        }
+        if !self.notes.is_empty() {
+            f.write_str("\n")?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "\nnote: {note}"))
+    }
+}
+
+impl Report {
+    fn outcomes(&self) -> Table {
         let mut outcomes = table(&["", "", ""], 1);
         for (what, count, always) in [
             ("allowed", self.allowed, true),
@@ -244,9 +258,10 @@ impl fmt::Display for Report {
                 outcomes.add_row([what.to_owned(), count.to_string(), share(count, self.requests)]);
             }
         }
-        for line in outcomes.lines().skip(1) {
-            writeln!(f, "  {}", line.trim_end())?;
-        }
+        outcomes
+    }
+
+    fn by_limit(&self) -> Table {
         let mut limits = table(&["limit", "quota", "matched", "denied", "share", "keys", "keys denied"], 2);
         for limit in &self.limits {
             let name = match limit.mode {
@@ -264,21 +279,17 @@ impl fmt::Display for Report {
                 limit.keys_denied.to_string(),
             ]);
         }
-        if !self.limits.is_empty() {
-            writeln!(f)?;
-            lines(f, &limits)?;
-        }
+        limits
+    }
+
+    fn by_key(&self) -> Table {
         let mut keys = table(&["limit", "key denied most", "needs", "requests", "denied"], 3);
         for limit in &self.limits {
             for key in &limit.top {
-                let cells = [&limit.limit, &key.key, &key.needs].map(Clone::clone);
-                keys.add_row(cells.into_iter().chain([key.requests.to_string(), key.denied.to_string()]));
+                let words = [&limit.limit, &key.key, &key.needs].map(Clone::clone);
+                keys.add_row(words.into_iter().chain([key.requests.to_string(), key.denied.to_string()]));
             }
         }
-        if keys.row_count() > 0 {
-            writeln!(f)?;
-            lines(f, &keys)?;
-        }
-        self.notes.iter().try_for_each(|note| write!(f, "\nnote: {note}"))
+        keys
     }
 }
