@@ -55,6 +55,8 @@ const fn mix(mut bits: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     struct Fake(u32, u64);
@@ -69,11 +71,11 @@ mod tests {
         }
     }
 
-    fn servers(loads: &[u32]) -> Vec<Box<Fake>> {
+    fn servers(loads: &[u32]) -> Vec<Arc<Fake>> {
         let seed = |name: usize| {
             u64::from_le_bytes(blake3::hash(&name.to_le_bytes()).as_bytes()[..8].try_into().unwrap())
         };
-        loads.iter().enumerate().map(|(number, load)| Box::new(Fake(*load, seed(number)))).collect()
+        loads.iter().enumerate().map(|(number, load)| Arc::new(Fake(*load, seed(number)))).collect()
     }
 
     #[test]
@@ -85,7 +87,7 @@ mod tests {
         assert_eq!(picks(|_| true), [0, 1, 2, 0, 1, 2].map(Some));
         assert_eq!(picks(|number| number != 1), [0, 2, 2, 0, 2, 2].map(Some));
         assert_eq!(picks(|_| false), [None; 6]);
-        assert_eq!(pick::<Fake>(Way::RoundRobin, &[] as &[Box<Fake>], 5, None, |_| true), None);
+        assert_eq!(pick::<Fake>(Way::RoundRobin, &[] as &[Arc<Fake>], 5, None, |_| true), None);
     }
 
     #[test]
