@@ -50,6 +50,8 @@ pub enum Fault {
     Unreachable,
     /// None of the upstream's servers is thought to work, and the one that was tried does not.
     AllDown,
+    /// The upstream can't prove that it is the one, or speaks no TLS.
+    Untrusted,
     /// The upstream did not accept the connection in time.
     ConnectTimeout,
     /// The upstream closed the connection, or answered what nobody should answer.
@@ -82,6 +84,7 @@ impl Fault {
             | Self::NoUpstream
             | Self::Gone => Side::Client,
             Self::Unreachable
+            | Self::Untrusted
             | Self::AllDown
             | Self::ConnectTimeout
             | Self::BadAnswer
@@ -107,7 +110,7 @@ impl Fault {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::NoUpstream => StatusCode::NOT_FOUND,
-            Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::Untrusted | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::AnswerTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Undecided | Self::Overloaded | Self::AllDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
@@ -131,6 +134,7 @@ impl Fault {
             Self::Gone => "the client closed the connection",
             Self::NoUpstream => "nothing here answers such requests",
             Self::AllDown => "no server of the upstream is up",
+            Self::Untrusted => "there is no secure connection to the upstream",
             Self::Unreachable => "the upstream can't be reached",
             Self::ConnectTimeout => "the upstream did not accept the connection in time",
             Self::BadAnswer => "the upstream's answer is broken",
@@ -151,6 +155,7 @@ impl Fault {
                 | Self::BadCost
                 | Self::NoUpstream
                 | Self::Unreachable
+                | Self::Untrusted
                 | Self::AllDown
                 | Self::ConnectTimeout
                 | Self::BadAnswer

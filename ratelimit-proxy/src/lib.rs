@@ -32,7 +32,7 @@ pub use fault::{Fault, Side};
 pub use overload::Memory;
 pub use state::{Shared, Timeouts};
 pub use store::{AnyStore, SharedStore, Unusable};
-pub use upstream::{Target, TargetError};
+pub use upstream::{Target, TargetError, Tls, TlsError, TlsParts};
 
 /// For the fuzzer: reads a response of an upstream's in two ways and compares.
 #[cfg(fuzzing)]

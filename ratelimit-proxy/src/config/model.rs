@@ -16,7 +16,7 @@ use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
 use crate::identity::token::JwtConfig;
 use crate::state::Timeouts;
-use crate::upstream::Target;
+use crate::upstream::{Target, Tls};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub struct Upstream {
     pub retries: u32,
     /// How a server is found to work; by what becomes of requests alone if `None`.
     pub health_check: Option<HealthCheck>,
+    /// How servers prove who they are, where their URLs say https; by the authorities of the system if `None`.
+    pub tls: Option<Tls>,
 }
 
 /// Which server is taken.
@@ -103,6 +105,7 @@ impl Upstream {
             response: None,
             retries: 0,
             health_check: None,
+            tls: None,
         }
     }
 

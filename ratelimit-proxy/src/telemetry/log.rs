@@ -22,6 +22,7 @@ use crate::config::{LogConfig, LogKeys, LogRequests};
 use crate::decide::Ruling;
 use crate::policy::Selection;
 use crate::rules::Rules;
+use crate::upstream::Unconnected;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 4096;
@@ -171,6 +172,14 @@ impl RequestLog {
     pub(crate) fn upstream_failed(&self, upstream: &HeaderValue, what: &'static str) {
         if self.troubles.check().is_ok() {
             tracing::warn!(upstream = %Shown(upstream.as_bytes()), "{what}");
+        }
+    }
+
+    /// There is no connection to an upstream, and why.
+    #[cold]
+    pub(crate) fn upstream_unconnected(&self, upstream: &HeaderValue, why: &Unconnected) {
+        if self.troubles.check().is_ok() {
+            tracing::warn!(upstream = %Shown(upstream.as_bytes()), %why, "the upstream can't be reached");
         }
     }
 

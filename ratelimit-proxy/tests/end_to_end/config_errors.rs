@@ -202,8 +202,6 @@ limits:
             "1:34: listen[0].tls: not available yet",
             "1:88: listen[0].proxy_protocol: not available yet",
             "2:31: admin.token_env: not available yet",
-            "4:16: upstreams[0].servers[0]: https to upstreams is not available yet",
-            "4:27: upstreams[0].servers[1]: h2c to upstreams is not available yet",
             "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
             "9:26: jwt.bound: not available yet",
             "10:1: rls: not available yet",
@@ -621,7 +619,7 @@ fn upstreams_and_addresses() {
     for (url, expected) in [
         (
             "127.0.0.1:9000",
-            "the scheme of an upstream must be http (write one such as http://127.0.0.1:9000)",
+            "the scheme of an upstream is http, https or h2c (write one such as http://127.0.0.1:9000)",
         ),
         ("http://a/b", "an upstream's URL has no path, query or user: requests keep their own"),
         ("a b", "this is no URL; write one such as http://127.0.0.1:9000"),
@@ -630,7 +628,32 @@ fn upstreams_and_addresses() {
         assert_faults(&faults(&format!("limits: []\nupstream: {url}")), &[&expected]);
     }
     // All requests may be said in words.
+    for (rest, expected) in [
+        ("servers: []", "upstreams[0].servers: an empty list: requests must go somewhere"),
+        ("servers: [http://a, http://a:80]", "http://a:80 stands in line 2 already"),
+        ("servers: http://a, balance: {hash: []}", "an empty list: say which value decides"),
+        ("servers: http://a, balance: {hash: path.id}", "the path of match captures no \"id\""),
+        ("servers: http://a, balance: {hash: jwt.sub}", "whom to believe"),
+        ("servers: http://a, balance: best", "best"),
+        ("servers: http://a, retries: 11", "a whole number from 0 to 10"),
+        ("servers: http://a, health_check: {}", "path is missing"),
+        ("servers: http://a, health_check: {path: healthz}", "is not a path"),
+        ("servers: http://a, health_check: {path: /, interval: 0s}", "nothing is done in no time"),
+        ("servers: http://a, timeout: {connect: 0s}", "nothing is done in no time"),
+        ("servers: http://a, tls: {}", "no server is spoken to with TLS"),
+        ("servers: https://a, tls: {cert: contract.yaml}", "needs key beside it"),
+        ("servers: https://a, tls: {ca: nowhere.pem}", "can't read"),
+        ("servers: https://a, tls: {ca: contract.yaml}", "no certificates of authorities in PEM"),
+        ("servers: https://a, tls: {server_name: 'a b'}", "no name of a host"),
+        ("servers: https://a, tls: {cert: contract.yaml, key: contract.yaml}", "no private key in PEM"),
+    ] {
+        let found = faults(&format!("limits: []\nupstreams: [{{{rest}}}]")).join("\n");
+        assert!(found.contains(expected), "{rest}\n{found}");
+    }
     loads("upstreams: [{match: {path: /**}, servers: http://a}]\nlimits: []");
+    loads(
+        "upstreams: [{servers: [https://a, h2c://b, http://c], tls: {server_name: x.example}}]\nlimits: []",
+    );
     loads("upstreams: [{match: {}, servers: [http://a]}]\nlimits: []");
     loads("upstream: http://a\nlisten: [127.0.0.1:0, 127.0.0.1:0]\nlimits: []");
 }

@@ -36,7 +36,7 @@ pub(super) fn config(
     faults: &mut Faults,
 ) -> Option<Config> {
     let server = server(&root.server, faults);
-    let upstreams = upstream::upstreams(root, top, faults);
+    let upstreams = upstream::upstreams(root, top, base, faults);
     let limits = limits(root, top, faults);
     let (listen, admin) = addresses(root, faults);
     let client_ip = client_ip(&root.client_ip, faults);

@@ -7,6 +7,7 @@ pub mod origin;
 pub mod program;
 pub mod proxy;
 pub mod raw_client;
+pub mod secure_origin;
 pub mod tokens;
 
 use std::time::Duration;
