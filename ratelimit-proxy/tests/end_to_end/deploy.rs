@@ -91,8 +91,9 @@ async fn shells_take_the_completions_and_man_the_page() {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("completions.bash");
     fs::write(&script, output.stdout).unwrap();
-    let ask = "source \"$1\"; COMP_WORDS=(ratelimit-proxy expl); COMP_CWORD=1; _ratelimit-proxy ratelimit-proxy expl \
-               ratelimit-proxy; echo \"${COMPREPLY[@]}\"";
+    let ask = r#"source "$1"; COMP_WORDS=(ratelimit-proxy expl); COMP_CWORD=1
+        "$(complete -p ratelimit-proxy | grep -o -- '-F [^ ]*' | cut -c4-)" ratelimit-proxy expl ratelimit-proxy
+        echo "${COMPREPLY[@]}""#;
     let said = says(Command::new("bash").args(["-c", ask, "bash"]).arg(&script)).await;
     assert_eq!(said.trim(), "explain");
     let output = run(&["man"]).await;
