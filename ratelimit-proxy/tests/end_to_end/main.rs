@@ -24,6 +24,7 @@ mod cli;
 mod config_errors;
 mod demo;
 mod deny;
+mod deploy;
 mod drain;
 mod faults_table;
 mod forward;
