@@ -209,9 +209,9 @@ impl Lease {
         Some(*flight)
     }
 
-    /// The question got no answer. Whatever it may have been granted lapses by itself.
-    pub fn unanswered(&mut self, flight: u64) {
-        self.flight.take_if(|ask| ask.flight == flight);
+    /// The question got no answer. Whatever it may have been granted lapses by itself. Whether it was under way.
+    pub fn unanswered(&mut self, flight: u64) -> bool {
+        self.flight.take_if(|ask| ask.flight == flight).is_some()
     }
 
     /// A strict charge of `units`, sent at `sent`, was refused for that long. Says how much of it is left.

@@ -12,7 +12,9 @@ use tokio::runtime::Handle;
 use super::debts::{self, Debts};
 use super::sleep::Sleep;
 use super::table::mark_of;
-use super::{Ask, GrantSource, Id, Kind, Next, Policy, Table, Taken, Terms};
+use super::{
+    Ask, GrantSource, HeldBack, Id, Kind, Next, Policy, Table, Taken, Terms, what_may_lie_elsewhere,
+};
 
 /// Hot keys unless said otherwise; about 700 bytes each.
 const DEFAULT_KEYS: usize = 65_536;
@@ -63,6 +65,13 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
     #[must_use]
     pub fn source(&self) -> &S {
         &self.0.source
+    }
+
+    /// What of a limit may lie with the other replicas at most, where this one looks for it; `None` for a limit
+    /// that is not leased. See [`what_may_lie_elsewhere`].
+    #[must_use]
+    pub fn what_may_lie_elsewhere(&self, limit: &Limit, replicas: u32) -> Option<HeldBack> {
+        what_may_lie_elsewhere(limit, replicas, self.0.table.policy())
     }
 
     /// Units that lie in this process's leases. Walks the table: for gauges, not for requests.

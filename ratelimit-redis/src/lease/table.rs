@@ -90,6 +90,12 @@ impl Table {
         }
     }
 
+    /// How large leases are asked for.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// What a request for `units` of a limit's keys is decided by, if leases are of use for it.
     #[must_use]
     pub fn terms(&self, limit: &Limit, units: u32) -> Option<Terms> {
@@ -170,7 +176,9 @@ impl Table {
     pub fn answered(&self, id: Id, ask: &Ask, now: Nanos, reply: Reply) -> Option<Outcome> {
         let mut entry = self.entries.get_mut(&id)?;
         let answer = entry.lease.answered(ask.flight, now, reply);
-        entry.answered.notify_waiters();
+        if answer != Answer::Ignored {
+            entry.answered.notify_waiters();
+        }
         let lease = &entry.lease;
         match answer {
             Answer::Admitted(mark) => Some(admitted(lease, now, mark)),
@@ -192,10 +200,12 @@ impl Table {
         entry.lease.asking().map(|_| Arc::clone(&entry.answered).notified_owned())
     }
 
-    /// The question gets no answer.
+    /// The question gets no answer, if it is still under way. Of one that is over nobody is told: whoever waits
+    /// then waits for the next.
     pub fn unanswered(&self, id: Id, ask: &Ask) {
-        if let Some(mut entry) = self.entries.get_mut(&id) {
-            entry.lease.unanswered(ask.flight);
+        if let Some(mut entry) = self.entries.get_mut(&id)
+            && entry.lease.unanswered(ask.flight)
+        {
             entry.answered.notify_waiters();
         }
     }
