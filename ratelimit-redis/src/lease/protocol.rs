@@ -98,11 +98,16 @@ impl Lease {
         if self.terms != *terms {
             self.change_terms(*terms);
         }
+        self.under_the_same_terms(now, units, policy)
+    }
+
+    /// [`Lease::at_once`] for a limit whose terms are known to be what they were.
+    pub fn under_the_same_terms(&mut self, now: Nanos, units: u32, policy: &Policy) -> Option<Step> {
         if let Some(anchor) = self.anchor {
             let time = anchor.at(now);
             let spent = match policy.spends_after_its_time {
-                false => self.holding.spend(time, units, terms),
-                true => self.holding.spend_after_its_time(units, terms),
+                false => self.holding.spend(time, units, &self.terms),
+                true => self.holding.spend_after_its_time(units, &self.terms),
             };
             if let Some(spent) = spent {
                 return Some(Step::Spent(spent));
@@ -121,12 +126,16 @@ impl Lease {
             return None;
         }
         let anchor = self.anchor?;
+        let time = anchor.at(now);
+        if !self.holding.is_low(time) {
+            return None;
+        }
         // Two round trips, and two requests, since only requests bring us here.
         let rate = self.arrivals.rate();
         let trips = anchor.round_trip().get().saturating_mul(2);
         let ahead = Nanos::new(trips.saturating_add(rate.micros_for(2).saturating_mul(1000)));
         let taken = u32::try_from(rate.in_micros(trips / 500)).unwrap_or(u32::MAX).saturating_add(2);
-        if !self.holding.is_running_out(anchor.at(now), Ticks::at_most(ahead), taken, &self.terms) {
+        if !self.holding.ends_within(time, Ticks::at_most(ahead), taken, &self.terms) {
             return None;
         }
         self.ask(now, 0, policy)
@@ -300,6 +309,12 @@ impl Lease {
         self.forget();
     }
 
+    /// What the key is decided by.
+    #[must_use]
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     /// Units held at `now`.
     #[must_use]
     pub fn held(&self, now: Nanos) -> u32 {
@@ -312,26 +327,23 @@ impl Lease {
         self.anchor.map_or(0, |anchor| self.holding.most(anchor.at(now), &self.terms))
     }
 
-    /// Units that are left for this replica at `now`, as far as it knows: what it holds, and what the store had.
+    /// What clients are told at `now`, as far as is known here: the units that are left for this replica, which are
+    /// those it holds and those that the store had, and the time until the key has fully recovered.
     #[must_use]
-    pub fn remaining(&self, now: Nanos) -> u32 {
-        let Some(anchor) = self.anchor else { return 0 };
+    pub fn left(&self, now: Nanos) -> (u32, Nanos) {
+        let window = Nanos::new(self.terms.span.saturating_mul(1000));
+        let Some(anchor) = self.anchor else { return (0, window) };
         let time = anchor.at(now);
-        let used = match self.terms.kind {
-            Kind::Bucket => self.level.minus(time),
-            Kind::Window => self.level,
+        let (used, recovered) = match self.terms.kind {
+            Kind::Bucket => {
+                let used = self.level.minus(time);
+                (used, used.to_nanos())
+            }
+            Kind::Window => (self.level, window),
         };
         let there = self.terms.cap().minus(used).units(self.terms.unit);
-        there.saturating_add(self.held(now)).min(self.terms.capacity)
-    }
-
-    /// Time until the key has fully recovered, as far as is known here.
-    #[must_use]
-    pub fn reset_after(&self, now: Nanos) -> Nanos {
-        match (self.anchor, self.terms.kind) {
-            (Some(anchor), Kind::Bucket) => self.level.minus(anchor.at(now)).to_nanos(),
-            _ => Nanos::new(self.terms.span.saturating_mul(1000)),
-        }
+        let held = self.holding.units(time, &self.terms);
+        (there.saturating_add(held).min(self.terms.capacity), recovered)
     }
 
     /// The question under way.

@@ -3,7 +3,7 @@
 //! No lock is held over several keys: what is spent for a call that is refused after all is put back, and until
 //! then another request that finds it gone asks the store. Nobody is denied for it.
 
-use ratelimit_core::algorithm::Outcome;
+use ratelimit_core::algorithm::{Op, Outcome};
 use ratelimit_core::store::{Charge, Origin, Outcomes, Verdict};
 use ratelimit_core::time::Clock;
 use ratelimit_core::{Nanos, StoreError};
@@ -72,30 +72,34 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         Ok(Verdict { admitted: said.admitted, origin: said.origin, outcomes })
     }
 
-    /// A call that is admitted or denied here, as a whole.
-    pub(super) fn decide_here(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
+    /// A call about one limit that is admitted or denied here.
+    pub(super) fn decide_one_here(&self, charge: &Charge<'_>) -> Option<Verdict> {
+        let Op::Take(units) = charge.op else { return None };
+        let table = &self.0.table;
+        let id = table.id(charge.limit, charge.key);
+        match table.at_once(id, self.0.now(), units, charge.limit)? {
+            Next::Taken(taken) => Some(verdict(charge.limit, self.taken(id, charge, &taken), Origin::Lease)),
+            Next::Denied(outcome) => Some(verdict(charge.limit, outcome, Origin::Known)),
+            _ => None,
+        }
+    }
+
+    /// A call about several limits that is admitted here, as a whole.
+    pub(super) fn decide_several_here(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
         let table = &self.0.table;
         let now = self.0.now();
-        if let [charge] = charges {
-            let (units, terms) = self.leasable(charge)?;
-            let id = table.id(charge.limit, charge.key);
-            return match table.at_once(id, now, units, &terms)? {
-                Next::Taken(taken) => {
-                    Some(verdict(charge.limit, self.taken(id, charge, &taken), Origin::Lease))
-                }
-                Next::Denied(outcome) => Some(verdict(charge.limit, outcome, Origin::Known)),
-                _ => None,
-            };
-        }
         let mut covered: SmallVec<[Covered; 4]> = SmallVec::new();
         for (place, charge) in charges.iter().enumerate() {
-            let taken = self.leasable(charge).and_then(|(units, terms)| {
-                let id = table.id(charge.limit, charge.key);
-                match table.at_once(id, now, units, &terms)? {
-                    Next::Taken(taken) => Some(Covered { place, id, units, taken }),
-                    _ => None,
+            let taken = match charge.op {
+                Op::Take(units) => {
+                    let id = table.id(charge.limit, charge.key);
+                    match table.at_once(id, now, units, charge.limit) {
+                        Some(Next::Taken(taken)) => Some(Covered { place, id, units, taken }),
+                        _ => None,
+                    }
                 }
-            });
+                _ => None,
+            };
             let Some(taken) = taken else {
                 for Covered { id, units, taken, .. } in covered {
                     table.put_back(id, now, units, &taken, true);

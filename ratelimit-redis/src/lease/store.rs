@@ -326,10 +326,11 @@ impl Drop for Over<'_> {
 
 impl<S: GrantSource, C: Clock> Store for LeasedStore<S, C> {
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
-        if charges.iter().any(|charge| self.leasable(charge).is_some()) {
-            return self.decide_here(charges);
+        match charges {
+            [] => None,
+            [charge] => self.decide_one_here(charge),
+            _ => self.decide_several_here(charges),
         }
-        None
     }
 
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
