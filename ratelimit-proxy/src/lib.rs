@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod app;
+mod call;
 mod deadlines;
 mod decide;
 mod exchange;
