@@ -368,6 +368,54 @@ async fn replicas_share_a_sliding_window() {
     assert!(seen.leased > 0 && seen.calls_a_request() <= 0.5);
 }
 
+/// Permits that come and go are kept for the next request: few calls, never more out than there are, and what nobody
+/// takes goes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_share_permits_exactly_and_call_seldom() {
+    let server = Server::start();
+    let limit = Limit::concurrency("permits", 20);
+    let replicas = replicas(&server).await;
+    let (here, there) = (&replicas[0], &replicas[1]);
+    let take =
+        async |replica: &Replica| replica.limiter.check(&limit, "k").await.expect("a decision").is_allowed();
+    for _ in 0..12 {
+        assert!(take(here).await);
+    }
+    let before = here.asked.load(Ordering::Relaxed);
+    for _ in 0..200 {
+        here.limiter.refund(&limit, "k", 1);
+        assert!(take(here).await, "one was given back");
+    }
+    let calls = here.asked.load(Ordering::Relaxed) - before;
+    assert!(calls < 100, "{calls} calls for 200 requests");
+    here.limiter.refund(&limit, "k", 1);
+    assert_eq!(here.limiter.store().leased_units(), 1, "one is kept");
+    // Eleven are in use here, and one is kept.
+    let mut theirs = 0;
+    while take(there).await {
+        theirs += 1;
+        assert!(theirs <= 9, "more are out than there are");
+    }
+    assert!(theirs >= 7, "{theirs} of 8 or 9 were there");
+    support::until("what is kept for nothing", async || {
+        theirs += u32::from(take(there).await);
+        theirs == 9
+    })
+    .await;
+    assert!(!take(there).await, "all are out");
+    for _ in 0..11 {
+        here.limiter.refund(&limit, "k", 1);
+    }
+    for _ in 0..9 {
+        there.limiter.refund(&limit, "k", 1);
+    }
+    support::until("all of them", async || {
+        let taken = replicas[2].limiter.check_all(&[(&limit, "k")], 20).await;
+        taken.is_ok_and(|decision| decision.is_allowed())
+    })
+    .await;
+}
+
 /// Row 105: a replica goes with leases in hand. What it held is there again as time passes over it: at the latest
 /// when the bucket would have been full anyway, and to the moment that the store promises.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

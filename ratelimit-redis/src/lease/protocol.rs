@@ -51,6 +51,8 @@ pub struct Lease {
     epoch: u32,
     /// What the store's level was: until when the bucket fills, or units counted.
     level: Ticks,
+    /// When the window, or the cell, that was charged last ends.
+    ends: Ticks,
 }
 
 impl Lease {
@@ -70,6 +72,7 @@ impl Lease {
             low: None,
             epoch: 0,
             level: Ticks::ZERO,
+            ends: Ticks::ZERO,
         }
     }
 
@@ -202,6 +205,7 @@ impl Lease {
         }
         let end = lapses.unwrap_or_else(|| Ticks::from_micros(at).plus(used));
         self.level = if lapses.is_some() { used } else { end };
+        self.ends = lapses.unwrap_or_default();
         // The request that waited was decided in the store, at the store's time; its units are the first.
         let rest = units.saturating_sub(ask.units);
         if rest > 0 {
@@ -223,15 +227,15 @@ impl Lease {
         self.flight.take_if(|ask| ask.flight == flight).is_some()
     }
 
-    /// A strict charge of `units`, sent at `sent`, was refused for that long. Says how much of it is left.
+    /// A strict charge of `units`, sent at `sent`, was refused for that long. Says for how long it is from now on.
     pub fn refused(&mut self, sent: Nanos, now: Nanos, units: u32, wait: Nanos) -> Nanos {
         self.starved = true;
-        // Counted from sending, so it ends early rather than late; and within a second, since others may reset
-        // the key or change its quota.
-        let free = sent.saturating_add(wait);
+        // It is believed from sending on, so for too short rather than too long; and a second at most, since others
+        // may reset the key or change its quota. What is told counts from now: whoever waits so long is not early.
         let until = sent.saturating_add(wait.min(Policy::LONGEST_DENIAL));
+        let free = now.saturating_add(wait);
         self.known = Some(Known { units, until, free });
-        free.saturating_sub(now)
+        wait
     }
 
     /// A request that was spent is not admitted after all. What it took is there again, until its time.
@@ -252,7 +256,7 @@ impl Lease {
     #[doc(hidden)]
     pub fn simplify(&mut self, now: Nanos, arrivals: Arrivals) {
         self.arrivals = arrivals;
-        (self.starved, self.low, self.level) = (false, None, Ticks::ZERO);
+        (self.starved, self.low, self.level, self.ends) = (false, None, Ticks::ZERO, Ticks::ZERO);
         self.known = self.known.filter(|known| now < known.until);
         if self.anchor.is_some_and(|anchor| self.holding.is_empty(anchor.at(now))) {
             self.holding = Holding::none(self.terms.kind);
@@ -331,18 +335,26 @@ impl Lease {
     /// those it holds and those that the store had, and the time until the key has fully recovered.
     #[must_use]
     pub fn left(&self, now: Nanos) -> (u32, Nanos) {
-        let window = Nanos::new(self.terms.span.saturating_mul(1000));
-        let Some(anchor) = self.anchor else { return (0, window) };
+        let (span, cell) = (Ticks::from_micros(self.terms.span), Ticks::from_micros(self.terms.lapses));
+        let Some(anchor) = self.anchor else {
+            let most = if self.terms.slides() { span.plus(cell) } else { span };
+            return (0, most.to_nanos());
+        };
         let time = anchor.at(now);
         let (used, recovered) = match self.terms.kind {
             Kind::Bucket => {
                 let used = self.level.minus(time);
-                (used, used.to_nanos())
+                (used, used)
             }
-            Kind::Window => (self.level, window),
+            // Others may have charged the cell that it is now.
+            Kind::Window if self.terms.slides() => (self.level, span.plus(time.until_next(cell))),
+            Kind::Window if self.ends > time => (self.level, self.ends.minus(time)),
+            Kind::Window => (self.level, span),
         };
         let there = self.terms.cap().minus(used).units(self.terms.unit);
         let held = self.holding.units(time, &self.terms);
+        // By a round trip this replica's time may be ahead of the store's, and nobody should come too early.
+        let recovered = recovered.to_nanos().saturating_add(anchor.round_trip());
         (there.saturating_add(held).min(self.terms.capacity), recovered)
     }
 

@@ -232,13 +232,17 @@ impl Table {
         }
     }
 
-    /// A request that was admitted here is not after all. `counted` anew, it is not counted here.
-    pub fn put_back(&self, id: Id, now: Nanos, units: u32, taken: &Taken, counted: bool) {
+    /// A request that was admitted here is not after all.
+    pub fn put_back(&self, id: Id, now: Nanos, taken: &Taken) {
         if let Some(mut entry) = self.entries.get_mut(&id) {
             entry.lease.put_back(taken.spent, taken.epoch, now);
-            if counted {
-                entry.lease.uncount(units);
-            }
+        }
+    }
+
+    /// A request that was counted here comes again.
+    pub fn uncount(&self, id: Id, units: u32) {
+        if let Some(mut entry) = self.entries.get_mut(&id) {
+            entry.lease.uncount(units);
         }
     }
 

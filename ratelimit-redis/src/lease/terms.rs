@@ -68,6 +68,12 @@ impl Terms {
         Self { kind: Kind::Window, unit: Ticks::from_micros(1), capacity, span, lapses, rate: None }
     }
 
+    /// Whether a window slides: what is charged to a cell of it is counted for a window's length after its end.
+    #[must_use]
+    pub fn slides(&self) -> bool {
+        self.kind == Kind::Window && self.lapses < self.span
+    }
+
     /// Whether they are what that limit's numbers come to, without working them out again. The limit is of the
     /// same algorithm.
     #[must_use]

@@ -77,6 +77,12 @@ impl Ticks {
         u32::try_from(self.0.checked_div(unit.0).unwrap_or(0)).unwrap_or(u32::MAX)
     }
 
+    /// Time until the next whole multiple of `length`.
+    #[must_use]
+    pub fn until_next(self, length: Self) -> Self {
+        length.minus(Self(self.0.checked_rem(length.0).unwrap_or(0)))
+    }
+
     /// The sum.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
