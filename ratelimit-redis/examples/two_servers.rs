@@ -38,8 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let servers = [serve(&store).await?, serve(&store).await?];
     // Another key each time the example runs, as the store may remember the last one.
     let key = std::process::id().to_string();
-    for attempt in 1..=6 {
-        let server = servers[attempt % 2];
+    for (attempt, server) in (1..=6).zip(servers.into_iter().cycle()) {
         let answer = send(server, &key).await?;
         println!("attempt {attempt}, at {server}: {}", answer.lines().next().unwrap_or_default());
         assert_eq!(answer.starts_with("HTTP/1.1 200"), attempt <= 5, "{answer}");
