@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
 use futures_util::future::join_all;
+use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -258,7 +258,9 @@ impl Builder {
             tasks.push(move || Dispatcher::new(settings, shared, queue, ready).run());
         }
         match self.runtime {
-            Some(handle) => tasks.into_iter().for_each(|task| drop(handle.spawn(async move { task().await }))),
+            Some(handle) => {
+                tasks.into_iter().for_each(|task| drop(handle.spawn(async move { task().await })))
+            }
             None => spawn_thread(move || join_all(tasks.into_iter().map(|task| task())))?,
         }
         let (mut misconfigured, mut unreached) = (None, None);
@@ -276,17 +278,15 @@ impl Builder {
             return Err(error);
         }
         let mut partitions = partitions.into_iter();
-        let first = partitions.next().ok_or_else(|| {
-            StoreError::new(StoreErrorKind::Misconfigured, "the store has no partition")
-        })?;
+        let first = partitions
+            .next()
+            .ok_or_else(|| StoreError::new(StoreErrorKind::Misconfigured, "the store has no partition"))?;
         Ok(RedisStore::over(which, first, partitions.collect(), self.deadline))
     }
 }
 
 /// A thread with a runtime of its own, which ends with the store.
-fn spawn_thread<F: Future>(
-    dispatcher: impl FnOnce() -> F + Send + 'static,
-) -> Result<(), StoreError> {
+fn spawn_thread<F: Future>(dispatcher: impl FnOnce() -> F + Send + 'static) -> Result<(), StoreError> {
     let failed = |error| {
         StoreError::new(StoreErrorKind::Unavailable, "no thread for the store").with_source(Box::new(error))
     };

@@ -10,8 +10,8 @@ use crate::error::Trouble;
 use crate::keys::Digest;
 use crate::lease::grant::Wish;
 use crate::lease::{self, Ask, Given, GrantSource, LeasedStore, Policy, Ticks};
-use crate::shape::{Kind, Shape, whole};
 use crate::partition::gone;
+use crate::shape::{Kind, Shape, whole};
 use crate::store::RedisStore;
 use crate::wire::{Arguments, Part, Reply, Unanswered, What, nanos, ring};
 

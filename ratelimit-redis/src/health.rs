@@ -60,8 +60,7 @@ impl Standing {
 
     /// Its decisions are the store's again; `told` if they were made elsewhere in between.
     pub(crate) fn decides(&mut self, told: bool) {
-        let is_last =
-            std::mem::take(&mut self.is_away) && self.all.away.fetch_sub(1, Ordering::Relaxed) == 1;
+        let is_last = std::mem::take(&mut self.is_away) && self.all.away.fetch_sub(1, Ordering::Relaxed) == 1;
         if is_last && told {
             tracing::info!("decisions are the store's again");
         }

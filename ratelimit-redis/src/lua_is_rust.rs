@@ -313,7 +313,12 @@ fn trace(subject: &mut Subject, seed: u64) {
                 let Entry { limit, digest, .. } = &entries[at];
                 Part { digest: *digest, limit: limit.clone(), shape: Shape::of(limit), what: What::Do(op) }
             };
-            requests.push(Request { parts: parts.iter().map(part).collect(), answer: None, again: false, alone: false });
+            requests.push(Request {
+                parts: parts.iter().map(part).collect(),
+                answer: None,
+                again: false,
+                alone: false,
+            });
             asked.push(Asked::Charges(parts));
         }
         let (_, said) = subject.run(requests, micros);

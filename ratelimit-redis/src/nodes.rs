@@ -122,9 +122,8 @@ impl Nodes {
     async fn ask(&self, topology: &Topology, deadline: Duration) -> Result<(), RedisError> {
         let (connected, known) = {
             let state = self.state();
-            let connected = |address: &&Address| {
-                state.places.get(*address).is_some_and(|place| place.node().is_some())
-            };
+            let connected =
+                |address: &&Address| state.places.get(*address).is_some_and(|place| place.node().is_some());
             let known = topology.addresses().chain(state.known.iter().cloned()).collect::<Vec<_>>();
             (state.known.iter().filter(connected).cloned().collect::<Vec<_>>(), known)
         };
@@ -256,7 +255,11 @@ mod tests {
 
     #[test]
     fn what_is_no_map_is_none() {
-        for text in ["$2\r\nOK\r\n", "*1\r\n*2\r\n:1\r\n:2\r\n", "*1\r\n*3\r\n:1\r\n:70000\r\n*2\r\n$1\r\na\r\n:1\r\n"] {
+        for text in [
+            "$2\r\nOK\r\n",
+            "*1\r\n*2\r\n:1\r\n:2\r\n",
+            "*1\r\n*3\r\n:1\r\n:70000\r\n*2\r\n$1\r\na\r\n:1\r\n",
+        ] {
             assert_eq!(read(&said(text), "me"), []);
         }
     }

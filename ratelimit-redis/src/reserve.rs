@@ -67,9 +67,9 @@ impl<'s, 'c> Spread<'s, 'c> {
     /// A denial that is known already.
     pub(crate) fn known(&self) -> Option<Verdict> {
         let asked = self.groups.iter().filter(|group| group.partition.is_up());
-        let (group, verdict) = asked.filter(|group| !group.is_unconditional).find_map(|group| {
-            group.partition.known(&group.charges).map(|verdict| (group, verdict))
-        })?;
+        let (group, verdict) = asked
+            .filter(|group| !group.is_unconditional)
+            .find_map(|group| group.partition.known(&group.charges).map(|verdict| (group, verdict)))?;
         let mut answers = Answers::to(self);
         answers.add(group, Ok(verdict));
         answers.finish().ok()

@@ -102,7 +102,10 @@ impl RedisStore {
     }
 
     /// The partition of all charges, if it is one; else who decides about several.
-    pub(crate) fn spread<'s, 'c>(&'s self, charges: &'s [Charge<'c>]) -> Result<&'s Partition, Spread<'s, 'c>> {
+    pub(crate) fn spread<'s, 'c>(
+        &'s self,
+        charges: &'s [Charge<'c>],
+    ) -> Result<&'s Partition, Spread<'s, 'c>> {
         if self.more.is_empty() {
             return Ok(&self.first);
         }

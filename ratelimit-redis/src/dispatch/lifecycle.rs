@@ -178,7 +178,12 @@ impl Dispatcher {
             first.extend(some.iter().filter_map(|digest| self.spent.remove(digest)));
         }
         for part in first {
-            self.waiting.push_front(Request { parts: smallvec![part], answer: None, again: false, alone: false });
+            self.waiting.push_front(Request {
+                parts: smallvec![part],
+                answer: None,
+                again: false,
+                alone: false,
+            });
         }
     }
 }
