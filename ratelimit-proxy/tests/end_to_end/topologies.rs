@@ -93,8 +93,7 @@ async fn row_97_over_sentinels_with_a_failover_under_traffic() {
     let mut sentinels = tokio::task::spawn_blocking(Sentinels::start).await.unwrap();
     let origin = Origin::hello().await;
     let (urls, master) = (nodes(&sentinels.urls()), sentinels.master_name());
-    let store =
-        format!("redis: {{sentinels: {urls}, master: {master}}}, deadline: 200ms, replicas: 2");
+    let store = format!("redis: {{sentinels: {urls}, master: {master}}}, deadline: 200ms, replicas: 2");
     let (one, _one) = with_store(&origin, "40/day by header.x-user", &store).await;
     let (two, _two) = with_store(&origin, "40/day by header.x-user", &store).await;
     let before = flood(&[&one, &two], 1, 5).await[&0];
