@@ -42,4 +42,5 @@ mod reload;
 mod replay;
 mod shared;
 mod smuggling;
+mod topologies;
 mod upstreams;
