@@ -5,6 +5,7 @@ mod answer;
 mod app;
 mod deadlines;
 mod decide;
+mod doubts;
 mod exchange;
 mod fault;
 mod overload;

@@ -2,7 +2,9 @@
 //! own, so that nothing that happens here is felt by traffic.
 
 mod limits;
+mod page;
 mod routes;
+mod stats;
 mod view;
 
 use std::io;

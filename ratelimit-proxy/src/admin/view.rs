@@ -88,6 +88,7 @@ impl View {
             max_connections: self.shared.max_connections,
             log_lost: log::lost(),
             store: self.shared.store.gauges(),
+            doubts: self.shared.doubts.counts(),
         }
     }
 

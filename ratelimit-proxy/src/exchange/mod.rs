@@ -83,6 +83,8 @@ async fn attempt(
             client: rules.policy.client(client.peer, &head.headers),
             claims: claims.as_ref(),
         };
+        let now = client.deadlines.now();
+        client.worker.surveyor.look(&shared.doubts, rules, &facts, client.peer, now);
         (rules.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
     let ruling = match &selected {

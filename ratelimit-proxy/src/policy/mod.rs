@@ -12,6 +12,7 @@ mod overrides;
 mod pattern;
 mod rule;
 mod source;
+mod survey;
 mod tiers;
 
 use std::net::IpAddr;
