@@ -38,7 +38,7 @@ const limitRow = limit => {
     h('td', { class: 'n', 'data-label': 'Allowed/s' }, cells.allowed),
     h('td', { class: 'n', 'data-label': 'Denied/s' }, cells.deniedRate),
     h('td', { 'data-label': 'Denied' }, h('span', { class: 'share' }, denied.node, cells.deniedShare)),
-    h('td', { 'data-label': 'Near limit' }, h('span', { class: 'share' }, near.node, cells.nearShare)),
+    h('td', { 'data-label': 'Near' }, h('span', { class: 'share' }, near.node, cells.nearShare)),
     h('td', { class: 'n', 'data-label': 'Keys' }, cells.keys),
   );
   return {
