@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::limits::Limits;
+use super::locked;
 use super::page::PAGE;
 use super::stats::Stats;
 use super::view::View;
@@ -94,6 +95,7 @@ impl Routes {
             "/metrics" => Self::metrics,
             "/api/limits" => Self::limits,
             "/api/stats" => Self::stats,
+            "/api/history" => Self::history,
             _ => return None,
         })
     }
@@ -168,6 +170,13 @@ impl Routes {
         match serde_json::to_vec(&Stats::of(&self.view)) {
             Ok(body) => response(StatusCode::OK, JSON, body),
             Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the numbers can't be written"),
+        }
+    }
+
+    fn history(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
+        match serde_json::to_vec(&*locked(self.view.history())) {
+            Ok(body) => response(StatusCode::OK, JSON, body),
+            Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the history can't be written"),
         }
     }
 

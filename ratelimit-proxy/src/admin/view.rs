@@ -7,6 +7,7 @@ use std::time::Duration;
 use ratelimit_core::Limit;
 use tokio::time::Instant;
 
+use super::history::History;
 use super::locked;
 use crate::reload::Reloader;
 use crate::rules::Rules;
@@ -32,12 +33,20 @@ pub(crate) struct View {
     needs_store: bool,
     ready: AtomicBool,
     census: Mutex<Option<Census>>,
+    history: Mutex<History>,
 }
 
 impl View {
     /// Of a proxy that is not ready yet.
     pub(crate) fn new(shared: Arc<Shared>, reloader: Option<Reloader>, needs_store: bool) -> Self {
-        Self { shared, reloader, needs_store, ready: AtomicBool::new(false), census: Mutex::default() }
+        Self {
+            shared,
+            reloader,
+            needs_store,
+            ready: AtomicBool::new(false),
+            census: Mutex::default(),
+            history: Mutex::default(),
+        }
     }
 
     /// What is shared by those who serve.
@@ -69,6 +78,11 @@ impl View {
     /// Says so.
     pub(crate) fn ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// The last minutes.
+    pub(super) fn history(&self) -> &Mutex<History> {
+        &self.history
     }
 
     /// The word for what a limit's "no" is worth.

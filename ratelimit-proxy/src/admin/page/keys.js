@@ -14,10 +14,11 @@ const keyPath = (limit, key) => `/api/limits/${encodeURIComponent(limit)}/keys/$
 
 // One key as the proxy tells it.
 const entry = (limit, told) => {
-  const key = Array.isArray(told.key) ? written(told.key) : String(told.key ?? '');
+  const parts = Array.isArray(told.key) ? told.key.map(part => (typeof part === 'string' ? part : part.value ?? `no ${part.source}`)) : [];
+  const key = told.path ?? (parts.length ? written(parts) : String(told.key ?? ''));
   const capacity = told.capacity ?? limit.capacity;
   const used = told.used ?? (told.remaining === undefined ? undefined : capacity - told.remaining);
-  return { limit: limit.name, key, shown: told.shown ?? spoken(key), capacity, used, denied: told.denied ?? 0 };
+  return { limit: limit.name, key, shown: parts.join(' · ') || spoken(key), capacity, used, denied: told.denied ?? 0 };
 };
 
 const keyRow = ({ limit, key, shown, capacity, used, denied }) => {
@@ -65,13 +66,19 @@ $('by-denied').addEventListener('click', () => sortBy('denied'));
 $('by-used').addEventListener('click', () => sortBy('used'));
 document.addEventListener('chosen', refreshKeys);
 
+const tell = (...lines) => $('found').replaceChildren(...lines.filter(Boolean));
+
 // The form: one field for each part of the limit's key.
 const fields = () => {
   const limit = known.get($('lookup-limit').value);
   const parts = limit?.key ?? [];
   $('lookup-parts').replaceChildren(...parts.map(part => h('label', {}, part, h('input', { name: 'part', spellcheck: 'false', required: true }))));
   $('lookup-parts').hidden = parts.length === 0;
-  $('rate-field').hidden = Boolean(limit && !limit.rate);
+  $('rate-field').hidden = !limit?.rate;
+  $('burst-field').hidden = limit?.algorithm !== 'token_bucket';
+  $('permits-field').hidden = Boolean(limit?.rate);
+  $('change').hidden = true;
+  tell();
 };
 $('lookup-limit').addEventListener('change', fields);
 
@@ -102,25 +109,31 @@ const asked = () => {
   return { limit: $('lookup-limit').value, key: inputs.map(part).join(',') };
 };
 
-const tell = (...lines) => $('found').replaceChildren(...lines.filter(Boolean));
 const wrong = error => tell(h('p', { class: 'problem' }, error.status === 401 || error.status === 403 ? `${error.message}. Is the token right?` : error.message));
 
-const keyView = (limit, told) => {
+// A share of its limit, or what it gets instead.
+const leftView = (limit, told) => {
+  if (told.unlimited) return [h('p', { class: 'left' }, 'Unlimited')];
+  if (told.denied === true) return [h('p', { class: 'left problem' }, '✕ Denied')];
   const capacity = told.capacity ?? known.get(limit)?.capacity ?? 0;
   const remaining = told.remaining ?? 0;
   const bar = meter(remaining === 0 ? 'over' : remaining * 5 < capacity ? 'near' : '');
   bar.set(capacity ? 1 - remaining / capacity : 0);
-  const until = told.override?.until ?? told.until;
-  return [
-    h('p', { class: 'left' }, count(remaining), h('small', {}, ` of ${count(capacity)} left`)),
-    bar.node,
-    h('p', {}, [
-      told.quota && `Quota ${typeof told.quota === 'string' ? told.quota : told.quota.rate ?? ''}${told.quota_from && told.quota_from !== 'limit' ? ` (${told.quota_from})` : ''}`,
-      told.retry_after ? `next in ${lasting(told.retry_after)}` : null,
-      told.reset_after ? `all back in ${lasting(told.reset_after)}` : remaining < capacity ? null : 'nothing is used',
-      until && `until ${until}`,
-    ].filter(Boolean).join(', ')),
+  return [h('p', { class: 'left' }, count(remaining), h('small', {}, ` of ${count(capacity)} left`)), bar.node];
+};
+
+const keyView = (limit, told) => {
+  const until = told.override?.until;
+  const from = told.quota_from && told.quota_from !== 'limit' ? ` (${told.quota_from})` : '';
+  const facts = [
+    told.quota && `Quota ${told.quota}${from}`,
+    until && `until ${new Date(until).toLocaleString()}`,
+    told.retry_after ? `the next in ${lasting(told.retry_after)}` : null,
+    told.reset_after ? `all back in ${lasting(told.reset_after)}` : null,
+    told.remaining !== undefined && told.remaining === told.capacity ? 'nothing is used' : null,
+    told.mode === 'shadow' ? 'in shadow mode: never denied' : null,
   ];
+  return [...leftView(limit, told), h('p', {}, facts.filter(Boolean).join(', '))];
 };
 
 const find = async done => {
@@ -158,8 +171,10 @@ $('unlimited').addEventListener('click', () => override({ unlimited: true }, 'It
 $('forbid').addEventListener('click', () => override({ deny: true }, 'It is denied now.'));
 $('change').addEventListener('submit', event => {
   event.preventDefault();
-  const [rate, burst] = [$('rate').value.trim(), $('burst').value.trim()];
-  override({ ...(rate && { rate }), ...(burst && { burst: Number(burst) }) }, 'The quota is in force.');
+  const given = id => (($(`${id}-field`).hidden ? '' : $(id).value.trim()));
+  const [rate, burst, permits] = ['rate', 'burst', 'permits'].map(given);
+  const wholes = { ...(burst && { burst: Number(burst) }), ...(permits && { concurrency: Number(permits) }) };
+  override({ ...(rate && { rate }), ...wholes }, 'The quota is in force.');
 });
 
 $('token').value = sessionStorage.getItem('token') ?? '';

@@ -24,6 +24,19 @@ const between = (now, before) => {
   return { time: now.time, rates, requests, middle: p(0.5, kinds[0]), p99: kinds.map(kind => p(0.99, kind)) };
 };
 
+// What was before the page was opened, as if it had looked.
+const remember = async now => {
+  const told = await ask('/api/history');
+  if (told.generation !== now.generation) return;
+  const looks = told.looks.filter(one => one.time < now.time).map(one => ({
+    time: one.time, requests: { all: one.requests },
+    limits: one.limits.map(([allowed, denied, shadow_denied], at) => ({ name: told.limits[at], decisions: { allowed, denied, shadow_denied } })),
+    seconds: { bounds: now.seconds.bounds, request: { counts: one.request }, upstream: { counts: one.upstream } },
+    store: { seconds: one.store.length ? { counts: one.store } : undefined },
+  }));
+  for (let at = 1; at < looks.length; at += 1) history.push(between(looks[at], looks[at - 1]));
+};
+
 const health = (kind, text) => {
   mark($('health'), 'class', `pill ${kind}`);
   say($('health').querySelector('span'), text);
@@ -118,6 +131,8 @@ const look = async () => {
   if (generation !== now.generation) {
     setLimits((await ask('/api/limits')).limits);
     setLookup();
+    history.length = 0;
+    await remember(now);
     generation = now.generation;
   }
   // A counter that went back: another process.
@@ -127,7 +142,7 @@ const look = async () => {
   }
   const one = between(now, last);
   if (last) history.push(one);
-  if (history.length > KEPT) history.shift();
+  while (history.length > KEPT) history.shift();
   health(now.unready ? 'wait' : 'good', now.unready ?? 'ready');
   warnings(now.warnings);
   tiles(now, one);

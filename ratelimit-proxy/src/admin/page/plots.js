@@ -88,9 +88,10 @@ const plot = (place, { series, bands = [], format, lines, empty }) => {
 // Decisions, stacked: what was allowed at the bottom, what was denied on top.
 const decisionsPlot = place => {
   let raw = [[], [], [], []];
-  const line = (name, width = 1.5) => ({ stroke: () => color(name), width, points: { show: false } });
+  // A line that lies on the one below, because there is nothing between them, is not drawn.
+  const line = (name, at) => ({ stroke: () => (raw[at].some(Boolean) ? color(name) : 'transparent'), width: 1.5, points: { show: false } });
   const show = plot(place, {
-    series: [{ ...line('--allow'), fill: () => color('--allow-fill') }, line('--shadow'), line('--deny')],
+    series: [{ ...line('--allow', 1), fill: () => color('--allow-fill') }, line('--shadow', 2), line('--deny', 3)],
     bands: [
       { series: [3, 2], fill: u => hatched(u.ctx, color('--deny'), color('--deny-fill')) },
       { series: [2, 1], fill: u => hatched(u.ctx, color('--shadow'), color('--shadow-fill'), true) },
@@ -102,12 +103,9 @@ const decisionsPlot = place => {
   });
   return (times, allowed, shadow, denied) => {
     raw = [times, allowed, shadow, denied];
-    // A line that would lie on the one below is not drawn.
     const over = (below, own) => below.map((value, at) => value + own[at]);
     const second = over(allowed, shadow);
-    const third = over(second, denied);
-    const alone = (values, own) => (own.some(Boolean) ? values : values.map(() => null));
-    show([times, allowed, alone(second, shadow), alone(third, denied)]);
+    show([times, allowed, second, over(second, denied)]);
     const now = `${rate(allowed.at(-1))} a second allowed, ${rate(denied.at(-1))} denied, ${rate(shadow.at(-1))} would be denied`;
     mark(place, 'aria-label', `Decisions over the last minutes. Now ${now}.`);
   };
