@@ -1,6 +1,6 @@
 // The heartbeat: asks for the numbers once a second while somebody can see them.
 
-const history = []; // looks, oldest first
+const past = []; // looks, oldest first
 let last = null;
 let paused = false;
 let timer = null;
@@ -34,7 +34,7 @@ const remember = async now => {
     seconds: { bounds: now.seconds.bounds, request: { counts: one.request }, upstream: { counts: one.upstream } },
     store: { seconds: one.store.length ? { counts: one.store } : undefined },
   }));
-  for (let at = 1; at < looks.length; at += 1) history.push(between(looks[at], looks[at - 1]));
+  for (let at = 1; at < looks.length; at += 1) past.push(between(looks[at], looks[at - 1]));
 };
 
 const health = (kind, text) => {
@@ -108,17 +108,17 @@ const cards = (now, look) => {
 };
 
 const draw = () => {
-  const times = history.map(look => look.time);
+  const times = past.map(look => look.time);
   const names = chosen === null ? null : [chosen];
-  const series = kind => history.map(look => sum((names ?? [...look.rates.keys()]).map(name => look.rates.get(name)?.[kind] ?? 0)));
+  const series = kind => past.map(look => sum((names ?? [...look.rates.keys()]).map(name => look.rates.get(name)?.[kind] ?? 0)));
   showDecisions(times, series('allowed'), series('shadow'), series('denied'));
-  showLatency(times, ...[0, 1, 2].map(place => history.map(look => look.p99[place])));
+  showLatency(times, ...[0, 1, 2].map(place => past.map(look => look.p99[place])));
 };
 document.addEventListener('chosen', draw);
 
 const limitsNow = now => {
   for (const limit of now.limits) {
-    const of = kind => history.map(look => look.rates.get(limit.name)?.[kind] ?? 0);
+    const of = kind => past.map(look => look.rates.get(limit.name)?.[kind] ?? 0);
     table.get(limit.name)?.set({
       yes: of('allowed'), no: of('denied'), shadow: of('shadow'),
       decisions: limit.decisions, nearLimit: limit.near_limit, keys: limit.keys, overflowed: limit.keys_overflowed,
@@ -131,18 +131,18 @@ const look = async () => {
   if (generation !== now.generation) {
     setLimits((await ask('/api/limits')).limits);
     setLookup();
-    history.length = 0;
+    past.length = 0;
     await remember(now);
     generation = now.generation;
   }
   // A counter that went back: another process.
   if (last && total(now.requests) < total(last.requests)) {
     last = null;
-    history.length = 0;
+    past.length = 0;
   }
   const one = between(now, last);
-  if (last) history.push(one);
-  while (history.length > KEPT) history.shift();
+  if (last) past.push(one);
+  while (past.length > KEPT) past.shift();
   health(now.unready ? 'wait' : 'good', now.unready ?? 'ready');
   warnings(now.warnings);
   tiles(now, one);
