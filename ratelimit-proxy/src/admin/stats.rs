@@ -90,9 +90,15 @@ enum StoreStats {
     },
 }
 
+/// Where requests go.
 #[derive(Debug, Serialize)]
 struct Upstream {
-    address: String,
+    servers: Vec<ServerStats>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerStats {
+    url: String,
 }
 
 /// What should not happen, counted.
@@ -134,7 +140,7 @@ impl Stats {
             },
             limits: limits(&totals, &gauges),
             store: gauges.store.as_ref().map_or(StoreStats::Memory, StoreStats::of),
-            upstreams: vec![Upstream { address: rules.upstream.to_string() }],
+            upstreams: vec![Upstream { servers: vec![ServerStats { url: rules.upstream.to_string() }] }],
             warnings: shared.doubts.now(),
             troubles: Troubles::of(&totals, &gauges),
             process: Process::now(),

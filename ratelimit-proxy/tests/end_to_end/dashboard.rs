@@ -261,5 +261,5 @@ async fn stats_are_the_numbers_of_the_metrics() {
     assert_eq!(sizes.len(), now["seconds"]["bounds"].as_array().unwrap().len() + 1);
     assert_eq!((&now["store"]["kind"], &now["unready"]), (&"memory".into(), &Value::Null));
     assert!(now["process"]["resident_bytes"].as_u64() > Some(1 << 20));
-    assert!(now["time"].as_f64() > Some(1.7e9) && now["upstreams"][0]["address"].is_string());
+    assert!(now["time"].as_f64() > Some(1.7e9) && now["upstreams"][0]["servers"][0]["url"].is_string());
 }

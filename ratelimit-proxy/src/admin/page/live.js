@@ -77,6 +77,12 @@ const warnings = list => {
 
 const pill = (up, text) => h('span', { class: `pill ${up ? 'good' : 'bad'}` }, h('i', { 'aria-hidden': 'true' }), h('span', {}, text));
 
+// Where requests go: which of them, if not all, and each server with what is known of it.
+const upstreamRows = ({ match, servers }) => [
+  match && match !== 'every request' && h('li', { class: 'match' }, match),
+  ...servers.map(({ url, state }) => h('li', {}, h('code', {}, url), state && pill(state === 'up', state))),
+].filter(Boolean);
+
 const cards = (now, look) => {
   const { store, process } = now;
   const keys = now.limits.some(limit => limit.keys !== undefined) ? sum(now.limits.map(limit => limit.keys ?? 0)) : null;
@@ -89,8 +95,7 @@ const cards = (now, look) => {
       ...Object.entries(store.requests).filter(([how, n]) => how !== 'ok' && n).map(([how, n]) => [words(how), count(n)]),
       store.leased_tokens !== undefined && ['Leased, not spent', count(store.leased_tokens)],
       store.posts_lost ? ['Charges lost', count(store.posts_lost)] : null]);
-  $('upstreams').replaceChildren(...now.upstreams.map(({ address, healthy }) =>
-    h('li', {}, h('code', {}, address), healthy === undefined || healthy === null ? null : pill(healthy, healthy ? 'healthy' : 'ejected'))));
+  $('upstreams').replaceChildren(...now.upstreams.flatMap(upstreamRows));
   rows($('answers'), [['99 of 100 answers within', length(look.p99[1]).join(' ')],
     ...Object.entries(now.requests).filter(([, n]) => n).map(([code, n]) => [code, count(n)])]);
   const cpu = last && process.cpu_seconds !== null ? (process.cpu_seconds - last.process.cpu_seconds) / (now.time - last.time) : null;
@@ -103,7 +108,7 @@ const cards = (now, look) => {
     faults.panics ? ['Panics (bugs)', count(faults.panics)] : null,
     faults.log_lines_lost ? ['Lines of the log lost', count(faults.log_lines_lost)] : null]);
   const up = process.start_seconds ? `, up ${lasting(now.time - process.start_seconds)}` : '';
-  $('about').replaceChildren('in front of ', h('b', {}, now.upstreams.map(one => one.address).join(', ')), up);
+  $('about').replaceChildren('in front of ', h('b', {}, now.upstreams.flatMap(one => one.servers.map(server => server.url)).join(', ')), up);
   say($('foot'), `ratelimit-proxy ${now.version}, asked once a second while this page is visible`);
 };
 
