@@ -16,7 +16,7 @@ use crate::facts::Facts;
 use crate::rules::Rules;
 
 /// Requests that a share is about, at most.
-const RECENT: u64 = 2000;
+const RECENT: u64 = 1000;
 /// The least time from one request of a thread that is surveyed to the next: with it, a survey costs next to nothing,
 /// and where there are few requests, all are seen.
 const GAP: Duration = Duration::from_millis(1);

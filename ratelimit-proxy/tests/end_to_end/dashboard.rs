@@ -110,10 +110,13 @@ async fn a_browser_shows_what_the_proxy_counts() {
         std::mem::replace(&mut before, now.clone()) == now
     })
     .await;
+    until("the requests to be those of the API", async || {
+        let now = stats(&program).await["requests"].clone();
+        let all: f64 = now.as_object().unwrap().values().map(|count| count.as_f64().unwrap()).sum();
+        number(&browser.text("#note-requests").await) == all
+    })
+    .await;
     let now = stats(&program).await;
-    let requests: u64 =
-        now["requests"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
-    browser.sees("#note-requests", |text| number(text) == requests as f64).await;
     let names =
         browser.run("return [...document.querySelectorAll('#limits .name')].map(n => n.textContent)").await;
     assert_eq!(names, serde_json::json!(["per-client", "login", "plan", "exports"]));
