@@ -6,6 +6,7 @@ mod limits;
 mod page;
 mod routes;
 mod stats;
+mod upstreams;
 mod view;
 
 use std::io;

@@ -16,6 +16,7 @@ use super::limits::Limits;
 use super::locked;
 use super::page::PAGE;
 use super::stats::Stats;
+use super::upstreams::Upstreams;
 use super::view::View;
 use crate::telemetry::{Format, expose};
 
@@ -96,6 +97,7 @@ impl Routes {
             "/api/limits" => Self::limits,
             "/api/stats" => Self::stats,
             "/api/history" => Self::history,
+            "/api/upstreams" => Self::upstreams,
             _ => return None,
         })
     }
@@ -167,24 +169,26 @@ impl Routes {
     }
 
     fn stats(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
-        match serde_json::to_vec(&Stats::of(&self.view)) {
-            Ok(body) => response(StatusCode::OK, JSON, body),
-            Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the numbers can't be written"),
-        }
+        shown(&Stats::of(&self.view))
     }
 
     fn history(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
-        match serde_json::to_vec(&*locked(self.view.history())) {
-            Ok(body) => response(StatusCode::OK, JSON, body),
-            Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the history can't be written"),
-        }
+        shown(&*locked(self.view.history()))
     }
 
     fn limits(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
-        match serde_json::to_vec(&Limits::of(&self.view)) {
-            Ok(body) => response(StatusCode::OK, JSON, body),
-            Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the limits can't be written"),
-        }
+        shown(&Limits::of(&self.view))
+    }
+
+    fn upstreams(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
+        shown(&Upstreams::of(&self.view))
+    }
+}
+
+fn shown(what: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(what) {
+        Ok(body) => response(StatusCode::OK, JSON, body),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "it can't be written"),
     }
 }
 

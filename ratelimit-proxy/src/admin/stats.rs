@@ -7,6 +7,7 @@ use std::time::Duration;
 use ratelimit_core::time::Clock as _;
 use serde::Serialize;
 
+use super::upstreams::Upstreams;
 use super::view::View;
 use crate::doubts::Doubt;
 use crate::telemetry::histogram::Distribution;
@@ -31,7 +32,8 @@ pub(super) struct Stats {
     seconds: Seconds,
     limits: Vec<LimitStats>,
     store: StoreStats,
-    upstreams: Vec<Upstream>,
+    #[serde(flatten)]
+    upstreams: Upstreams,
     /// What is likely wrong with the configuration.
     warnings: Vec<Doubt>,
     troubles: Troubles,
@@ -90,17 +92,6 @@ enum StoreStats {
     },
 }
 
-/// Where requests go.
-#[derive(Debug, Serialize)]
-struct Upstream {
-    servers: Vec<ServerStats>,
-}
-
-#[derive(Debug, Serialize)]
-struct ServerStats {
-    url: String,
-}
-
 /// What should not happen, counted.
 #[derive(Debug, Serialize)]
 struct Troubles {
@@ -140,7 +131,7 @@ impl Stats {
             },
             limits: limits(&totals, &gauges),
             store: gauges.store.as_ref().map_or(StoreStats::Memory, StoreStats::of),
-            upstreams: vec![Upstream { servers: vec![ServerStats { url: rules.upstream.to_string() }] }],
+            upstreams: Upstreams::of(view),
             warnings: shared.doubts.now(),
             troubles: Troubles::of(&totals, &gauges),
             process: Process::now(),

@@ -44,3 +44,4 @@ mod reload;
 mod replay;
 mod shared;
 mod smuggling;
+mod upstreams;

@@ -17,6 +17,8 @@ pub struct Totals {
     pub requests: Distribution,
     /// How long the upstream took, to the head of its response.
     pub upstream: Distribution,
+    /// Requests that were tried again.
+    pub retries: u64,
     /// How long requests waited for what their limits say.
     pub decisions: Distribution,
     /// Clients' connections at the moment.

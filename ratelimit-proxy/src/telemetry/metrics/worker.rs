@@ -20,6 +20,7 @@ pub struct WorkerMetrics {
     requests: Histogram,
     upstream: Histogram,
     decisions: Histogram,
+    retries: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
     errors: [AtomicU64; ProtocolError::ALL.len()],
@@ -55,6 +56,11 @@ impl WorkerMetrics {
     /// The upstream answered.
     pub fn upstream(&self, elapsed: Duration) {
         self.upstream.observe(elapsed);
+    }
+
+    /// A request is tried again.
+    pub fn retry(&self) {
+        add(&self.retries, 1);
     }
 
     /// A request's limits were decided at once.
@@ -110,6 +116,7 @@ impl WorkerMetrics {
         self.requests.add_to(&mut totals.requests);
         self.upstream.add_to(&mut totals.upstream);
         self.decisions.add_to(&mut totals.decisions);
+        totals.retries += read(&self.retries);
         // In this order, so that a connection that comes and goes in between is not one too few.
         let closed = read(&self.closed);
         totals.connections += read(&self.opened).saturating_sub(closed);
