@@ -234,7 +234,7 @@ async fn pictures_are_taken() {
     browser.open(&format!("http://{}/", program.admin)).await;
     tokio::time::sleep(Duration::from_secs(75)).await;
     for (name, width, scheme, most) in [
-        ("dashboard", 1280, "light", 1000),
+        ("dashboard", 1280, "light", 868),
         ("dashboard-light", 1280, "light", 4000),
         ("dashboard-dark", 1280, "dark", 4000),
         ("dashboard-narrow", 360, "light", 6000),
