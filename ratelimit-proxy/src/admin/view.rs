@@ -136,6 +136,7 @@ impl View {
                     quota: limit.capacity(),
                     keys: self.shared.store.keys(limit),
                     overflowed: self.shared.store.overflowed(limit),
+                    held_back: self.shared.store.held_back(limit),
                 };
                 let gauges: Vec<_> = rules.policy.rules().iter().map(|rule| count(&rule.limit)).collect();
                 *census = Some(Census { at: now, generation: rules.generation(), gauges: gauges.clone() });

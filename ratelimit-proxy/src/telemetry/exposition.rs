@@ -8,6 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use ratelimit_redis::lease::HeldBack;
 
 use super::histogram::Distribution;
 use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Reloaded, Totals};
@@ -72,6 +73,8 @@ pub(crate) struct LimitGauges {
     pub(crate) keys: Option<usize>,
     /// Decisions for keys that found no room.
     pub(crate) overflowed: u64,
+    /// What leases of the other replicas may hold back, if there are any.
+    pub(crate) held_back: Option<HeldBack>,
 }
 
 /// All of it, in that format.
@@ -120,6 +123,7 @@ impl Collector for Scrape {
         if let Some(gauges) = &gauges.store {
             store(&mut encoder, gauges)?;
         }
+        leases(&mut encoder, &gauges.limits)?;
         proxy(&mut encoder, totals)?;
         upstreams(&mut encoder, totals, gauges)?;
         pressure(&mut encoder, totals, gauges)?;
@@ -189,6 +193,27 @@ fn store(encoder: &mut DescriptorEncoder<'_>, store: &StoreGauges) -> fmt::Resul
     let Some(tokens) = store.leased_tokens else { return Ok(()) };
     let help = "Units taken from the shared store that this replica has not spent yet";
     gauge(encoder, "ratelimit_leased_tokens", help, &tokens)
+}
+
+fn leases(encoder: &mut DescriptorEncoder<'_>, limits: &[LimitGauges]) -> fmt::Result {
+    let bounds = || limits.iter().filter_map(|limit| Some((&*limit.name, limit.held_back?)));
+    if bounds().next().is_none() {
+        return Ok(());
+    }
+    let help = "Units of a key that leases of the other replicas may hold back from this one at most";
+    let mut family =
+        encoder.encode_descriptor("ratelimit_lease_bound_tokens", help, None, MetricType::Gauge)?;
+    for (name, bound) in bounds() {
+        family.encode_family(&[("limit", name)])?.encode_gauge(&bound.units)?;
+    }
+    let help = "For how long at most: then what was not used is back for every replica";
+    let mut family =
+        encoder.encode_descriptor("ratelimit_lease_bound_seconds", help, None, MetricType::Gauge)?;
+    for (name, bound) in bounds() {
+        let seconds = std::time::Duration::from(bound.lasts).as_secs_f64();
+        family.encode_family(&[("limit", name)])?.encode_gauge(&seconds)?;
+    }
+    Ok(())
 }
 
 fn proxy(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
