@@ -37,6 +37,8 @@ pub(crate) struct Rules {
     pub(crate) log: RequestLog,
     /// How long what is likely wrong has to show before it is told; `None`: nobody looks.
     pub(crate) doubted_after: Option<Duration>,
+    /// Which configuration they are from, from 0.
+    edition: u64,
     /// Which set of rules this is, from 0.
     generation: u64,
 }
@@ -64,8 +66,14 @@ impl Rules {
             answers: config.answers.clone(),
             log,
             doubted_after: config.log.doubts,
+            edition: before.map_or(0, |before| before.edition + 1),
             generation: before.map_or(0, |before| before.generation + 1),
         }
+    }
+
+    /// Which configuration they are from.
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
     }
 
     /// Which set of rules this is.
