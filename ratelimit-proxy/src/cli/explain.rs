@@ -17,7 +17,7 @@ use crate::telemetry::metrics::Metrics;
 const REPLICAS: u32 = 4;
 
 pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
-    let config = run::load(&arguments.config)?;
+    let config = run::load(&arguments.config)?.config;
     let policy = Policy::of(&config);
     let tokens = config.jwt.map(verifier).transpose()?;
     let head = request(arguments).map_err(|fault| Failure::Usage(vec![fault]))?.into_parts().0;

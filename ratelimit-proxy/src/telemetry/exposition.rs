@@ -45,6 +45,8 @@ pub(crate) struct Gauges {
     pub(crate) log_lost: u64,
     /// Of a store that is shared.
     pub(crate) store: Option<StoreGauges>,
+    /// Likely mistakes in the configuration by the word for their kind, all kinds.
+    pub(crate) doubts: Vec<(&'static str, u64)>,
     /// Of all upstreams.
     pub(crate) upstreams: Vec<ServerGauges>,
 }
@@ -125,7 +127,7 @@ impl Collector for Scrape {
         proxy(&mut encoder, totals)?;
         upstreams(&mut encoder, totals, gauges)?;
         pressure(&mut encoder, totals, gauges)?;
-        reloads(&mut encoder, totals)?;
+        configuration(&mut encoder, totals, gauges)?;
         own(&mut encoder, totals, gauges, process)
     }
 }
@@ -181,8 +183,7 @@ fn store(encoder: &mut DescriptorEncoder<'_>, store: &StoreGauges) -> fmt::Resul
     let mut family =
         encoder.encode_descriptor("ratelimit_store_requests", help, None, MetricType::Counter)?;
     for (how, word) in Answered::ALL {
-        let sent = store.calls.requests(how);
-        let count = if how == Answered::Overloaded { store.overloaded } else { sent };
+        let count = store.requests(how);
         family.encode_family(&[("outcome", word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
     }
     let help = "How long calls of the shared store took";
@@ -281,7 +282,12 @@ fn pressure(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauge
     Ok(())
 }
 
-fn reloads(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
+fn configuration(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges) -> fmt::Result {
+    let help = "Likely mistakes in the configuration, as they show at the moment";
+    let mut family = encoder.encode_descriptor("ratelimit_config_warnings", help, None, MetricType::Gauge)?;
+    for (kind, count) in &gauges.doubts {
+        family.encode_family(&[("kind", *kind)])?.encode_gauge(count)?;
+    }
     let help =
         "Times that the configuration was read again: it is in force, or was refused and the old one stays";
     let mut family =
