@@ -369,7 +369,7 @@ async fn explain_answers_as_the_proxy_would() {
     let _: serde_json::Value = serde_json::from_str(out).unwrap();
     // What leases may hold back: a figure that only the store's section decides.
     let leased = File::new(
-        "upstream: http://a\nstore: {redis: redis://a, consistency: leased, replicas: 2}\nlimits: [{key: header.x-api-key, \
+        "upstream: http://a\nstore: {redis: redis://a, consistency: leased, replicas: 2}\nlimits: [{name: api, key: header.x-api-key, \
          rate: 1000/s, overrides: [{key: gold, rate: 2000/s}, {key: free, unlimited: true}]}]\n",
     );
     for (key, words) in [
