@@ -69,7 +69,9 @@ fn leases(redis: &RedisConfig, limit: &Limit) -> Option<Leases> {
     let replicas = redis.replicas.unwrap_or(REPLICAS);
     let HeldBack { units, capacity, lasts, .. } =
         what_may_lie_elsewhere(limit, replicas, redis.leases.as_ref()?)?;
-    Some(Leases { replicas, units, capacity, milliseconds: lasts.get().div_ceil(1_000_000) })
+    // A refill interval that is no whole number of microseconds adds a few of them to a second.
+    let milliseconds = lasts.get().saturating_add(500_000) / 1_000_000;
+    Some(Leases { replicas, units, capacity, milliseconds })
 }
 
 /// The request as it would come over the wire.
