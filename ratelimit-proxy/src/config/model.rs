@@ -10,6 +10,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 use ratelimit_core::Limit;
 
+use super::listen::Listener;
 use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
@@ -21,7 +22,7 @@ use crate::upstream::Target;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients connect.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listener>,
     /// Where operators connect; `None` if it is off.
     pub admin: Option<SocketAddr>,
     /// Where requests go.
@@ -275,7 +276,7 @@ impl Config {
     #[must_use]
     pub fn new(upstream: Target) -> Self {
         Self {
-            listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            listen: vec![Listener::from(SocketAddr::from(([0, 0, 0, 0], 8080)))],
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
             upstream,
             client_ip: ClientIp::default(),
@@ -302,12 +303,20 @@ impl LimitConfig {
     /// Whether it looks at a verified token.
     #[must_use]
     pub fn needs_token(&self) -> bool {
-        let is_claim = |source: &Source| matches!(source, Source::Jwt(_));
-        self.matches.needs_token()
-            || self.tiers.as_ref().is_some_and(|tiers| is_claim(&tiers.by))
+        self.matches.needs_token() || self.reads(|source| matches!(source, Source::Jwt(_)))
+    }
+
+    /// Whether it looks at a client's verified certificate.
+    #[must_use]
+    pub fn needs_certificate(&self) -> bool {
+        self.reads(|source| *source == Source::TlsClient)
+    }
+
+    fn reads(&self, wanted: impl Fn(&Source) -> bool) -> bool {
+        self.tiers.as_ref().is_some_and(|tiers| wanted(&tiers.by))
             || self.key.iter().any(|part| match part {
-                KeyPart::One(source) => is_claim(source),
-                KeyPart::First(sources) => sources.iter().any(is_claim),
+                KeyPart::One(source) => wanted(source),
+                KeyPart::First(sources) => sources.iter().any(&wanted),
             })
     }
 

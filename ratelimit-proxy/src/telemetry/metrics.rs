@@ -51,14 +51,24 @@ pub enum ProtocolError {
     Body,
     /// Too slow.
     Timeout,
+    /// No TLS, or not with each other.
+    Tls,
+    /// No PROXY header where there must be one.
+    Proxy,
     /// Anything else.
     Other,
 }
 
 impl ProtocolError {
     /// All of them, with the words that stand for them in metrics.
-    pub const ALL: [(Self, &'static str); 4] =
-        [(Self::Head, "head"), (Self::Body, "body"), (Self::Timeout, "timeout"), (Self::Other, "other")];
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Head, "head"),
+        (Self::Body, "body"),
+        (Self::Timeout, "timeout"),
+        (Self::Tls, "tls"),
+        (Self::Proxy, "proxy"),
+        (Self::Other, "other"),
+    ];
 }
 
 /// What there was not enough of.
@@ -459,7 +469,7 @@ mod tests {
         assert_eq!(totals.classes, [0, 4000, 0, 0, 0]);
         assert_eq!(totals.requests.count(), 4000);
         assert_eq!(totals.connections, 4);
-        assert_eq!(totals.errors, [0, 0, 4, 0]);
+        assert_eq!(totals.errors, [0, 0, 4, 0, 0, 0]);
         assert_eq!(totals.panics, 5);
     }
 

@@ -5,21 +5,10 @@ use std::net::SocketAddr;
 
 use ratelimit_core::Rate;
 
+use super::ListenTls;
 use super::limit::KeyPart;
 use crate::config::decode::{Many, choice, section};
 use crate::config::leaf::{Lasting, Text};
-
-section! {
-    /// Certificate and key of a listener.
-    ListenTls {
-        /// File with the certificate chain.
-        cert: Text,
-        /// File with the key.
-        key: Text,
-        /// File with the authorities whose client certificates are believed.
-        client_ca: Text,
-    }
-}
 
 choice! {
     /// Which server is taken.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use http::HeaderName;
 
-use self::later::{BalanceHash, BalanceWord, HealthCheck, ListenTls, Rls};
+use self::later::{BalanceHash, BalanceWord, HealthCheck, Rls};
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -61,20 +61,33 @@ section! {
     Listener {
         /// IP address and port.
         address: SocketAddr [required],
-        /// Certificate and key.
-        tls: ListenTls [later],
-        /// Whether each connection begins with a PROXY line.
+        /// Certificate and key; several are chosen by the name that a client asks for, the first where none fits.
+        tls: Many<ListenTls>,
+        /// Whether each connection begins with a PROXY header, version 1 or 2.
         proxy_protocol: ProxyProtocol,
     }
 }
 
+section! {
+    /// Certificate and key of a listener. The files are read again when they change.
+    ListenTls {
+        /// File with the certificate chain in PEM.
+        cert: Text [required],
+        /// File with its private key in PEM.
+        key: Text [required],
+        /// File with the authorities in PEM, one of which must have signed a client's certificate; without it clients
+        /// need none.
+        client_ca: Text,
+    }
+}
+
 choice! {
-    /// Whether each connection begins with a PROXY line.
+    /// Whether each connection begins with a PROXY header.
     ProxyProtocol {
         /// It does not.
         Off = "off",
         /// It does.
-        Required = "required" [later],
+        Required = "required",
     }
 }
 
@@ -134,7 +147,7 @@ section! {
         /// How far the clocks of the issuer and of this machine may be apart; 30s if absent.
         leeway: Lasting,
         /// Whether a token must be bound to the client's certificate (RFC 8705).
-        bound: bool [later],
+        bound: bool,
     }
 }
 
