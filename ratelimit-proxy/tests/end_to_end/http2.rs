@@ -125,7 +125,7 @@ async fn a_denial_of_grpc_is_trailers_alone() {
 #[tokio::test]
 async fn five_thousand_denied_uploads_on_one_connection() {
     let origin = Origin::start(|_| Reply::ok("")).await;
-    let proxy = Setup::limits([Limit::new("uploads", Rate::per_day(1))]).start(origin.address);
+    let proxy = Setup::limits([Limit::new("uploads", Rate::per_hour(1))]).start(origin.address);
     let connection = Connection::open(proxy.address).await;
     connection.get("/").await;
     let body = Bytes::from(vec![b'x'; 100_000]);
@@ -431,7 +431,7 @@ async fn streams_that_nobody_reads_are_reset() {
 #[tokio::test]
 async fn the_hundred_and_first_stream_is_refused_and_costs_nothing() {
     let origin = Origin::start(|_| Reply::hang()).await;
-    let proxy = Setup::limits([Limit::new("all", Rate::per_day(1000))]).start(origin.address);
+    let proxy = Setup::limits([Limit::new("all", Rate::per_hour(10_000))]).start(origin.address);
     let mut frames = Frames::open(proxy.address, &[]).await;
     for number in 0..101 {
         frames.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &get("/"))).await;

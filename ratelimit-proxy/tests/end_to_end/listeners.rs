@@ -36,7 +36,7 @@ fn version_2(source: [u8; 4], command: u8) -> Vec<u8> {
 #[tokio::test]
 async fn the_address_of_a_header_is_the_peers() {
     let origin = Origin::start(|_| Reply::ok("hello")).await;
-    let setup = Setup::limits([Limit::new("clients", Rate::per_day(1))]);
+    let setup = Setup::limits([Limit::new("clients", Rate::per_hour(1))]);
     let proxy = Setup { listen: Some(introduced()), ..setup }.start(origin.address);
     for (header, address, status) in [
         (b"PROXY TCP4 192.0.2.1 10.0.0.1 12345 80\r\n".to_vec(), "192.0.2.1", 200),

@@ -105,7 +105,7 @@ async fn curl_speaks_both_and_the_upstream_is_told() {
 async fn a_denied_upload_is_answered_over_tls() {
     let origin = Origin::start(|_| Reply::ok("hello")).await;
     let authority = Authority::new();
-    let setup = Setup::limits([Limit::new("uploads", Rate::per_day(1))]);
+    let setup = Setup::limits([Limit::new("uploads", Rate::per_hour(1))]);
     let proxy = Setup { listen: Some(listener(authority.local())), ..setup }.start(origin.address);
     let large = authority.path("large");
     std::fs::write(&large, vec![b'x'; 5 << 20]).unwrap();
@@ -251,7 +251,7 @@ async fn clients_are_known_by_their_certificates() {
     let tls = TlsConfig { client_ca: Some(authority.pem()), ..authority.local() };
     let rule = LimitConfig {
         key: vec![ratelimit_proxy::config::words::KeyPart::One(Source::TlsClient)],
-        ..LimitConfig::new(Limit::new("certified", Rate::per_day(1)))
+        ..LimitConfig::new(Limit::new("certified", Rate::per_hour(1)))
     };
     let proxy = Setup { listen: Some(listener(tls)), ..Setup::rules([rule]) }.start(origin.address);
     for (name, status) in [("ann", 200), ("bob", 200), ("ann", 429), ("ann, O=Example", 200)] {
