@@ -24,6 +24,7 @@ pub mod facts;
 pub mod identity;
 pub mod path;
 pub mod policy;
+pub mod replay;
 pub mod server;
 pub mod telemetry;
 

@@ -40,6 +40,7 @@ mod paths;
 mod policy;
 mod readme;
 mod reload;
+mod replay;
 mod shared;
 mod smuggling;
 mod tls;
