@@ -31,13 +31,20 @@ pub(super) async fn serve(worker: Rc<Worker>, port: &Port, tcp: TcpStream, peer:
         Ok(None) => return,
         Err(error) => return worker.metrics.protocol_error(error),
     };
+    // Boxed, so that an idle connection of HTTP/1.1 does not take the room of another.
     match stream {
         Opening::Plain { stream, http2: false } => h1::serve(&Client::new(place, peer, None), stream).await,
-        Opening::Plain { stream, http2: true } => h2::serve(&Client::new(place, peer, None), stream).await,
+        Opening::Plain { stream, http2: true } => {
+            Box::pin(h2::serve(&Client::new(place, peer, None), stream)).await;
+        }
         Opening::Tls { stream, session } => {
             let http2 = session.http2;
             let client = Client::new(place, peer, Some(session));
-            if http2 { h2::serve(&client, *stream).await } else { h1::serve(&client, *stream).await }
+            if http2 {
+                Box::pin(h2::serve(&client, *stream)).await;
+            } else {
+                h1::serve(&client, *stream).await;
+            }
         }
     }
 }
