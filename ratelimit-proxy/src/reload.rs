@@ -192,6 +192,14 @@ fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
         ("store", running.store == new.store),
         ("server.threads", old.threads == server.threads),
         ("server.max_connections", old.max_connections == server.max_connections),
+        (
+            "server.max_connections_per_client",
+            old.max_connections_per_client == server.max_connections_per_client,
+        ),
+        (
+            "server.new_connections_per_client",
+            old.new_connections_per_client == server.new_connections_per_client,
+        ),
         ("server.max_memory", old.max_memory == server.max_memory),
         ("server.drain", old.drain == server.drain),
     ];

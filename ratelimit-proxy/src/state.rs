@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
 use crate::rules::{Adopted, Current, Rules};
+use crate::server::crowd::Crowd;
 use crate::server::descriptors::Shortage;
 use crate::server::tls::{Certificate, Session};
 use crate::store::AnyStore;
@@ -70,6 +71,8 @@ pub struct Shared {
     pub tokens: Option<TokenVerifier>,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
+    /// Who may have how many of them.
+    pub(crate) crowd: Crowd,
     /// Whether there are file descriptors for more connections.
     pub(crate) shortage: Shortage,
     /// Whether there is memory for more requests.
@@ -93,6 +96,7 @@ impl Shared {
             store,
             tokens: None,
             max_connections: config.server.max_connections,
+            crowd: Crowd::new(&config.server),
             shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
             clock: SystemClock::default(),

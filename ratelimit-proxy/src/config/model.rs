@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
-use ratelimit_core::Limit;
+use ratelimit_core::{Limit, Rate};
 
 use super::listen::Listener;
 use super::store::StoreConfig;
@@ -239,6 +239,10 @@ pub struct ServerConfig {
     pub threads: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Most connections of one client at a time; no bound of its own if `None`.
+    pub max_connections_per_client: Option<u32>,
+    /// How fast one client may make connections; as fast as it likes if `None`.
+    pub new_connections_per_client: Option<Rate>,
     /// Most bytes of memory; whatever there is if `None`.
     pub max_memory: Option<u64>,
     /// How long requests under way may take to finish when the process is told to stop.
@@ -264,6 +268,8 @@ impl Default for ServerConfig {
         Self {
             threads: None,
             max_connections: 10_000,
+            max_connections_per_client: None,
+            new_connections_per_client: None,
             max_memory: None,
             drain: Duration::from_secs(30),
             timeouts: Timeouts::default(),

@@ -26,7 +26,7 @@ pub(super) async fn serve(worker: Rc<Worker>, port: &Port, tcp: TcpStream, peer:
     let place = Place::new(&worker);
     let head = worker.rules().timeouts.head;
     let opened = timeout(head, open(port, &place, tcp, peer)).await.unwrap_or(Err(ProtocolError::Timeout));
-    let Opened { stream, peer } = match opened {
+    let Opened { stream, peer, guest: _guest } = match opened {
         Ok(Some(opened)) => opened,
         Ok(None) => return,
         Err(error) => return worker.metrics.protocol_error(error),

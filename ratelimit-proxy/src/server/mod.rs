@@ -3,6 +3,7 @@
 
 mod accept;
 mod connection;
+pub(crate) mod crowd;
 pub(crate) mod descriptors;
 mod drain;
 mod h1;

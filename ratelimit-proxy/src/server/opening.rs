@@ -13,11 +13,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::crowd::Guest;
 use super::ports::Port;
 use super::tls::Session;
 use crate::socket::Stream;
-use crate::state::Place;
-use crate::telemetry::metrics::ProtocolError;
+use crate::state::{Place, Worker};
+use crate::telemetry::metrics::{Pressure, ProtocolError};
 
 /// With what a client says that it speaks HTTP/2 and knows that we do (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,6 +34,8 @@ pub(super) struct Opened {
     pub(super) stream: Opening,
     /// Whose it is.
     pub(super) peer: IpAddr,
+    /// Its place among those of its client.
+    pub(super) guest: Guest,
 }
 
 /// What it runs over, and what it speaks.
@@ -51,28 +54,44 @@ pub(super) async fn open(
     tcp: TcpStream,
     peer: SocketAddr,
 ) -> Result<Option<Opened>, ProtocolError> {
+    let mut peer = peer.ip();
+    let mut guest = if port.proxy_protocol { Some(Guest::UNCOUNTED) } else { admit(place.worker(), peer) };
     let mut first = Vec::new();
-    if !begins(place, &tcp, &mut first).await {
+    if guest.is_none() || !begins(place, &tcp, &mut first).await {
         return Ok(None);
     }
-    let mut peer = peer.ip();
     if port.proxy_protocol {
         peer = introduced(&tcp, &mut first).await.map_err(|_| ProtocolError::Proxy)?.unwrap_or(peer);
+        guest = admit(place.worker(), peer);
     }
+    let Some(guest) = guest else { return Ok(None) };
     let Some(tls) = &port.tls else {
         let http2 = is_http2(&tcp, &mut first).await.map_err(|_| ProtocolError::Other)?;
         let stream = Rewound { first: first.into(), tcp };
-        return Ok(Some(Opened { stream: Opening::Plain { stream, http2 }, peer }));
+        return Ok(Some(Opened { stream: Opening::Plain { stream, http2 }, peer, guest }));
     };
     match tls.accept(Rewound { first: first.into(), tcp }).await {
         Ok((stream, session)) => {
-            Ok(Some(Opened { stream: Opening::Tls { stream: Box::new(stream), session }, peer }))
+            Ok(Some(Opened { stream: Opening::Tls { stream: Box::new(stream), session }, peer, guest }))
         }
         Err(error) => {
             tracing::debug!(%error, %peer, "no TLS");
             Err(ProtocolError::Tls)
         }
     }
+}
+
+/// Lets a client's connection in, if it has not too many.
+fn admit(worker: &Worker, peer: IpAddr) -> Option<Guest> {
+    let rules = worker.rules();
+    if rules.policy.trusts(peer.to_canonical()) {
+        return Some(Guest::UNCOUNTED);
+    }
+    let guest = Guest::of(&worker.shared, rules.policy.network(peer));
+    if guest.is_none() {
+        worker.metrics.pressure(Pressure::Crowded);
+    }
+    guest
 }
 
 /// Waits for the first bytes. There are none to come if the client goes, or if the proxy drains before it speaks.

@@ -80,10 +80,12 @@ pub enum Pressure {
     Starved,
     /// Memory: a request was refused.
     Shed,
+    /// Connections of one client: it had as many as it may, or made them too fast.
+    Crowded,
 }
 
 /// How many there are.
-const PRESSURES: usize = 3;
+const PRESSURES: usize = 4;
 
 /// The classes of status codes, as they stand in metrics.
 pub const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

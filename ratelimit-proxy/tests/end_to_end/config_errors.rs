@@ -132,6 +132,8 @@ fn all_that_lives_loads_and_means_what_it_says() {
     let server = config.server;
     assert_eq!((server.threads, server.max_connections, server.drain), (Some(2), 100, Duration::ZERO));
     assert_eq!(server.max_memory, Some(512 << 20));
+    assert_eq!(server.max_connections_per_client, Some(20));
+    assert_eq!(server.new_connections_per_client, Some(Rate::per_second(50)));
     let t = server.timeouts;
     let millis = [t.head, t.idle, t.body, t.write, t.connect, t.response].map(|time| time.as_millis());
     assert_eq!(millis, [1000, 2000, 3000, 4000, 250, 60_000]);

@@ -119,6 +119,36 @@ async fn curl_introduces_itself_before_tls_too() {
     }
 }
 
+/// One client's crowd keeps nobody else out; a header says whose a connection is.
+#[tokio::test]
+async fn one_client_can_not_have_all_connections() {
+    let origin = Origin::start(|_| Reply::ok("hello")).await;
+    let setup = || Setup { max_connections_per_client: Some(2), ..Setup::default() };
+    let proxy = setup().start(origin.address);
+    let mut first = Client::connect(proxy.address).await;
+    assert_eq!(first.get("/").await.status, 200);
+    let silent = Client::connect(proxy.address).await;
+    until("the second to be counted", async || Client::connect(proxy.address).await.is_closed().await).await;
+    let other = std::net::IpAddr::from([127, 0, 0, 2]);
+    assert_eq!(Client::connect_from(other, proxy.address).await.get("/").await.status, 200);
+    drop(silent);
+    until("room", async || {
+        let mut again = Client::connect(proxy.address).await;
+        again.try_send(GET).await && again.response_to("GET").await.is_some()
+    })
+    .await;
+    assert_eq!(first.get("/").await.status, 200);
+
+    let proxy = Setup { listen: Some(introduced()), ..setup() }.start(origin.address);
+    let mut held = Vec::new();
+    for (source, served) in [(1, true), (1, true), (1, false), (2, true)] {
+        let mut client = Client::connect(proxy.address).await;
+        client.send([&version_2([192, 0, 2, source], 1), GET.as_bytes()].concat()).await;
+        assert_eq!(client.response_to("GET").await.is_some(), served, "{source}");
+        held.push(client);
+    }
+}
+
 async fn takes_connections(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }

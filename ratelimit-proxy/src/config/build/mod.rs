@@ -280,6 +280,8 @@ fn server(field: &Field<raw::Server>, faults: &mut Faults) -> ServerConfig {
     if let Some(connections) = raw.max_connections.get() {
         built.max_connections = usize::try_from(connections.0).unwrap_or(usize::MAX);
     }
+    built.max_connections_per_client = raw.max_connections_per_client.get().map(|most| most.0);
+    built.new_connections_per_client = raw.new_connections_per_client.get().map(|rate| rate.value);
     if let Some(memory) = raw.max_memory.get() {
         built.max_memory = Some(memory.0);
     }

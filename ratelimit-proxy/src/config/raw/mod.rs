@@ -172,6 +172,11 @@ section! {
         threads: Whole<1, 1024>,
         /// Most connections at a time; 10000 if absent.
         max_connections: Positive,
+        /// Most connections of one client at a time; no bound of its own if absent. What is more is closed. Proxies that
+        /// are trusted may have as many as they like.
+        max_connections_per_client: Positive,
+        /// How fast one client may make connections, such as 50/s; as fast as it likes if absent.
+        new_connections_per_client: Rate,
         /// Memory in use from which new requests are answered 503, such as 512MiB; no bound if absent. Counters are not
         /// dropped, so leave more room than they need.
         max_memory: Size,

@@ -22,6 +22,7 @@ pub struct Setup {
     pub answers: Answers,
     pub threads: usize,
     pub max_connections: usize,
+    pub max_connections_per_client: Option<u32>,
     pub store: AnyStore,
     pub jwt: Option<JwtConfig>,
     /// Plain on a free port unless said otherwise.
@@ -38,6 +39,7 @@ impl Default for Setup {
             answers: Answers::default(),
             threads: 1,
             max_connections: 1000,
+            max_connections_per_client: None,
             store: AnyStore::default(),
             jwt: None,
             listen: None,
@@ -95,6 +97,7 @@ impl Setup {
         config.log.requests = LogRequests::Off;
         config.server.timeouts = self.timeouts;
         config.server.max_connections = self.max_connections;
+        config.server.max_connections_per_client = self.max_connections_per_client;
         config
     }
 
