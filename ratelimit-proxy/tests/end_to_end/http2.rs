@@ -409,7 +409,7 @@ async fn empty_frames_are_refused_and_small_ones_are_not() {
 /// Row 45: a client that asks for much and takes nothing.
 #[tokio::test]
 async fn streams_that_nobody_reads_are_reset() {
-    let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n{}", "x".repeat(10_000_000));
+    let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{}", "x".repeat(1_000_000));
     let origin = Origin::start(move |_| Reply::raw(&large)).await;
     let proxy = Setup::timeouts(|timeouts| timeouts.write = Duration::from_millis(300)).start(origin.address);
     // No window at all.
