@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
@@ -49,9 +49,11 @@ impl Port {
         Self::at(address, wanted, sockets)
     }
 
-    /// The same place under another configuration; threads have its sockets.
+    /// The same place under another configuration. Threads have its sockets; those that are not taken yet come along.
     fn again(&self, wanted: &Listener) -> io::Result<Self> {
-        Self::at(self.address, wanted, Vec::new())
+        let left = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::try_clone).transpose();
+        let sockets: Result<_, _> = self.sockets().iter().map(left).collect();
+        Self::at(self.address, wanted, sockets?)
     }
 
     fn at(address: SocketAddr, wanted: &Listener, sockets: Vec<Option<TcpListener>>) -> io::Result<Self> {
@@ -62,7 +64,11 @@ impl Port {
 
     /// The socket of that thread, once.
     pub(super) fn take(&self, thread: usize) -> Option<TcpListener> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get_mut(thread)?.take()
+        self.sockets().get_mut(thread)?.take()
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Vec<Option<TcpListener>>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
