@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ratelimit_core::{Limit, Rate};
-use ratelimit_proxy::config::{CertificateFiles, LimitConfig, Listener, TlsConfig, load_str, words::Source};
+use ratelimit_proxy::config::words::{KeyPart, Source};
+use ratelimit_proxy::config::{CertificateFiles, LimitConfig, Listener, Missing, TlsConfig, load_str};
+use ratelimit_proxy::identity::token::{JwtConfig, KeySource};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +22,7 @@ use crate::support::origin::{Origin, Reply};
 use crate::support::program::{Program, metric};
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::raw_client::Client;
+use crate::support::tokens::{SECRET, Signer, b64, fingerprint};
 use crate::support::{soon, until};
 
 fn listener(tls: TlsConfig) -> Listener {
@@ -245,7 +248,7 @@ async fn clients_are_known_by_their_certificates() {
     let authority = Authority::new();
     let tls = TlsConfig { client_ca: Some(authority.pem()), ..authority.local() };
     let rule = LimitConfig {
-        key: vec![ratelimit_proxy::config::words::KeyPart::One(Source::TlsClient)],
+        key: vec![KeyPart::One(Source::TlsClient)],
         ..LimitConfig::new(Limit::new("certified", Rate::per_hour(1)))
     };
     let proxy = Setup { listen: Some(listener(tls)), ..Setup::rules([rule]) }.start(origin.address);
@@ -314,4 +317,35 @@ async fn certificates_are_read_again_when_they_change() {
     assert!(get(&mut now, "/").await.ends_with("hello"));
     assert!(get(&mut first, "/again").await.ends_with("hello"), "the old connection lives");
     assert!(metric(&program, "ratelimit_config_reloads_total{outcome=\"refused\"}").await >= Some(1.0));
+}
+
+/// A token that is bound to a certificate (RFC 8705) is worth nothing in other hands.
+#[tokio::test]
+async fn a_bound_token_is_believed_from_its_own_certificate_only() {
+    let origin = Origin::start(|_| Reply::ok("hello")).await;
+    let authority = Authority::new();
+    let tls = TlsConfig { client_ca: Some(authority.pem()), ..authority.local() };
+    let rule = LimitConfig {
+        key: vec![KeyPart::One(Source::Jwt("sub".to_owned()))],
+        missing: Missing::Deny,
+        ..LimitConfig::new(Limit::new("bound", Rate::per_hour(100)))
+    };
+    let jwt = JwtConfig { bound: true, ..JwtConfig::new(KeySource::Secret(SECRET.to_vec())) };
+    let setup = Setup { listen: Some(listener(tls)), jwt: Some(jwt), ..Setup::rules([rule]) };
+    let proxy = setup.start(origin.address);
+    let (ann, bob) = (authority.client("ann"), authority.client("bob"));
+    let print = b64(fingerprint(&CertificateDer::from_pem_file(&ann.cert).unwrap()));
+    let token = Signer::Secret(SECRET.to_vec())
+        .token(None, serde_json::json!({"sub": "ann", "cnf": {"x5t#S256": print}}));
+    for (certificate, status) in [(&ann, 200), (&bob, 429)] {
+        let mut stream = connect(&authority, proxy.address, "localhost", Some(certificate)).await.unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        soon("an answer", stream.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
 }
