@@ -44,3 +44,4 @@ mod replay;
 mod shared;
 mod smuggling;
 mod tls;
+mod upstreams;
