@@ -175,6 +175,7 @@ impl Reloader {
         // The only step that may fail, so it comes first.
         self.ports.replace(&config.listen).map_err(|error| vec![error.to_string()])?;
         let current = &self.shared.rules;
+        self.shared.doubts.of_file(loaded.warnings.iter().map(ToString::to_string));
         current.replace(current.load().next(config, &self.shared.metrics));
         Ok(Applied { limits: config.limits.len(), kept: kept(&self.running, config) })
     }

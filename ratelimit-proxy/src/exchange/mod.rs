@@ -95,6 +95,8 @@ async fn attempt(
             claims: claims.as_ref(),
             tls_client: client.certificate().and_then(|certificate| certificate.subject.as_deref()),
         };
+        let now = call.deadlines.now();
+        client.worker.surveyor.look(&shared.doubts, rules, &facts, client.peer, now);
         let selected = rules.policy.select(&facts, &mut keys);
         (selected, rules.policy.route(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
