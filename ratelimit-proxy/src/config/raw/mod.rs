@@ -11,6 +11,7 @@ mod upstream;
 use std::net::SocketAddr;
 
 use http::HeaderName;
+use ratelimit_core::Rate;
 
 use self::later::Rls;
 use super::decode::{Either, Items, Many, choice, section};
