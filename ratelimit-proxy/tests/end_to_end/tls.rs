@@ -83,6 +83,15 @@ async fn get(stream: &mut TlsStream<TcpStream>, path: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
+/// The last request on it, with more fields, and the answer.
+async fn get_last(mut stream: TlsStream<TcpStream>, fields: &str) -> String {
+    let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    soon("an answer", stream.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
 #[tokio::test]
 async fn curl_speaks_both_and_the_upstream_is_told() {
     let origin = Origin::start(|_| Reply::ok("hello")).await;
@@ -235,7 +244,7 @@ fn certificates_that_nobody_would_believe_are_refused() {
     assert!(!faults(&list).contains("refused"));
     let missing = format!("{{cert: \"{}\"}}", one.cert.display());
     assert!(
-        faults(&missing).contains("refused: test.yaml:3:41: listen[0].tls: key is missing"),
+        faults(&missing).contains("refused: test.yaml:3:38: listen[0].tls: key is missing"),
         "{}",
         faults(&missing)
     );
@@ -254,8 +263,8 @@ async fn clients_are_known_by_their_certificates() {
     let proxy = Setup { listen: Some(listener(tls)), ..Setup::rules([rule]) }.start(origin.address);
     for (name, status) in [("ann", 200), ("bob", 200), ("ann", 429), ("ann, O=Example", 200)] {
         let files = authority.client(name);
-        let mut stream = connect(&authority, proxy.address, "localhost", Some(&files)).await.unwrap();
-        let answer = get(&mut stream, "/").await;
+        let stream = connect(&authority, proxy.address, "localhost", Some(&files)).await.unwrap();
+        let answer = get_last(stream, "").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{name}: {answer}");
     }
     let stranger = Authority::new().client("ann");
@@ -338,14 +347,8 @@ async fn a_bound_token_is_believed_from_its_own_certificate_only() {
     let token = Signer::Secret(SECRET.to_vec())
         .token(None, serde_json::json!({"sub": "ann", "cnf": {"x5t#S256": print}}));
     for (certificate, status) in [(&ann, 200), (&bob, 429)] {
-        let mut stream = connect(&authority, proxy.address, "localhost", Some(certificate)).await.unwrap();
-        let request = format!(
-            "GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        soon("an answer", stream.read_to_end(&mut answer)).await.unwrap();
-        let answer = String::from_utf8_lossy(&answer);
+        let stream = connect(&authority, proxy.address, "localhost", Some(certificate)).await.unwrap();
+        let answer = get_last(stream, &format!("Authorization: Bearer {token}\r\n")).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
 }
