@@ -38,6 +38,8 @@ pub enum Fault {
     Method,
     /// A transfer coding other than `chunked`.
     TransferCoding,
+    /// The request is for a host that has another certificate than the one the client was shown.
+    Misdirected,
     /// The head is too big.
     HeadTooLarge,
     /// The target is too long.
@@ -79,6 +81,7 @@ impl Fault {
             | Self::SlowBody
             | Self::Method
             | Self::TransferCoding
+            | Self::Misdirected
             | Self::HeadTooLarge
             | Self::TargetTooLong
             | Self::NoUpstream
@@ -107,6 +110,7 @@ impl Fault {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::NoUpstream => StatusCode::NOT_FOUND,
@@ -129,6 +133,7 @@ impl Fault {
             Self::SlowBody => "the body did not arrive in time",
             Self::Method => "this method is not forwarded",
             Self::TransferCoding => "the only transfer coding accepted is chunked",
+            Self::Misdirected => "the request is for another host than the connection",
             Self::HeadTooLarge => "the header fields are too large",
             Self::TargetTooLong => "the request target is too long",
             Self::Gone => "the client closed the connection",

@@ -13,6 +13,7 @@ mod overload;
 mod reload;
 mod rules;
 mod socket;
+mod stamp;
 mod state;
 mod store;
 mod supervise;

@@ -16,6 +16,7 @@ mod build;
 mod decode;
 mod fault;
 mod leaf;
+mod listen;
 mod model;
 mod raw;
 mod schema;
@@ -28,6 +29,7 @@ pub mod words;
 use std::path::Path;
 
 pub use self::fault::ConfigFault;
+pub use self::listen::{CertificateFiles, Listener, TlsConfig};
 pub use self::model::{
     Actual, Balance, ClientIp, Config, Cost, HealthCheck, Late, LimitConfig, LogConfig, LogKeys, LogRequests,
     Match, Missing, Outcomes, Override, Quota, ServerConfig, Tiers, Trust, Upstream,

@@ -9,8 +9,9 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
-use ratelimit_core::Limit;
+use ratelimit_core::{Limit, Rate};
 
+use super::listen::Listener;
 use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
@@ -25,7 +26,7 @@ const DOUBTED: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients connect.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listener>,
     /// Where operators connect; `None` if it is off.
     pub admin: Option<SocketAddr>,
     /// Where requests go: the first whose match holds; at least one.
@@ -325,6 +326,10 @@ pub struct ServerConfig {
     pub threads: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Most connections of one client at a time; no bound of its own if `None`.
+    pub max_connections_per_client: Option<u32>,
+    /// How fast one client may make connections; as fast as it likes if `None`.
+    pub new_connections_per_client: Option<Rate>,
     /// Most bytes of memory; whatever there is if `None`.
     pub max_memory: Option<u64>,
     /// How long requests under way may take to finish when the process is told to stop.
@@ -350,6 +355,8 @@ impl Default for ServerConfig {
         Self {
             threads: None,
             max_connections: 10_000,
+            max_connections_per_client: None,
+            new_connections_per_client: None,
             max_memory: None,
             drain: Duration::from_secs(30),
             timeouts: Timeouts::default(),
@@ -362,7 +369,7 @@ impl Config {
     #[must_use]
     pub fn new(upstream: Target) -> Self {
         Self {
-            listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            listen: vec![Listener::from(SocketAddr::from(([0, 0, 0, 0], 8080)))],
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
             upstreams: vec![Upstream::new(upstream)],
             client_ip: ClientIp::default(),
@@ -392,6 +399,13 @@ impl LimitConfig {
         self.matches.needs_token()
             || self.tiers.as_ref().is_some_and(|tiers| tiers.by.is_claim())
             || self.key.iter().any(KeyPart::is_claim)
+    }
+
+    /// Whether it looks at a client's verified certificate.
+    #[must_use]
+    pub fn needs_certificate(&self) -> bool {
+        self.tiers.as_ref().is_some_and(|tiers| tiers.by.is_certificate())
+            || self.key.iter().any(KeyPart::is_certificate)
     }
 
     /// A limit on all requests together.

@@ -75,7 +75,7 @@ pub(super) async fn forward(
 
 fn send(call: &Call, link: &mut Link, head: &request::Parts, told: Told, body: RequestBody) {
     let mut known = call.client.forwarding.borrow_mut();
-    link.send(head, known.lines(call.client.peer, head, told), body);
+    link.send(head, known.lines(call.client.peer, call.client.scheme(), head, told), body);
 }
 
 /// The search for a server that answers a request.

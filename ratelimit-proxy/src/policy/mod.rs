@@ -158,6 +158,12 @@ impl Policy {
         self.identity.trusts(peer)
     }
 
+    /// An address as limits by client count it: an IPv6 one is its network.
+    #[must_use]
+    pub fn network(&self, address: IpAddr) -> IpAddr {
+        source::masked(address, self.ipv6_prefix)
+    }
+
     /// The field that trusted proxies tell the client's address in, if there are any.
     #[must_use]
     pub fn told_by(&self) -> Option<&HeaderName> {

@@ -17,6 +17,8 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use ratelimit_core::{Decision, Key, KeyBuf, Limit};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::config::{LogConfig, LogKeys, LogRequests};
 use crate::decide::Ruling;
@@ -56,13 +58,18 @@ pub(crate) fn start(style: Style, least: LevelFilter) -> Option<WorkerGuard> {
         .finish(Stderr);
     let _ = QUEUE_LOST.set(writer.error_counter());
     let builder = tracing_subscriber::fmt().with_max_level(least).with_target(false).with_writer(writer);
+    // Libraries warn of what single clients do, who could fill the log with it.
+    let ours = Targets::new().with_default(LevelFilter::ERROR).with_target("ratelimit", least);
     let started = match style {
         Style::Text => {
             let terminal = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
             let builder = builder.with_ansi(terminal);
-            tracing::subscriber::set_global_default(builder.finish())
+            tracing::subscriber::set_global_default(builder.finish().with(ours))
         }
-        Style::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
+        Style::Json => {
+            let builder = builder.json().flatten_event(true);
+            tracing::subscriber::set_global_default(builder.finish().with(ours))
+        }
     };
     // The default hook would wait for stderr.
     std::panic::set_hook(Box::new(|panic| {

@@ -11,7 +11,7 @@ use crate::config::fault::{Faults, Place, nearest, shown};
 use crate::config::model::{
     Actual, Cost, Late, LimitConfig, Match, Missing, Outcomes, Override, Quota, Tiers,
 };
-use crate::config::raw::{self, AlgorithmWord, CostWord, KeyPart as RawPart, MissingWord, ModeWord};
+use crate::config::raw::{self, AlgorithmWord, CostWord, KeyPart as RawPart, MissingWord, ModeWord, Root};
 use crate::config::words::{Glob, KeyPart, Source};
 
 /// Most parts of a key, and most values of which one part is the first.
@@ -20,6 +20,19 @@ const MOST_PARTS: usize = 16;
 /// The name of a limit that was given none.
 pub(super) fn generated(number: usize) -> String {
     format!("limit-{number}")
+}
+
+/// Where the limit of that name stands; as near as can be said if it has no name of its own.
+pub(super) fn place<'r>(root: &'r Root, name: &str, top: &'r Place) -> &'r Place {
+    let Some(limits) = root.limits.get() else { return top };
+    let named = limits.0.iter().find_map(|entry| {
+        let raw = match &entry.value {
+            Either::Word(short) => &short.0,
+            Either::Section(raw) => raw,
+        };
+        raw.name.get().filter(|given| given.value.0 == name).map(|_| &entry.place)
+    });
+    named.unwrap_or(&limits.place)
 }
 
 /// What a limit means; `number` names it where it has no name, `place` is where it begins.

@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(totals.classes, [0, 4000, 0, 0, 0]);
         assert_eq!(totals.requests.count(), 4000);
         assert_eq!(totals.connections, 4);
-        assert_eq!(totals.errors, [0, 0, 4, 0]);
+        assert_eq!(totals.errors, [0, 0, 4, 0, 0, 0]);
         assert_eq!(totals.panics, 5);
     }
 

@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod browser;
+pub mod certs;
+pub mod http2;
 pub mod origin;
 pub mod program;
 pub mod proxy;
