@@ -38,5 +38,6 @@ mod paths;
 mod policy;
 mod readme;
 mod reload;
+mod replay;
 mod shared;
 mod smuggling;
