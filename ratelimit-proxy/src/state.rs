@@ -11,12 +11,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ratelimit_core::fields::Told;
 use ratelimit_core::time::Clock as _;
 use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::answer::KnownPolicy;
 use crate::config::Config;
 use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
@@ -252,7 +252,7 @@ pub(crate) struct Client {
     pub(crate) keys: Cell<KeyBuf>,
     /// Field values that are the same for all requests of the connection, nearly always.
     pub(crate) forwarding: RefCell<Forwarding>,
-    pub(crate) policy: RefCell<KnownPolicy>,
+    pub(crate) told: RefCell<Told>,
     place: Place,
 }
 
@@ -271,7 +271,7 @@ impl Client {
             peer: peer.to_canonical(),
             keys: Cell::default(),
             forwarding: RefCell::default(),
-            policy: RefCell::default(),
+            told: RefCell::default(),
             place: Place::new(Rc::clone(&worker)),
             worker,
         })
