@@ -55,6 +55,14 @@ impl<'a> Decision<'a> {
         decision
     }
 
+    /// The same, in memory of its own from the start.
+    #[must_use]
+    pub fn boxed(limits: impl IntoIterator<Item = &'a Limit>, verdict: &Verdict) -> Box<Self> {
+        let mut decision = Box::new(Self::of_nothing());
+        decision.fill(limits, verdict);
+        decision
+    }
+
     /// About no limit, and denied: to be filled.
     pub(crate) const fn of_nothing() -> Self {
         let first = Part { limit: None, outcome: Outcome::admitted(u32::MAX) };

@@ -263,6 +263,12 @@ impl<C: Clock> Store for MemoryStore<C> {
         Some(self.decide_now(charges))
     }
 
+    #[inline]
+    fn try_decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) -> bool {
+        self.decide_into(charges, verdict);
+        true
+    }
+
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
         Ok(self.decide_now(charges))
     }
