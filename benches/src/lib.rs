@@ -130,11 +130,8 @@ impl Keys {
     /// The key of that number: `client-` and twenty digits, of which eight count.
     #[inline]
     pub fn write(&mut self, number: u64) -> &String {
-        let mut bytes = std::mem::take(&mut self.text).into_bytes();
-        if let Some(place) = bytes.last_chunk_mut::<8>() {
-            *place = digits(number);
-        }
-        self.text = String::from_utf8(bytes).unwrap_or_default();
+        self.text.truncate(PREFIX.len());
+        self.text.push_str(std::str::from_utf8(&digits(number)).unwrap_or_default());
         &self.text
     }
 }
