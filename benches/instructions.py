@@ -40,7 +40,10 @@ CASES = [
 
 
 def build():
-    subprocess.run(["cargo", "build", "-q", "--release", "-p", "benches", "--bin", "instructions"], cwd=ROOT, check=True)
+    argv = ["cargo", "build", "-q", "--release", "-p", "benches", "--bin", "instructions"]
+    # Even an empty RUSTFLAGS would take the place of what .cargo/config.toml says.
+    environment = {name: value for name, value in os.environ.items() if name != "RUSTFLAGS"}
+    subprocess.run(argv, cwd=ROOT, env=environment, check=True)
     target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
     return os.path.join(target, "release", "instructions")
 
