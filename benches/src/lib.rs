@@ -4,12 +4,16 @@
 
 #![allow(clippy::ptr_arg, reason = "governor looks keys up by a reference to their own type")]
 
+mod raw;
+
 use std::num::NonZeroU32;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota};
 use ratelimit_core::{Limit, Limiter, MemoryStore};
+
+pub use raw::{OverDashMap, OverMutex};
 
 /// A limiter under measurement.
 pub trait Contender: Sync {
