@@ -42,11 +42,7 @@ impl Contender for Ours {
     const NAME: &'static str = "ratelimit-core";
 
     fn new(limits: usize, denying: bool) -> Self {
-        let (rate, burst) = if denying { ("1/day", 1) } else { ("1/s", WIDE) };
-        let rate = rate.parse().expect("a rate");
-        let limit = |number| Limit::new(format!("bench-{number}"), rate).burst(burst);
-        let limiter = Limiter::new(MemoryStore::default().max_keys(8_000_000));
-        Self { limiter, limits: (0..limits).map(limit).collect() }
+        if denying { Self::with(limits, "1/day", 1) } else { Self::with(limits, "1/s", WIDE) }
     }
 
     #[inline]
@@ -60,6 +56,15 @@ impl Contender for Ours {
 }
 
 impl Ours {
+    /// With so many token buckets of that quota.
+    #[must_use]
+    pub fn with(limits: usize, rate: &str, burst: u32) -> Self {
+        let rate = rate.parse().expect("a rate");
+        let limit = |number| Limit::new(format!("bench-{number}"), rate).burst(burst);
+        let limiter = Limiter::new(MemoryStore::default().max_keys(8_000_000));
+        Self { limiter, limits: (0..limits).map(limit).collect() }
+    }
+
     /// All or nothing. Apart, so that its arrays cost nothing where there is one limit.
     #[inline(never)]
     fn check_several(&self, first: &Limit, key: &String) -> bool {
@@ -144,11 +149,11 @@ impl Keys {
 #[inline]
 const fn digits(number: u64) -> [u8; 8] {
     let number = number % 100_000_000;
-    let fours = number / 10_000 | (number % 10_000) << 32;
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
     let hundreds = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
-    let twos = hundreds | (fours - 100 * hundreds) << 16;
+    let twos = hundreds | ((fours - 100 * hundreds) << 16);
     let tens = ((twos * 103) >> 10) & 0xf_000f_000f_000f;
-    let ones = tens | (twos - 10 * tens) << 8;
+    let ones = tens | ((twos - 10 * tens) << 8);
     (ones | 0x3030_3030_3030_3030).to_le_bytes()
 }
 

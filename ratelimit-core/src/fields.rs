@@ -10,16 +10,19 @@
 //! # What is not told
 //! Limits in shadow mode: they deny nobody, so a client that obeyed them would hold back for nothing.
 
+mod expose;
 #[cfg(test)]
 mod tests;
 mod told;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{ACCESS_CONTROL_EXPOSE_HEADERS, Entry, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{Entry, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use smallvec::SmallVec;
 
 pub use told::Told;
+
+use self::expose::expose;
 
 use crate::algorithm::Outcome;
 use crate::decision::Decision;
@@ -314,13 +317,11 @@ fn seconds_to_tell(
 }
 
 fn state(limit: &Limit, remaining: u32, seconds: Option<u64>) -> Option<HeaderValue> {
-    let mut text = Text::new();
-    name(&mut text, limit);
-    parameter(&mut text, b";r=", remaining.into());
-    if let Some(seconds) = seconds {
-        parameter(&mut text, b";t=", seconds);
-    }
-    HeaderValue::from_bytes(&text).ok()
+    let (mut left, mut time) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let (before, time) = seconds.map_or(("", ""), |seconds| (";t=", time.format(seconds)));
+    // Copied once: this is the one value that differs from request to request.
+    let text = ["\"", limit.name(), "\";r=", left.format(remaining), before, time].concat();
+    HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
 }
 
 /// Names of limits have no character that a String (RFC 9651 §3.3.3) would escape.
@@ -353,46 +354,4 @@ fn join(headers: &mut HeaderMap, field: HeaderName, ours: HeaderValue) {
         }
     }
     theirs.insert(HeaderValue::from_bytes(&text).unwrap_or(ours));
-}
-
-/// Names that go together in `Access-Control-Expose-Headers`.
-const EXPOSED: [&str; 3] = [
-    "ratelimit, ratelimit-policy",
-    "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset",
-    "retry-after",
-];
-
-/// Lists our fields, once however many layers write them: on one line where there is none yet.
-fn expose(headers: &mut HeaderMap, ietf: bool, legacy: bool, denied: bool) {
-    let all = match (ietf, legacy, denied) {
-        (false, false, false) => return,
-        (false, false, true) => "retry-after",
-        (true, false, false) => "ratelimit, ratelimit-policy",
-        (true, false, true) => "ratelimit, ratelimit-policy, retry-after",
-        (false, true, false) => "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset",
-        (false, true, true) => "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, retry-after",
-        (true, true, false) => {
-            "ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
-        }
-        (true, true, true) => {
-            "ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, retry-after"
-        }
-    };
-    let mut lines = match headers.entry(ACCESS_CONTROL_EXPOSE_HEADERS) {
-        Entry::Vacant(nothing) => {
-            nothing.insert(HeaderValue::from_static(all));
-            return;
-        }
-        Entry::Occupied(lines) => lines,
-    };
-    for (names, wanted) in EXPOSED.into_iter().zip([ietf, legacy, denied]) {
-        let lists = |line: &HeaderValue, name: &str| {
-            line.to_str()
-                .is_ok_and(|text| text.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(name)))
-        };
-        let mut names_left = names.split(", ");
-        if wanted && !names_left.all(|name| lines.iter().any(|line| lists(line, name))) {
-            lines.append(HeaderValue::from_static(names));
-        }
-    }
 }

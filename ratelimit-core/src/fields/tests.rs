@@ -1,5 +1,7 @@
 use sfv::{BareItem, List, ListEntry, Parser};
 
+use http::header::ACCESS_CONTROL_EXPOSE_HEADERS;
+
 use super::*;
 use crate::algorithm::Outcome;
 use crate::limit::Algorithm;

@@ -273,8 +273,11 @@ fn value(bytes: Vec<u8>, otherwise: &'static str) -> HeaderValue {
 
 /// Says that the message passed through here, having come in that version.
 pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
-    let via = if version == Version::HTTP_10 { "1.0 ratelimit-proxy" } else { VIA_1_1 };
-    extend(headers, header::VIA, Value::from_static(via));
+    let via = match version {
+        Version::HTTP_10 => const { Value::from_static("1.0 ratelimit-proxy") },
+        _ => const { Value::from_static(VIA_1_1) },
+    };
+    extend(headers, header::VIA, via);
 }
 
 /// Appends to a list, on one line: some upstreams read the first line only.

@@ -6,7 +6,7 @@
 
 use super::slot::{Slot, Word};
 use super::transaction::{Part, Rank};
-use crate::algorithm::{Gcra, Moment, Op, Program};
+use crate::algorithm::{Gcra, Moment, Op, Outcome, Program};
 use crate::store::Outcomes;
 
 /// One key's entry as it was seen.
@@ -37,9 +37,11 @@ fn decide_buckets<const N: usize>(
     at: &Moment,
     outcomes: &mut Outcomes,
 ) -> Option<bool> {
-    outcomes.clear();
+    // Made before, not pushed: an outcome is in registers, and goes from there to where it is told.
+    outcomes.resize(N, Outcome::refused(0, None));
+    let mut places = outcomes.iter_mut();
     let mut admitted = true;
-    let entries = parts.each_ref().map(|part| look(part, at, outcomes, &mut admitted));
+    let entries = parts.each_ref().map(|part| look(part, at, places.next()?, &mut admitted));
     let mut order = entries.each_ref().map(Option::as_ref);
     order.sort_unstable_by_key(|entry| entry.map(|entry| entry.rank));
     // What is missing comes first. Charges that share an entry have to be added up.
@@ -65,16 +67,16 @@ fn decide_buckets<const N: usize>(
 }
 
 #[inline(always)]
-fn look<'a>(part: &Part<'a>, at: &Moment, outcomes: &mut Outcomes, admitted: &mut bool) -> Option<Entry<'a>> {
+fn look<'a>(part: &Part<'a>, at: &Moment, outcome: &mut Outcome, admitted: &mut bool) -> Option<Entry<'a>> {
     let Program::TokenBucket(bucket) = part.charge.limit.program() else { return None };
     let Op::Take(units @ 1..) = part.charge.op else { return None };
     let found = part.table.find(part.tag)?;
     if found.word.is_locked() || part.charge.limit.is_shadow() {
         return None;
     }
-    let (next, outcome) = bucket.step(found.word.state(), at.now, Op::Take(units));
-    *admitted &= outcome.admitted;
-    outcomes.push(outcome);
+    let (next, judged) = bucket.step(found.word.state(), at.now, Op::Take(units));
+    *admitted &= judged.admitted;
+    *outcome = judged;
     let new = next.map_or(found.word, |next| found.word.with_state(next));
     Some(Entry { bucket, units, slot: found.slot, rank: part.rank(&found), old: found.word, new })
 }
@@ -86,13 +88,12 @@ fn peek_all<const N: usize>(
     at: &Moment,
     outcomes: &mut Outcomes,
 ) -> Option<bool> {
-    outcomes.clear();
-    for entry in entries.iter().flatten() {
-        let (next, outcome) = entry.bucket.step(entry.old.state(), at.now, Op::Peek(entry.units));
+    for (entry, outcome) in entries.iter().flatten().zip(outcomes) {
+        let (next, peeked) = entry.bucket.step(entry.old.state(), at.now, Op::Peek(entry.units));
         if next.is_some() {
             return None;
         }
-        outcomes.push(outcome);
+        *outcome = peeked;
     }
     Some(false)
 }

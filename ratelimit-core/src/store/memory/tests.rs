@@ -1,6 +1,7 @@
 //! The store against a reference that could not be simpler: a map from keys to states behind one lock.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
