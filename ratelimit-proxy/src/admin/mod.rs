@@ -3,6 +3,7 @@
 
 mod limits;
 mod routes;
+mod upstreams;
 mod view;
 
 use std::io;

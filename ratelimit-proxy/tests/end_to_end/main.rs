@@ -41,3 +41,4 @@ mod reload;
 mod replay;
 mod shared;
 mod smuggling;
+mod upstreams;

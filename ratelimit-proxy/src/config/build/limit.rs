@@ -16,7 +16,7 @@ use crate::config::model::{Cost, LimitConfig, Match, Missing};
 use crate::config::raw::{self, MissingWord, ModeWord};
 
 use self::cost::{check_cost, cost, late};
-use self::key::key;
+pub(super) use self::key::key;
 use self::numbers::{refuse, spec};
 use self::quota::{overrides, tiers};
 

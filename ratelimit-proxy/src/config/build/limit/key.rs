@@ -9,7 +9,8 @@ use crate::config::words::{KeyPart, Source};
 /// Most parts of a key, and most values of which one part is the first.
 const MOST_PARTS: usize = 16;
 
-pub(super) fn key(
+/// What a key is made of.
+pub(in crate::config::build) fn key(
     parts: &Many<RawPart>,
     raw_match: &Field<raw::Match>,
     matches: &Match,
