@@ -11,24 +11,24 @@ const EXPOSED: [&str; 3] = [
 
 /// All that are written, on one line, checked when the program is compiled.
 fn exposed(ietf: bool, legacy: bool, denied: bool) -> Option<HeaderValue> {
-    macro_rules! line {
+    macro_rules! fixed {
         ($names:literal) => {
             Some(const { HeaderValue::from_static($names) })
         };
     }
     match (ietf, legacy, denied) {
         (false, false, false) => None,
-        (false, false, true) => line!("retry-after"),
-        (true, false, false) => line!("ratelimit, ratelimit-policy"),
-        (true, false, true) => line!("ratelimit, ratelimit-policy, retry-after"),
-        (false, true, false) => line!("x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"),
+        (false, false, true) => fixed!("retry-after"),
+        (true, false, false) => fixed!("ratelimit, ratelimit-policy"),
+        (true, false, true) => fixed!("ratelimit, ratelimit-policy, retry-after"),
+        (false, true, false) => fixed!("x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"),
         (false, true, true) => {
-            line!("x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, retry-after")
+            fixed!("x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, retry-after")
         }
         (true, true, false) => {
-            line!("ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset")
+            fixed!("ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset")
         }
-        (true, true, true) => line!(
+        (true, true, true) => fixed!(
             "ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, retry-after"
         ),
     }
