@@ -130,7 +130,7 @@ def load(url, seconds, connections, script):
     return {
         "requests": float(re.search(r"(\d+) requests in", out).group(1)),
         "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)),
-        "p99": re.search(r"99%\s+(\S+)", out).group(1),
+        "p99": re.search(r"^ +99% +([\d.]+\w+)", out, re.MULTILINE).group(1),
         "refused": int(refused.group(1)) if refused else 0,
     }
 
