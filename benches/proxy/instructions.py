@@ -26,7 +26,7 @@ def count(programs, command, origin, work, seconds):
     out = os.path.join(programs.directory, f"callgrind.{work}")
     traced = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"] + command
     path, limits = compare.WORKS[work]
-    port, pid = compare.start_ours(programs, traced, origin, limits)
+    port, pid = compare.start_ours(programs, traced, origin, "", limits)
     url = f"http://127.0.0.1:{port}{path}"
     compare.load(url, 1, CONNECTIONS, None)
     control("-z", pid)
