@@ -12,12 +12,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ratelimit_core::fields::Told;
 use ratelimit_core::time::Clock as _;
 use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::answer::KnownPolicy;
 use crate::config::Config;
 use crate::doubts::{Doubts, Surveyor};
 use crate::identity::token::TokenVerifier;
@@ -273,7 +273,7 @@ pub(crate) struct Client {
     pub(crate) keys: Cell<KeyBuf>,
     /// Field values that are the same for all requests of the connection, nearly always.
     pub(crate) forwarding: RefCell<Forwarding>,
-    pub(crate) policy: RefCell<KnownPolicy>,
+    pub(crate) told: RefCell<Told>,
     place: Place,
 }
 
@@ -295,7 +295,7 @@ impl Client {
             session,
             keys: Cell::default(),
             forwarding: RefCell::default(),
-            policy: RefCell::default(),
+            told: RefCell::default(),
             place,
         })
     }

@@ -201,6 +201,15 @@ impl Store for AnyStore {
         }
     }
 
+    #[inline]
+    fn try_decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) -> bool {
+        match self {
+            Self::Memory(store) => store.try_decide_into(charges, verdict),
+            Self::Shared(shared) => shared.store.try_decide_into(charges, verdict),
+            Self::Leased(leased) => leased.store.try_decide_into(charges, verdict),
+        }
+    }
+
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
         match self {
             Self::Memory(store) => store.decide(charges).await,

@@ -287,15 +287,12 @@ fn value(bytes: Vec<u8>, otherwise: &'static str) -> HeaderValue {
 
 /// Says that the message passed through here, having come in that version.
 pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
-    extend(headers, header::VIA, Value::from_static(via(version)));
-}
-
-fn via(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "1.0 ratelimit-proxy",
-        Version::HTTP_2 => "2.0 ratelimit-proxy",
-        _ => "1.1 ratelimit-proxy",
-    }
+    let via = match version {
+        Version::HTTP_10 => const { Value::from_static("1.0 ratelimit-proxy") },
+        Version::HTTP_2 => const { Value::from_static("2.0 ratelimit-proxy") },
+        _ => const { Value::from_static("1.1 ratelimit-proxy") },
+    };
+    extend(headers, header::VIA, via);
 }
 
 /// Appends to a list, on one line: some upstreams read the first line only.

@@ -109,8 +109,8 @@ async fn attempt(
     let Admission { decision, holds } = match ruling {
         Ruling::Admit(admission) => admission,
         Ruling::Deny(decision) => {
-            let known = &mut client.policy.borrow_mut();
-            return Ok(rules.answers.denied(&decision, known, &head, shared.utc(rules)));
+            let told = &mut client.told.borrow_mut();
+            return Ok(rules.answers.denied(&decision, told, &mut head, shared.utc(rules)));
         }
         Ruling::Never(decision) => return Ok(rules.answers.never(&decision, &head, shared.utc(rules))),
         Ruling::Undecided => return Err(Fault::Undecided),
@@ -127,8 +127,8 @@ async fn attempt(
     hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
-        let known = &mut client.policy.borrow_mut();
-        rules.answers.tell(&decision, known, shared.utc(rules), &mut head.headers);
+        let told = &mut client.told.borrow_mut();
+        rules.answers.tell(&decision, told, shared.utc(rules), &mut head.headers);
     }
     Ok(Response::from_parts(head, Body::upstream(link, call)))
 }
