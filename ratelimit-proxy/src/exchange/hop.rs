@@ -287,12 +287,15 @@ fn value(bytes: Vec<u8>, otherwise: &'static str) -> HeaderValue {
 
 /// Says that the message passed through here, having come in that version.
 pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
-    let via = match version {
+    extend(headers, header::VIA, via(version));
+}
+
+fn via(version: Version) -> HeaderValue {
+    match version {
         Version::HTTP_10 => const { Value::from_static("1.0 ratelimit-proxy") },
         Version::HTTP_2 => const { Value::from_static("2.0 ratelimit-proxy") },
         _ => const { Value::from_static("1.1 ratelimit-proxy") },
-    };
-    extend(headers, header::VIA, via);
+    }
 }
 
 /// Appends to a list, on one line: some upstreams read the first line only.
