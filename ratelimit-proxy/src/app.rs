@@ -19,6 +19,7 @@ use crate::reload::{Reloader, Source, follow};
 use crate::server::descriptors::Connections;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
+use crate::steer::Steering;
 use crate::store::AnyStore;
 
 /// How long the last words to the store may take at least, even where draining took all its time.
@@ -61,9 +62,12 @@ impl App {
             StoreConfig::Redis(redis) => Some(redis),
         };
         let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
+        let steering = Steering::open(&shared, &asked).await?;
         let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
-        let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
-        let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
+        let view = Arc::new(View::new(Arc::clone(&shared), reloader, steering, needs_store));
+        let token = config.operators.token.clone();
+        let start = |listener| Admin::start(listener, &view, token, connections.operators);
+        let admin = admin.map(start).transpose()?;
         let server = Server::start(&shared, listeners)?;
         if connections.clients < wanted {
             let served = connections.clients;
@@ -113,7 +117,7 @@ impl App {
         if rules.limits.is_empty() {
             tracing::warn!("no limits: everything is forwarded");
         }
-        for config in &rules.limits {
+        for config in rules.limits.iter() {
             let LimitConfig { limit, off, .. } = config;
             let spec = limit.spec();
             tracing::info!(
@@ -129,9 +133,12 @@ impl App {
         }
     }
 
-    /// Follows what the configuration's source says, until dropped.
+    /// Follows what the configuration's source says, and what other replicas do, until dropped.
     pub(crate) async fn follow(&self) -> Infallible {
-        follow(self.view.reloader()).await
+        tokio::select! {
+            never = follow(self.view.reloader()) => never,
+            never = self.view.steering().follow() => never,
+        }
     }
 
     /// Takes nothing new, lets what is under way finish, lets the store know of what that charged or gave back,

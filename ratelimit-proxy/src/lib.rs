@@ -12,6 +12,7 @@ mod reload;
 mod rules;
 mod socket;
 mod state;
+mod steer;
 mod store;
 mod supervise;
 mod upstream;

@@ -199,7 +199,7 @@ impl Reloader {
             return Err(vec!["jwt can't change before the next start".to_owned()]);
         }
         let current = &self.shared.rules;
-        current.replace(current.load().next(config, &self.shared.metrics));
+        current.replace(|old| old.next(config, &self.shared.metrics));
         Ok(Applied { limits: config.limits.len(), kept: kept(&self.running, config) })
     }
 
@@ -213,7 +213,7 @@ fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
     let (old, server) = (&running.server, &new.server);
     let fixed = [
         ("listen", running.listen == new.listen),
-        ("admin", running.admin == new.admin),
+        ("admin", running.admin == new.admin && running.operators == new.operators),
         ("store", running.store == new.store),
         ("server.threads", old.threads == server.threads),
         ("server.max_connections", old.max_connections == server.max_connections),

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::calls::{Call, Observer};
 use crate::dispatch::{Dispatcher, Settings};
 use crate::keys::Names;
+use crate::notes;
 use crate::shared::Shared;
 use crate::store::RedisStore;
 use crate::topology::Topology;
@@ -223,10 +224,11 @@ impl Builder {
         };
         let shared = Arc::new(Shared::new(self.replicas));
         let (requests, queue) = mpsc::channel(self.queue);
+        let (operations, notes) = notes::queue();
         let (ready, first) = oneshot::channel();
         let dispatcher = {
             let shared = Arc::clone(&shared);
-            move || Dispatcher::new(settings, shared, queue, ready).run()
+            move || Dispatcher::new(settings, shared, queue, notes, ready).run()
         };
         match self.runtime {
             Some(handle) => drop(handle.spawn(async move { dispatcher().await })),
@@ -237,7 +239,7 @@ impl Builder {
         });
         match first {
             Err(error) if !self.start_degraded || error.kind() == StoreErrorKind::Misconfigured => Err(error),
-            _ => Ok(RedisStore::over(requests, shared, self.deadline, self.on_failure)),
+            _ => Ok(RedisStore::over(requests, operations, shared, self.deadline, self.on_failure)),
         }
     }
 }

@@ -29,7 +29,8 @@ use crate::breaker::Breaker;
 use crate::calls::{Call, Observer};
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
-use crate::link::{Link, census_call, connect, dataset_of, elapsed, next_step, replicas_of};
+use crate::link::{Link, census_call, connect, dataset_of, elapsed, next_step, notes_of, replicas_of};
+use crate::notes::{self, Operation, Reader};
 use crate::permits::Ledger;
 use crate::script::Script;
 use crate::shape::{Shape, float};
@@ -42,8 +43,8 @@ use crate::wire::{Part, Unanswered, What};
 const UNDER_WAY: usize = 2;
 /// How often it is looked at what lapses.
 const TICK: Duration = Duration::from_millis(100);
-/// How often a replica says that it is alive: about every second.
-const CENSUS: Duration = Duration::from_millis(1000);
+/// How often a replica says that it is alive, and asks for news: all know of a change within a second.
+const CENSUS: Duration = Duration::from_millis(400);
 
 /// What the task is made of.
 #[derive(Debug)]
@@ -62,6 +63,10 @@ enum Done {
     Batch(Batch, Result<Value, Trouble>, u64, Nanos),
     Census(Result<Value, Trouble>, u64),
     Survey(Survey),
+    /// All notes.
+    Notes(Result<Value, Trouble>),
+    /// An operation on them, for whoever waits.
+    Noted(oneshot::Sender<Result<Value, Trouble>>, Result<Value, Trouble>, u64),
 }
 
 /// The first attempt to connect, reported to whoever waits for it.
@@ -71,9 +76,13 @@ pub(crate) struct Dispatcher {
     settings: Settings,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
+    operations: mpsc::Receiver<Operation>,
     ready: Option<Ready>,
     decide: Arc<Script>,
     census: Arc<Script>,
+    notes: Arc<Script>,
+    /// What is known of the notes.
+    reader: Reader,
     batcher: Batcher,
     breaker: Breaker,
     ledger: Ledger,
@@ -106,6 +115,7 @@ impl Dispatcher {
         settings: Settings,
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
+        operations: mpsc::Receiver<Operation>,
         ready: Ready,
     ) -> Self {
         let (decide, census) = (Arc::new(Script::decide()), Arc::new(Script::census()));
@@ -114,9 +124,12 @@ impl Dispatcher {
             settings,
             shared,
             requests,
+            operations,
             ready: Some(ready),
             decide,
             census,
+            notes: Arc::new(Script::notes()),
+            reader: Reader::default(),
             batcher: Batcher::default(),
             breaker: Breaker::new(),
             ledger: Ledger::default(),
@@ -172,6 +185,7 @@ impl Dispatcher {
                     self.gone("no connection");
                 }
                 () = &mut self.next_census => self.take_census(),
+                Some(operation) = self.operations.recv() => self.operate(operation),
                 _ = tick.tick() => {
                     self.waiting.extend(self.shared.kept_releases());
                     self.keep_permits();
@@ -253,9 +267,17 @@ impl Dispatcher {
                     self.shared.replicas.heard(replicas, self.now());
                 }
                 self.heard_of_data(dataset_of(&reply));
+                self.heard_of_notes(&reply);
             }
             Done::Census(Err(trouble), generation) => self.failed(&trouble, generation),
             Done::Survey(survey) => self.surveyed(survey),
+            Done::Notes(reply) => self.reader.read(reply, &self.shared, self.shared.now()),
+            Done::Noted(answer, reply, generation) => {
+                if let Err(trouble) = &reply {
+                    self.failed(trouble, generation);
+                }
+                let _ = answer.send(reply);
+            }
         }
     }
 
@@ -364,15 +386,43 @@ impl Dispatcher {
 
     fn take_census(&mut self) {
         // Spread by a fifth, so that replicas don't ask in step.
-        let spread = fastrand::u64(0..400);
-        self.next_census =
-            Box::pin(sleep(CENSUS - Duration::from_millis(200) + Duration::from_millis(spread)));
+        let spread = fastrand::u64(0..160);
+        self.next_census = Box::pin(sleep(CENSUS - Duration::from_millis(80) + Duration::from_millis(spread)));
         let Link::Up(line) = &self.link else { return };
         let (mut line, script) = (line.clone(), Arc::clone(&self.census));
         let (deadline, generation) = (self.settings.deadline, self.generation);
         let call = census_call(&self.settings);
         self.under_way.push(Box::pin(async move {
             Done::Census(line.run(&script, &call, deadline).await, generation)
+        }));
+    }
+
+    /// The store has said what time it is, and which version of the notes it has.
+    fn heard_of_notes(&mut self, reply: &Value) {
+        let Some((version, time)) = notes_of(reply) else { return };
+        let now = self.now();
+        self.shared.known.heard_time(time, now);
+        let Link::Up(line) = &self.link else { return };
+        if self.reader.heard(version, now) {
+            let (mut line, script) = (line.clone(), Arc::clone(&self.notes));
+            let call = notes::reading(&self.settings.names);
+            self.under_way.push(Box::pin(async move {
+                Done::Notes(line.run(&script, &call, notes::PATIENCE).await)
+            }));
+        }
+    }
+
+    fn operate(&mut self, operation: Operation) {
+        let Operation { arguments, answer } = operation;
+        let Link::Up(line) = &self.link else {
+            let _ = answer.send(Err(Trouble::timeout()));
+            return;
+        };
+        let (mut line, script, generation) = (line.clone(), Arc::clone(&self.notes), self.generation);
+        let call = notes::call(&self.settings.names, arguments);
+        self.under_way.push(Box::pin(async move {
+            let reply = line.run(&script, &call, notes::PATIENCE).await;
+            Done::Noted(answer, reply, generation)
         }));
     }
 }

@@ -29,7 +29,10 @@ impl RedisStore {
     /// As [`RedisStore::leased`], with leases as large as that policy asks for.
     #[must_use]
     pub fn leased_by(self, policy: Policy) -> LeasedStore<Self> {
-        LeasedStore::by(self, policy)
+        let shared = std::sync::Arc::clone(self.shared());
+        let leased = LeasedStore::by(self, policy);
+        shared.known.listen(leased.forgetter());
+        leased
     }
 }
 

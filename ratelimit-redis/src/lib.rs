@@ -50,6 +50,7 @@ mod fallback;
 mod grants;
 mod keys;
 mod link;
+mod notes;
 mod permits;
 mod script;
 mod shape;
@@ -67,6 +68,7 @@ mod lua_is_rust;
 
 pub use calls::Call;
 pub use config::{Builder, OnFailure};
+pub use notes::{Board, Note};
 pub use shared::Troubles;
 pub use store::RedisStore;
 

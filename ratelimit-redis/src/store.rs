@@ -16,6 +16,7 @@ use crate::config::{Builder, OnFailure};
 use crate::error::Trouble;
 use crate::fallback::is_local;
 use crate::keys::Digest;
+use crate::notes::Operation;
 use crate::shape::Shape;
 use crate::shared::{Shared, Troubles};
 use crate::wire::{Part, Parts, What};
@@ -35,6 +36,7 @@ use crate::wire::{Part, Parts, What};
 /// ```
 pub struct RedisStore {
     requests: mpsc::Sender<Request>,
+    operations: mpsc::Sender<Operation>,
     shared: Arc<Shared>,
     pub(crate) deadline: Duration,
     on_failure: OnFailure,
@@ -57,11 +59,20 @@ impl RedisStore {
 
     pub(crate) fn over(
         requests: mpsc::Sender<Request>,
+        operations: mpsc::Sender<Operation>,
         shared: Arc<Shared>,
         deadline: Duration,
         on_failure: OnFailure,
     ) -> Self {
-        Self { requests, shared, deadline, on_failure }
+        Self { requests, operations, shared, deadline, on_failure }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn operations(&self) -> &mpsc::Sender<Operation> {
+        &self.operations
     }
 
     /// Whether the store answers, as far as is known.
@@ -131,7 +142,7 @@ impl RedisStore {
     /// What is given back ends what is known of the key.
     fn forget(&self, parts: &[Part]) {
         for part in parts {
-            if matches!(part.what, What::Do(Op::Refund(..) | Op::Reset)) {
+            if matches!(part.what, What::Do(Op::Refund(..) | Op::Reset | Op::Rescale(_))) {
                 self.shared.denied.forget(&part.digest);
             }
         }

@@ -11,6 +11,7 @@ use super::locked;
 use crate::reload::Reloader;
 use crate::rules::Rules;
 use crate::state::Shared;
+use crate::steer::Steering;
 use crate::telemetry::{Gauges, LimitGauges, log};
 
 /// How long a census is good. Counting live keys walks all tables, so a flood of questions must not do it each
@@ -28,6 +29,7 @@ struct Census {
 pub(crate) struct View {
     shared: Arc<Shared>,
     reloader: Option<Reloader>,
+    steering: Steering,
     /// Whether a proxy without its store is not ready.
     needs_store: bool,
     ready: AtomicBool,
@@ -36,8 +38,14 @@ pub(crate) struct View {
 
 impl View {
     /// Of a proxy that is not ready yet.
-    pub(crate) fn new(shared: Arc<Shared>, reloader: Option<Reloader>, needs_store: bool) -> Self {
-        Self { shared, reloader, needs_store, ready: AtomicBool::new(false), census: Mutex::default() }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        reloader: Option<Reloader>,
+        steering: Steering,
+        needs_store: bool,
+    ) -> Self {
+        let (ready, census) = (AtomicBool::new(false), Mutex::default());
+        Self { shared, reloader, steering, needs_store, ready, census }
     }
 
     /// What is shared by those who serve.
@@ -53,6 +61,11 @@ impl View {
     /// What reads the configuration again, if it came from a file.
     pub(crate) fn reloader(&self) -> Option<&Reloader> {
         self.reloader.as_ref()
+    }
+
+    /// What changes quotas while it runs.
+    pub(crate) fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     /// Why new connections are not welcome, if they are not.

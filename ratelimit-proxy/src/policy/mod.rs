@@ -7,12 +7,14 @@
 mod cost;
 mod explain;
 mod key;
+mod live;
 mod matcher;
 mod overrides;
 mod pattern;
 mod rule;
 mod source;
 mod tiers;
+mod written;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -23,10 +25,12 @@ use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
 pub use self::cost::Ending;
-pub use self::explain::{Effect, Explained, ExplainedPart, Explanation, Leases};
+pub use self::explain::{Effect, Explained, ExplainedPart, Explanation, InForce, Leases};
+pub use self::live::Live;
 use self::matcher::Matcher;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};
+pub use self::written::{KeyFault, WrittenKey, WrittenPart};
 use crate::config::{ClientIp, Config, Late, LimitConfig, Match};
 use crate::facts::Facts;
 use crate::identity::Identity;
@@ -44,7 +48,6 @@ pub struct Policy {
     /// Whether one of them has an underscore in its name.
     underscores: bool,
     path_scoped: bool,
-    ipv6_prefix: u8,
 }
 
 /// What a request was matched to.
@@ -116,7 +119,6 @@ impl Policy {
             exempt,
             series: (0..rules.len()).collect(),
             rules,
-            ipv6_prefix: client_ip.ipv6_prefix,
         }
     }
 
@@ -131,6 +133,21 @@ impl Policy {
     pub(crate) fn counted_as(mut self, series: Vec<usize>) -> Self {
         self.series = series.into();
         self
+    }
+
+    /// With these overrides instead of those that were given at run time before.
+    #[must_use]
+    pub(crate) fn overridden(mut self, live: impl Fn(&Rule) -> Live) -> Self {
+        for rule in &mut self.rules {
+            rule.live = Some(live(rule)).filter(|live| !live.is_empty()).map(Arc::new);
+        }
+        self
+    }
+
+    /// The limit of that name.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.limit.name() == name)
     }
 
     /// The address of the client behind `peer`, as proxies that are trusted tell it; not masked.

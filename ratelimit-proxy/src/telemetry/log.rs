@@ -218,7 +218,8 @@ impl RequestLog {
         self.sample.as_ref().is_none_or(|sample| sample.check().is_ok())
     }
 
-    fn key(&self, key: Key<'_>) -> Option<String> {
+    /// A key as the configuration wants it shown.
+    pub(crate) fn key(&self, key: Key<'_>) -> Option<String> {
         match self.keys {
             LogKeys::Off => None,
             LogKeys::Hash => Some(format!("{:016x}", self.hasher.hash_one(key.to_vec()))),

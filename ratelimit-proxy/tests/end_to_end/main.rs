@@ -40,3 +40,4 @@ mod readme;
 mod reload;
 mod shared;
 mod smuggling;
+mod steering;

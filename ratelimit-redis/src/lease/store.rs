@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use super::debts::{self, Debts};
 use super::sleep::Sleep;
+use crate::notes::Forgotten;
 use super::table::mark_of;
 use super::{Ask, GrantSource, Id, Kind, Next, Policy, Table, Taken, Terms};
 
@@ -79,6 +80,18 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
     /// Drops everything that is known and held.
     pub fn forget_all(&self) {
         self.0.table.forget_all();
+    }
+
+    /// What drops keys that begin anew elsewhere.
+    pub(crate) fn forgetter(&self) -> impl Fn(Forgotten<'_>) + Send + Sync + use<S, C> {
+        let shared = Arc::downgrade(&self.0);
+        move |what| {
+            let Some(shared) = shared.upgrade() else { return };
+            match what {
+                Forgotten::Key(limit, key) => shared.table.forget_key(limit, key),
+                Forgotten::All => shared.table.forget_all(),
+            }
+        }
     }
 
     /// Sends what was charged after the fact and still waits: before the process ends.

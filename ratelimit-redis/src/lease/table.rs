@@ -100,6 +100,10 @@ impl Table {
     /// What tells the key apart.
     #[must_use]
     pub fn id(&self, limit: &Limit, key: Key<'_>) -> Id {
+        self.id_of(limit.id().get(), limit.spec().algorithm, key)
+    }
+
+    fn id_of(&self, limit: u64, algorithm: Algorithm, key: Key<'_>) -> Id {
         let (lead, rest) = key.parts();
         let hash = self.hashers.each_ref().map(|state| {
             let mut hasher = state.build_hasher();
@@ -107,7 +111,7 @@ impl Table {
             hasher.write(rest);
             hasher.finish()
         });
-        Id { limit: limit.id().get(), algorithm: limit.spec().algorithm, hash }
+        Id { limit, algorithm, hash }
     }
 
     /// Admits or denies a request where that needs no call; counts it if so.
@@ -245,6 +249,13 @@ impl Table {
         if let Some(mut entry) = self.entries.get_mut(&id) {
             entry.lease.forget();
             entry.answered.notify_waiters();
+        }
+    }
+
+    /// Likewise, by the limit's id, however it counts.
+    pub(crate) fn forget_key(&self, limit: u64, key: Key<'_>) {
+        for algorithm in [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::FixedWindow] {
+            self.forget(self.id_of(limit, algorithm, key));
         }
     }
 

@@ -2,6 +2,7 @@
 //! What was refused while it was read is passed over here: its fault is told already.
 
 mod limit;
+mod operators;
 mod requests;
 mod store;
 mod token;
@@ -53,6 +54,7 @@ pub(super) fn config(
         config.listen = listen;
     }
     config.admin = admin.unwrap_or(config.admin);
+    config.operators = operators::operators(root, env, base, faults);
     if let (Field::Absent, Some(listen), Some(admin)) = (&root.admin, root.listen.get(), config.admin)
         && config.listen.contains(&admin)
     {
