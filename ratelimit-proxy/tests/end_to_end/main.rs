@@ -38,6 +38,7 @@ mod paths;
 mod policy;
 mod readme;
 mod reload;
+mod replay;
 mod shared;
 mod smuggling;
 mod steering;
