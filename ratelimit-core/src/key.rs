@@ -6,6 +6,8 @@
 
 mod display;
 
+pub use display::ReadPart;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

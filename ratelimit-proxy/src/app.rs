@@ -61,10 +61,9 @@ impl App {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),
         };
-        let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
         let steering = Steering::open(&shared, &asked).await?;
         let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
-        let view = Arc::new(View::new(Arc::clone(&shared), reloader, steering, needs_store));
+        let view = Arc::new(View::new(Arc::clone(&shared), reloader, steering, redis.clone()));
         let token = config.operators.token.clone();
         let start = |listener| Admin::start(listener, &view, token, connections.operators);
         let admin = admin.map(start).transpose()?;

@@ -7,6 +7,7 @@ mod call;
 mod deadlines;
 mod decide;
 mod exchange;
+mod explain;
 mod fault;
 mod overload;
 mod reload;

@@ -6,6 +6,7 @@
 //! anybody.
 
 mod lifecycle;
+mod news;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -29,8 +30,8 @@ use crate::breaker::Breaker;
 use crate::calls::{Call, Observer};
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
-use crate::link::{Link, census_call, connect, dataset_of, elapsed, next_step, notes_of, replicas_of};
-use crate::notes::{self, Operation, Reader};
+use crate::link::{Link, census_call, connect, dataset_of, elapsed, next_step, replicas_of};
+use crate::notes::{Operation, Reader};
 use crate::permits::Ledger;
 use crate::script::Script;
 use crate::shape::{Shape, float};
@@ -387,42 +388,14 @@ impl Dispatcher {
     fn take_census(&mut self) {
         // Spread by a fifth, so that replicas don't ask in step.
         let spread = fastrand::u64(0..160);
-        self.next_census = Box::pin(sleep(CENSUS - Duration::from_millis(80) + Duration::from_millis(spread)));
+        self.next_census =
+            Box::pin(sleep(CENSUS - Duration::from_millis(80) + Duration::from_millis(spread)));
         let Link::Up(line) = &self.link else { return };
         let (mut line, script) = (line.clone(), Arc::clone(&self.census));
         let (deadline, generation) = (self.settings.deadline, self.generation);
         let call = census_call(&self.settings);
         self.under_way.push(Box::pin(async move {
             Done::Census(line.run(&script, &call, deadline).await, generation)
-        }));
-    }
-
-    /// The store has said what time it is, and which version of the notes it has.
-    fn heard_of_notes(&mut self, reply: &Value) {
-        let Some((version, time)) = notes_of(reply) else { return };
-        let now = self.now();
-        self.shared.known.heard_time(time, now);
-        let Link::Up(line) = &self.link else { return };
-        if self.reader.heard(version, now) {
-            let (mut line, script) = (line.clone(), Arc::clone(&self.notes));
-            let call = notes::reading(&self.settings.names);
-            self.under_way.push(Box::pin(async move {
-                Done::Notes(line.run(&script, &call, notes::PATIENCE).await)
-            }));
-        }
-    }
-
-    fn operate(&mut self, operation: Operation) {
-        let Operation { arguments, answer } = operation;
-        let Link::Up(line) = &self.link else {
-            let _ = answer.send(Err(Trouble::timeout()));
-            return;
-        };
-        let (mut line, script, generation) = (line.clone(), Arc::clone(&self.notes), self.generation);
-        let call = notes::call(&self.settings.names, arguments);
-        self.under_way.push(Box::pin(async move {
-            let reply = line.run(&script, &call, notes::PATIENCE).await;
-            Done::Noted(answer, reply, generation)
         }));
     }
 }

@@ -11,7 +11,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::reply::{Reply, problem};
+use super::reply::{Answer, Reply, refusal};
 
 /// Most bytes of a body.
 const MOST: usize = 64 * 1024;
@@ -46,18 +46,18 @@ impl<B> Call<B> {
     }
 
     /// Whether it only asks; else that it may not.
-    pub(super) fn reads(&self) -> Result<(), Reply> {
+    pub(super) fn reads(&self) -> Answer<()> {
         if *self.method() == Method::GET { Ok(()) } else { Err(self.only("GET, HEAD")) }
     }
 
     /// Whether it is a POST; else that it has to be.
-    pub(super) fn posts(&self) -> Result<(), Reply> {
+    pub(super) fn posts(&self) -> Answer<()> {
         if *self.method() == Method::POST { Ok(()) } else { Err(self.only("POST")) }
     }
 
     /// What else can be done instead.
-    pub(super) fn only(&self, methods: &'static str) -> Reply {
-        let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("this is asked for with {methods}"));
+    pub(super) fn only(&self, methods: &'static str) -> Box<Reply> {
+        let mut reply = refusal(StatusCode::METHOD_NOT_ALLOWED, &format!("this is asked for with {methods}"));
         reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
         reply
     }
@@ -72,17 +72,17 @@ impl<B> Call<B> {
 
 impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>> Call<B> {
     /// The value that the body is.
-    pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, Reply> {
+    pub(super) async fn json<T: DeserializeOwned>(self) -> Answer<T> {
         let json = self.head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
             let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
             kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
         });
         if !json {
             let detail = "the body has to be JSON: Content-Type: application/json";
-            return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+            return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
         let told = self.body.size_hint().lower();
-        let large = || problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has at most {MOST} bytes"));
+        let large = || refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has at most {MOST} bytes"));
         if told > u64::try_from(MOST).unwrap_or(u64::MAX) {
             return Err(large());
         }
@@ -90,11 +90,11 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         let bytes = match tokio::time::timeout(PATIENCE, body.collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(large()),
-            Ok(Err(_)) => return Err(problem(StatusCode::BAD_REQUEST, "the body can't be read")),
-            Err(_) => return Err(problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+            Ok(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "the body can't be read")),
+            Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
         };
         serde_json::from_slice(&bytes).map_err(|error| {
-            problem(StatusCode::BAD_REQUEST, &format!("the body is not what it should be: {error}"))
+            refusal(StatusCode::BAD_REQUEST, &format!("the body is not what it should be: {error}"))
         })
     }
 }

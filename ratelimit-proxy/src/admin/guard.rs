@@ -8,7 +8,7 @@ use http::header::{self, HeaderValue};
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Uri};
 
-use super::reply::{Reply, problem};
+use super::reply::{Answer, refusal};
 use crate::config::AdminToken;
 use crate::steer::By;
 
@@ -26,43 +26,43 @@ impl Guard {
     }
 
     /// Whether the listener is answering to that name.
-    pub(super) fn answers_to(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Reply> {
+    pub(super) fn answers_to(&self, uri: &Uri, headers: &HeaderMap) -> Answer<()> {
         if !self.loopback || names_loopback(uri, headers) {
             return Ok(());
         }
         let detail = "this listener is on loopback and answers to localhost only";
-        Err(problem(StatusCode::MISDIRECTED_REQUEST, detail))
+        Err(refusal(StatusCode::MISDIRECTED_REQUEST, detail))
     }
 
     /// Whether whoever sent those fields may change something.
-    pub(super) fn may_change(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<By, Reply> {
+    pub(super) fn may_change(&self, headers: &HeaderMap, peer: SocketAddr) -> Answer<By> {
         if comes_from_another_site(headers) {
-            return Err(problem(StatusCode::FORBIDDEN, "pages of other sites change nothing here"));
+            return Err(refusal(StatusCode::FORBIDDEN, "pages of other sites change nothing here"));
         }
         match &self.token {
             None if self.loopback => Ok(By { peer, token: false }),
             None => {
                 let detail = "a listener that is not on loopback changes nothing without a token: name one in \
                               admin.token_env";
-                Err(problem(StatusCode::FORBIDDEN, detail))
+                Err(refusal(StatusCode::FORBIDDEN, detail))
             }
             Some(token) => shown(token, headers).map(|()| By { peer, token: true }),
         }
     }
 
     /// Whether whoever sent those fields may see what clients' keys are.
-    pub(super) fn may_see_keys(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<(), Reply> {
+    pub(super) fn may_see_keys(&self, headers: &HeaderMap, peer: SocketAddr) -> Answer<()> {
         if self.loopback { Ok(()) } else { self.may_change(headers, peer).map(drop) }
     }
 }
 
 /// Whether the token was shown.
-fn shown(token: &AdminToken, headers: &HeaderMap) -> Result<(), Reply> {
+fn shown(token: &AdminToken, headers: &HeaderMap) -> Answer<()> {
     let mut said = headers.get_all(header::AUTHORIZATION).iter();
     let bearer = match (said.next(), said.next()) {
-        (Some(one), None) => one.as_bytes().split_at_checked(7).filter(|(scheme, _)| {
-            scheme.eq_ignore_ascii_case(b"bearer ")
-        }),
+        (Some(one), None) => {
+            one.as_bytes().split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+        }
         _ => None,
     };
     let detail = match bearer {
@@ -70,7 +70,7 @@ fn shown(token: &AdminToken, headers: &HeaderMap) -> Result<(), Reply> {
         Some(_) => "the token is another one",
         None => "this needs the token: Authorization: Bearer TOKEN",
     };
-    let mut reply = problem(StatusCode::UNAUTHORIZED, detail);
+    let mut reply = refusal(StatusCode::UNAUTHORIZED, detail);
     let challenge = HeaderValue::from_static("Bearer realm=\"ratelimit-proxy administration\"");
     reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     Err(reply)

@@ -4,7 +4,7 @@ use http::StatusCode;
 use ratelimit_core::Nanos;
 use serde::Serialize;
 
-use super::reply::{Reply, json, problem};
+use super::reply::{Answer, Reply, json, refusal};
 use super::view::View;
 use crate::config::Quota;
 use crate::policy::{ExplainedPart, InForce};
@@ -32,7 +32,7 @@ struct KeyView {
 
 /// What is left.
 #[derive(Debug, Serialize)]
-struct Left {
+pub(super) struct Left {
     capacity: u32,
     /// Units, or permits, that are there.
     remaining: u32,
@@ -66,40 +66,34 @@ struct OverrideView {
 }
 
 /// What a key has left.
-pub(super) async fn look(steering: &Steering, limit: &str, key: &str) -> Result<Reply, Reply> {
+pub(super) async fn look(steering: &Steering, limit: &str, key: &str) -> Answer {
     let steered = steering.key(limit, key).map_err(refused)?;
     tell(steering, &steered).await
 }
 
 /// A fresh start.
-pub(super) async fn reset(steering: &Steering, limit: &str, key: &str, by: By) -> Result<Reply, Reply> {
+pub(super) async fn reset(steering: &Steering, limit: &str, key: &str, by: By) -> Answer {
     let steered = steering.key(limit, key).map_err(refused)?;
     steering.reset(&steered, by).await.map_err(refused)?;
     tell(steering, &steered).await
 }
 
 /// Another quota.
-pub(super) async fn give(
-    steering: &Steering,
-    limit: &str,
-    key: &str,
-    gives: Gives,
-    by: By,
-) -> Result<Reply, Reply> {
+pub(super) async fn give(steering: &Steering, limit: &str, key: &str, gives: Gives, by: By) -> Answer {
     let steered = steering.key(limit, key).map_err(refused)?;
     steering.give(&steered, gives, by).await.map_err(refused)?;
     look(steering, limit, key).await
 }
 
 /// The quota that the file says.
-pub(super) async fn take_back(steering: &Steering, limit: &str, key: &str, by: By) -> Result<Reply, Reply> {
+pub(super) async fn take_back(steering: &Steering, limit: &str, key: &str, by: By) -> Answer {
     let steered = steering.key(limit, key).map_err(refused)?;
     steering.take_back(&steered, by).await.map_err(refused)?;
     look(steering, limit, key).await
 }
 
 /// All overrides of a limit that were given at run time.
-pub(super) fn overrides(steering: &Steering, limit: &str) -> Result<Reply, Reply> {
+pub(super) fn overrides(steering: &Steering, limit: &str) -> Answer {
     let (rules, number) = steering.limit(limit).map_err(refused)?;
     let Some(rule) = rules.policy.rules().get(number) else { return Err(refused(Refused::Nothing)) };
     let book = steering.book();
@@ -115,24 +109,11 @@ pub(super) fn overrides(steering: &Steering, limit: &str) -> Result<Reply, Reply
     Ok(json(&Overrides { limit: limit.to_owned(), overrides: book.in_force(limit).map(one).collect() }))
 }
 
-async fn tell(steering: &Steering, steered: &Steered) -> Result<Reply, Reply> {
+async fn tell(steering: &Steering, steered: &Steered) -> Answer {
     let (Some(rule), Some(InForce { quota, words, from })) = (steered.rule(), steered.in_force()) else {
         return Err(refused(Refused::Nothing));
     };
-    let left = steering.left(steered).await.map_err(refused)?;
-    let origin = left.as_ref().map(|verdict| format!("{:?}", verdict.origin).to_lowercase());
-    let outcome = left.as_ref().and_then(|verdict| verdict.outcomes.first());
-    let left = match (&quota, outcome) {
-        (Quota::Limit(limit), Some(outcome)) => Some(Left {
-            capacity: limit.capacity(),
-            remaining: outcome.remaining(),
-            allowed: outcome.admitted,
-            reset_after: seconds(outcome.reset_after),
-            retry_after: outcome.retry_after.filter(|_| !outcome.admitted).map(seconds),
-            origin: origin.unwrap_or_default(),
-        }),
-        _ => None,
-    };
+    let left = left(steering, steered).await?;
     Ok(json(&KeyView {
         limit: rule.limit.name().to_owned(),
         path: steered.key.text().to_owned(),
@@ -147,12 +128,35 @@ async fn tell(steering: &Steering, steered: &Steered) -> Result<Reply, Reply> {
     }))
 }
 
+/// What a key has left; `None` if nothing is counted for it.
+pub(super) async fn left(steering: &Steering, steered: &Steered) -> Answer<Option<Left>> {
+    let Some(InForce { quota: Quota::Limit(limit), .. }) = steered.in_force() else { return Ok(None) };
+    let left = steering.left(steered).await.map_err(refused)?;
+    let origin = left.as_ref().map(|verdict| format!("{:?}", verdict.origin).to_lowercase());
+    let outcome = left.as_ref().and_then(|verdict| verdict.outcomes.first());
+    Ok(outcome.map(|outcome| Left {
+        capacity: limit.capacity(),
+        remaining: outcome.remaining(),
+        allowed: outcome.admitted,
+        reset_after: seconds(outcome.reset_after),
+        retry_after: outcome.retry_after.filter(|_| !outcome.admitted).map(seconds),
+        origin: origin.unwrap_or_default(),
+    }))
+}
+
+impl Left {
+    /// The share that is used, by which keys are compared.
+    pub(super) fn used(&self) -> f64 {
+        1.0 - f64::from(self.remaining) / f64::from(self.capacity.max(1))
+    }
+}
+
 fn seconds(time: Nanos) -> f64 {
     std::time::Duration::from(time).as_secs_f64()
 }
 
 /// Why nothing was changed, or there is nothing to be seen.
-pub(super) fn refused(refused: Refused) -> Reply {
+pub(super) fn refused(refused: Refused) -> Box<Reply> {
     let status = match &refused {
         Refused::Limit { .. } | Refused::Nothing => StatusCode::NOT_FOUND,
         Refused::Key(_) => StatusCode::BAD_REQUEST,
@@ -161,5 +165,5 @@ pub(super) fn refused(refused: Refused) -> Reply {
         Refused::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refused::File(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    problem(status, &refused.to_string())
+    refusal(status, &refused.to_string())
 }

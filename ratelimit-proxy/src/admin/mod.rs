@@ -2,11 +2,14 @@
 //! own, so that nothing that happens here is felt by traffic.
 
 mod call;
+mod explain;
 mod guard;
 mod keys;
+mod level;
 mod limits;
 mod reply;
 mod routes;
+mod top;
 mod view;
 
 use std::io;

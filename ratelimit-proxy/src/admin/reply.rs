@@ -9,6 +9,9 @@ use serde::Serialize;
 /// An answer.
 pub(super) type Reply = Response<Full<Bytes>>;
 
+/// What is worked out, or the answer that it is refused with.
+pub(super) type Answer<T = Reply> = Result<T, Box<Reply>>;
+
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 pub(super) const PROBLEM: &str = "application/problem+json";
@@ -39,6 +42,11 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Reply {
     let title = status.canonical_reason().unwrap_or_default();
     let problem = Problem { r#type: "about:blank", title, status: status.as_u16(), detail };
     response(status, PROBLEM, serde_json::to_vec(&problem).unwrap_or_default())
+}
+
+/// The same, where it is refused to go on.
+pub(super) fn refusal(status: StatusCode, detail: &str) -> Box<Reply> {
+    Box::new(problem(status, detail))
 }
 
 /// A value as JSON.

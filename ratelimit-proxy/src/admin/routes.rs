@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::call::Call;
 use super::guard::Guard;
-use super::keys;
 use super::limits::Limits;
-use super::reply::{HTML, JSON, PROBLEM, Reply, TEXT, json, problem, response};
+use super::reply::{Answer, HTML, JSON, PROBLEM, Reply, TEXT, json, problem, refusal, response};
 use super::view::View;
+use super::{explain, keys, level, top};
 use crate::config::AdminToken;
 use crate::telemetry::{Format, expose};
 
@@ -44,11 +44,11 @@ impl Routes {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        self.route(Call::new(request, peer)).await.unwrap_or_else(|refused| refused)
+        self.route(Call::new(request, peer)).await.unwrap_or_else(|refused| *refused)
     }
 
     /// What is refused is an answer too.
-    async fn route<B>(&self, call: Call<B>) -> Result<Reply, Reply>
+    async fn route<B>(&self, call: Call<B>) -> Answer
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
@@ -66,10 +66,28 @@ impl Routes {
             ["metrics"] => call.reads().map(|()| self.metrics(&call)),
             ["api", "reload"] => {
                 call.posts()?;
-                self.guard.may_change(call.headers(), call.peer)?;
+                let by = self.guard.may_change(call.headers(), call.peer)?;
+                by.changes("configuration", &"as it was read last", &"to be read again");
                 Ok(self.reload())
             }
+            ["api", "explain"] => {
+                call.posts()?;
+                explain::explain(&self.view, call.json().await?)
+            }
+            ["api", "log-level"] => match *call.method() {
+                Method::GET => level::look(),
+                Method::PUT => {
+                    let by = self.guard.may_change(call.headers(), call.peer)?;
+                    level::put(&call.json().await?, by)
+                }
+                _ => Err(call.only("GET, HEAD, PUT")),
+            },
             ["api", "limits"] => call.reads().map(|()| json(&Limits::of(&self.view))),
+            ["api", "limits", name, "keys"] => {
+                call.reads()?;
+                self.guard.may_see_keys(call.headers(), call.peer)?;
+                top::keys(&self.view, name, call.parameter("by"), call.parameter("top")).await
+            }
             ["api", "limits", name, "keys", key] => match *call.method() {
                 Method::GET => {
                     self.guard.may_see_keys(call.headers(), call.peer)?;
@@ -97,7 +115,7 @@ impl Routes {
                 }
                 _ => Err(call.only("PUT, DELETE")),
             },
-            _ => Err(problem(StatusCode::NOT_FOUND, "there is no such page; / lists what there is")),
+            _ => Err(refusal(StatusCode::NOT_FOUND, "there is no such page; / lists what there is")),
         }
     }
 

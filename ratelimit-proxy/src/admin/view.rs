@@ -8,6 +8,7 @@ use ratelimit_core::Limit;
 use tokio::time::Instant;
 
 use super::locked;
+use crate::config::RedisConfig;
 use crate::reload::Reloader;
 use crate::rules::Rules;
 use crate::state::Shared;
@@ -30,6 +31,8 @@ pub(crate) struct View {
     shared: Arc<Shared>,
     reloader: Option<Reloader>,
     steering: Steering,
+    /// The store that is shared.
+    redis: Option<Box<RedisConfig>>,
     /// Whether a proxy without its store is not ready.
     needs_store: bool,
     ready: AtomicBool,
@@ -42,10 +45,11 @@ impl View {
         shared: Arc<Shared>,
         reloader: Option<Reloader>,
         steering: Steering,
-        needs_store: bool,
+        redis: Option<Box<RedisConfig>>,
     ) -> Self {
+        let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
         let (ready, census) = (AtomicBool::new(false), Mutex::default());
-        Self { shared, reloader, steering, needs_store, ready, census }
+        Self { shared, reloader, steering, redis, needs_store, ready, census }
     }
 
     /// What is shared by those who serve.
@@ -66,6 +70,11 @@ impl View {
     /// What changes quotas while it runs.
     pub(crate) fn steering(&self) -> &Steering {
         &self.steering
+    }
+
+    /// How the store is shared, if it is.
+    pub(crate) fn redis(&self) -> Option<&RedisConfig> {
+        self.redis.as_deref()
     }
 
     /// Why new connections are not welcome, if they are not.

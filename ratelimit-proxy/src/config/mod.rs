@@ -29,16 +29,16 @@ use std::path::Path;
 
 pub use self::fault::ConfigFault;
 pub use self::model::{
-    Actual, AdminToken, ClientIp, Config, Cost, Late, LimitConfig, LogConfig, LogKeys, LogRequests, Match, Missing,
-    Operators, Outcomes, Override, Quota, ServerConfig, Tiers, Trust,
+    Actual, AdminToken, ClientIp, Config, Cost, Late, LimitConfig, LogConfig, LogKeys, LogRequests, Match,
+    Missing, Operators, Outcomes, Override, Quota, ServerConfig, Tiers, Trust,
 };
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};
 pub use self::store::{MemoryConfig, RedisConfig, Servers, StoreConfig, StoreUrl, StoreUrlError};
 
 use self::decode::{Decode as _, Here};
-use self::fault::{Faults, Place};
 pub(crate) use self::fault::nearest;
+use self::fault::{Faults, Place};
 pub(crate) use self::source::read_regular;
 
 /// A configuration that holds, and what is likely wrong with it all the same.

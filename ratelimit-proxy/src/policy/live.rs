@@ -48,8 +48,7 @@ mod tests {
     #[test]
     fn the_last_for_a_key_counts_and_no_other_key_has_it() {
         let entry = |text: &str, quota| (key(text), quota);
-        let mut entries: Vec<_> =
-            (0..100).map(|number| entry(&format!("k{number}"), Quota::Deny)).collect();
+        let mut entries: Vec<_> = (0..100).map(|number| entry(&format!("k{number}"), Quota::Deny)).collect();
         entries.push(entry("k7", Quota::Unlimited));
         let live = Live::new(entries);
         assert!(matches!(live.find(key("k7").key()), Some(Quota::Unlimited)));

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
-use ratelimit_core::{Key, KeyBuf};
+use ratelimit_core::{Key, KeyBuf, ReadPart};
 
 use super::explain::ExplainedPart;
 use super::key::{self, Found, Part, Values};
@@ -153,6 +153,27 @@ impl Rule {
         Ok(WrittenKey { values, bytes, text })
     }
 
+    /// The key of this limit that those bytes are; `None` if they are none.
+    pub(crate) fn key_from_bytes(&self, bytes: &KeyBuf) -> Option<WrittenKey> {
+        let mut values = Values::new();
+        let mut source = None;
+        for part in bytes.parts()? {
+            let value = match part {
+                ReadPart::Source(number) => {
+                    source = Some(source.unwrap_or(0) + usize::from(number));
+                    continue;
+                }
+                ReadPart::Missing => None,
+                ReadPart::Bytes(text) => Some(Value::Text(Cow::Owned(text.to_vec()))),
+                ReadPart::Address(address) => Some(Value::Address(address)),
+                _ => return None,
+            };
+            values.push(Found { value, source: source.take() });
+        }
+        let text = self.text(&values);
+        (values.len() == self.parts.len()).then(|| WrittenKey { values, bytes: bytes.clone(), text })
+    }
+
     /// The normal text of a key.
     pub(super) fn text(&self, values: &[Found<'_>]) -> String {
         let mut text = String::new();
@@ -191,9 +212,8 @@ fn found(written: &WrittenPart, words: &KeyPart, part: &Part) -> Result<Found<'s
         Some(source) => names().position(|name| name == *source),
         None => {
             let address = readers.iter().position(|reader| matches!(reader, Reader::Client(_)));
-            let address = address.filter(|number| {
-                readers.get(*number).is_some_and(|reader| value(reader, bytes).is_ok())
-            });
+            let address = address
+                .filter(|number| readers.get(*number).is_some_and(|reader| value(reader, bytes).is_ok()));
             let mut texts = (0..readers.len())
                 .filter(|number| !matches!(readers.get(*number), Some(Reader::Client(_)) | None));
             address.or_else(|| texts.next().filter(|_| texts.next().is_none()))
@@ -354,6 +374,8 @@ mod tests {
             let again = rule.key_from_text(key.text()).unwrap();
             prop_assert_eq!(again.key(), key.key());
             prop_assert_eq!(again.text(), key.text());
+            let read = rule.key_from_bytes(&key.clone().into_bytes()).unwrap();
+            prop_assert_eq!(read.text(), key.text());
         }
     }
 }

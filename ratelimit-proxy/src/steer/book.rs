@@ -161,6 +161,7 @@ impl Book {
     }
 
     /// What was said about a key.
+    #[cfg(test)]
     pub(crate) fn record(&self, id: &Id) -> Option<&Record> {
         self.records.get(id)
     }
@@ -349,7 +350,8 @@ mod tests {
             ..LimitConfig::new(limit.clone())
         };
         let of = |key: &str| {
-            let policy = crate::policy::Policy::build(&crate::config::ClientIp::default(), &[], &[config(key)]);
+            let policy =
+                crate::policy::Policy::build(&crate::config::ClientIp::default(), &[], &[config(key)]);
             let rule = &policy.rules()[0];
             let live = book.of(rule);
             ["192.0.2.1", "gold", "192.0.2.2"]

@@ -87,7 +87,8 @@ impl BookFile {
         let mut beside = self.0.clone().into_os_string();
         beside.push(".new");
         // Keys may be secrets.
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&beside, &self.0)?;
@@ -105,10 +106,7 @@ mod tests {
     fn book(key: &str) -> Book {
         let mut book = Book::default();
         let gives = Gives { deny: true, ..Gives::default() };
-        book.take(
-            Id { limit: "l".to_owned(), key: key.to_owned() },
-            Record { gives: Some(gives), stamp: 7 },
-        );
+        book.take(Id { limit: "l".to_owned(), key: key.to_owned() }, Record { gives: Some(gives), stamp: 7 });
         book
     }
 

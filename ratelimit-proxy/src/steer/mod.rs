@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use ratelimit_core::algorithm::{Op, Program};
 use ratelimit_core::store::{Charge, Verdict};
 use ratelimit_core::time::Clock as _;
-use ratelimit_core::{Key, StoreError};
+use ratelimit_core::{Key, KeyBuf, StoreError};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 pub(crate) use self::book::{Book, Gives, Id, MOST, Record};
@@ -43,6 +43,24 @@ pub(crate) struct By {
     pub(crate) peer: SocketAddr,
     /// Whether the token was shown.
     pub(crate) token: bool,
+}
+
+impl By {
+    const fn name(&self) -> &'static str {
+        if self.token { "token" } else { "loopback" }
+    }
+
+    /// Tells the log that something was changed that belongs to no limit.
+    pub(crate) fn changes(&self, what: &str, before: &dyn fmt::Display, after: &dyn fmt::Display) {
+        tracing::info!(
+            by = self.name(),
+            from = %self.peer,
+            change = what,
+            before = %before,
+            after = %after,
+            "changed by an operator"
+        );
+    }
 }
 
 /// Why nothing was changed.
@@ -110,12 +128,8 @@ impl Steering {
     /// When the file that keeps them is broken; the text names it.
     pub(crate) async fn open(shared: &Arc<Shared>, config: &Config) -> io::Result<Self> {
         let file = config.operators.overrides_file.as_deref().map(BookFile::at);
-        let steering = Self {
-            shared: Arc::clone(shared),
-            file,
-            changing: Mutex::default(),
-            changed: Notify::new(),
-        };
+        let steering =
+            Self { shared: Arc::clone(shared), file, changing: Mutex::default(), changed: Notify::new() };
         let kept = steering.file.as_ref().map_or_else(|| Ok(Book::default()), BookFile::load)?;
         let book = steering.first(kept).await;
         let rules = shared.rules.load();
@@ -153,6 +167,13 @@ impl Steering {
                 Err(Refused::Limit { name: name.to_owned(), nearest })
             }
         }
+    }
+
+    /// A key of a limit, by the bytes that stores know it by.
+    pub(crate) fn known(&self, limit: &str, key: &KeyBuf) -> Option<Steered> {
+        let (rules, rule) = self.limit(limit).ok()?;
+        let key = rules.policy.rules().get(rule)?.key_from_bytes(key)?;
+        Some(Steered { rules, rule, key })
     }
 
     /// A key of a limit.
@@ -246,6 +267,8 @@ impl Steering {
 
     async fn keep_up(&self) -> Infallible {
         let mut board = self.board();
+        // What was kept here, and the store does not know.
+        self.heard(board.as_ref()).await;
         loop {
             let next = self.book().next_end().map(|end| end.duration_since(self.now()));
             let next = next.and_then(|left| Duration::try_from(left).ok()).unwrap_or(LOOK).min(LOOK);
@@ -302,7 +325,9 @@ impl Steering {
             let saved = tokio::task::spawn_blocking(move || file.save(&kept)).await;
             match saved.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 // What is in the shared store holds all the same.
-                Err(error) if self.is_shared() => tracing::warn!(%error, "overrides can't be kept in their file"),
+                Err(error) if self.is_shared() => {
+                    tracing::warn!(%error, "overrides can't be kept in their file")
+                }
                 Err(error) => return Err(Refused::File(error)),
                 Ok(()) => {}
             }
@@ -333,7 +358,7 @@ impl Steering {
     ) {
         let key = steered.rules.log.key(steered.key.key());
         tracing::info!(
-            by = if by.token { "token" } else { "loopback" },
+            by = by.name(),
             from = %by.peer,
             change = what,
             limit = steered.rule().map_or("-", |rule| rule.limit.name()),
@@ -383,8 +408,10 @@ impl fmt::Display for Refused {
             Self::Key(fault) => fault.fmt(f),
             Self::Unfit(what) => f.write_str(what),
             Self::Nothing => f.write_str("the key has no override that was given at run time"),
-            Self::Full => write!(f, "there are {MOST} overrides already: take some back, or write them into the file"),
-            Self::Store(error) => write!(f, "nothing was changed: {error}"),
+            Self::Full => {
+                write!(f, "there are {MOST} overrides already: take some back, or write them into the file")
+            }
+            Self::Store(error) => write!(f, "nothing was changed, as the store could not be asked: {error}"),
             Self::File(error) => write!(f, "nothing was changed: overrides can't be kept: {error}"),
         }
     }

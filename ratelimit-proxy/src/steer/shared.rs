@@ -79,7 +79,10 @@ impl Steering {
         let changing = self.changing.lock().await;
         let (book, unknown) = self.merged(Book::clone(&self.book()), &board);
         if let (false, Some(store)) = (unknown.is_empty(), self.store()) {
-            tracing::warn!(overrides = unknown.len(), "the store did not know of overrides, and is told again");
+            tracing::warn!(
+                overrides = unknown.len(),
+                "the store did not know of overrides, and is told again"
+            );
             if let Err(error) = store.merge_notes(&unknown).await {
                 tracing::warn!(%error, "it could not be told");
             }

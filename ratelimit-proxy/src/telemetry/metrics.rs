@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::histogram::{Distribution, Histogram};
+use super::top::{Event, Place, Top, most};
 
 /// What a limit said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +159,8 @@ pub struct WorkerMetrics {
     errors: [AtomicU64; ProtocolError::ALL.len()],
     panics: AtomicU64,
     pressures: [AtomicU64; PRESSURES],
+    /// Which keys are denied, and near to their limits.
+    pub(crate) top: Top,
 }
 
 #[derive(Debug, Default)]
@@ -276,9 +279,22 @@ impl Metrics {
             errors: <[AtomicU64; ProtocolError::ALL.len()]>::default(),
             panics: AtomicU64::new(0),
             pressures: <[AtomicU64; PRESSURES]>::default(),
+            top: Top::default(),
         });
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
         worker
+    }
+
+    /// The keys of a limit that were seen most often in that way, over all threads.
+    pub(crate) fn top(&self, limit: &str, event: Event, number: usize) -> Vec<Place> {
+        let Some(limit) = self.series().names.iter().position(|name| &**name == limit) else {
+            return Vec::new();
+        };
+        let mut sum = HashMap::new();
+        for worker in &*self.workers.lock().unwrap_or_else(PoisonError::into_inner) {
+            worker.top.add_to(limit, event, &mut sum);
+        }
+        most(sum, number)
     }
 
     /// A panic outside of any request.

@@ -6,6 +6,7 @@ pub mod log;
 pub mod metrics;
 mod process;
 mod store;
+pub(crate) mod top;
 
 pub(crate) use exposition::{Format, Gauges, LimitGauges, expose};
 pub(crate) use store::{StoreCalls, StoreGauges};

@@ -26,6 +26,7 @@ fn here() -> &'static Path {
 fn env(name: &str) -> Option<String> {
     match name {
         "BURST" => Some("200".to_owned()),
+        "SECRET" => Some("a-token-of-many-letters".to_owned()),
         "WRONG" => Some("many".to_owned()),
         "TRICK" => Some("1/s\nlimits: []".to_owned()),
         _ => None,
@@ -66,6 +67,8 @@ fn all_that_lives_loads_and_means_what_it_says() {
     assert_eq!(lines(&warnings), [""; 0]);
     assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap(), "[::1]:8080".parse().unwrap()]);
     assert_eq!(config.admin, "127.0.0.1:9090".parse().ok());
+    assert!(config.operators.token.is_some_and(|token| token.is(b"a-token-of-many-letters")));
+    assert_eq!(config.operators.overrides_file, Some(here().join("kept.json")));
     assert_eq!(config.upstream.to_string(), "http://127.0.0.1:9000");
     let proxies = Trust::Proxies(vec!["10.0.0.0/8".parse().unwrap(), "192.0.2.1/32".parse().unwrap()]);
     assert_eq!(config.client_ip.trust, proxies);
@@ -191,7 +194,7 @@ limits:
         &[
             "1:34: listen[0].tls: not available yet",
             "1:88: listen[0].proxy_protocol: not available yet",
-            "2:31: admin.token_env: not available yet",
+            "2:31: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
             "4:16: upstreams[0].servers[0]: https to upstreams is not available yet",
             "4:27: upstreams[0].servers[1]: h2c to upstreams is not available yet",
             "4:37: upstreams[0].balance: not available yet",

@@ -95,7 +95,10 @@ async fn a_key_is_looked_up_and_gets_a_fresh_start() {
     let program = Program::start(origin.address, &["2/day by client.ip as one"]).await;
     let path = "/api/limits/one/keys/127.0.0.1";
     let told = done(&program, "GET", path, "").await;
-    assert_eq!((&told["remaining"], &told["capacity"], &told["allowed"]), (&json!(2), &json!(2), &json!(true)));
+    assert_eq!(
+        (&told["remaining"], &told["capacity"], &told["allowed"]),
+        (&json!(2), &json!(2), &json!(true))
+    );
     assert_eq!((&told["quota"], &told["quota_from"]), (&json!("2/day"), &json!("limit")));
     assert_eq!(told["key"], json!([{"source": "client.ip", "value": "127.0.0.1"}]));
     assert_eq!(told["path"], "127.0.0.1");
@@ -184,7 +187,8 @@ async fn an_override_ends_when_its_time_has_come() {
     let program = Program::start(origin.address, &["1/day by header.x-api-key as plan"]).await;
     let until_then = jiff::Timestamp::now() + Duration::from_secs(2);
     let path = "/api/limits/plan/overrides/a";
-    done(&program, "PUT", path, &json!({"unlimited": true, "until": until_then.to_string()}).to_string()).await;
+    done(&program, "PUT", path, &json!({"unlimited": true, "until": until_then.to_string()}).to_string())
+        .await;
     assert_eq!(statuses(&program, "a", 3).await, [200; 3]);
     until("the override to end", async || {
         let listed = done(&program, "GET", "/api/limits/plan/overrides", "").await;
@@ -310,7 +314,8 @@ async fn from_elsewhere_nothing_is_changed_without_the_token() {
     assert_eq!(program.admin("/api/limits/plan/keys/a").await.status, 403, "keys may be secrets");
     drop(program);
 
-    let guarded = file(directory.path(), origin.address, "{listen: 0.0.0.0:0, token_env: ADMIN_TOKEN}", limits);
+    let guarded =
+        file(directory.path(), origin.address, "{listen: 0.0.0.0:0, token_env: ADMIN_TOKEN}", limits);
     let (code, line) = starts(&["--config", &guarded], &[]).await.err().unwrap();
     assert_eq!(code, 2, "{line}");
     assert!(line.contains("admin.token_env") && line.contains("ADMIN_TOKEN"), "{line}");
@@ -568,4 +573,118 @@ async fn an_end_comes_once_for_all() {
     // 20 of 1000 were used: a fiftieth, so a fifth of one of 10.
     let told = done(&replicas[1], "GET", "/api/limits/plan/keys/a", "").await;
     assert_eq!(told["remaining"], 9);
+}
+
+#[tokio::test]
+async fn the_keys_that_are_denied_or_used_most_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = Origin::hello().await;
+    let limits = "limits:
+  - {name: plan, key: header.x-api-key, rate: 20/day}
+  - {name: other, rate: 100000/day}
+server: {threads: 2}";
+    let config = file(directory.path(), origin.address, "127.0.0.1:0", limits);
+    let program = starts(&["--config", &config], &[]).await.unwrap();
+    for (key, requests) in [("worst", 40), ("bad", 25), ("near%", 18), ("far", 3)] {
+        statuses(&program, key, requests).await;
+    }
+    let list = async |query: &str| done(&program, "GET", &format!("/api/limits/plan/keys{query}"), "").await;
+    let denied = list("").await;
+    let keys = denied["keys"].as_array().unwrap();
+    assert_eq!(denied["by"], "denied");
+    assert_eq!(keys.iter().map(|key| &key["path"]).collect::<Vec<_>>(), ["worst", "bad"]);
+    assert_eq!((&keys[0]["count"], &keys[0]["at_most_too_high"]), (&json!(20), &json!(0)));
+    assert_eq!((&keys[0]["remaining"], &keys[0]["used"]), (&json!(0), &json!(1.0)));
+    assert_eq!(keys[0]["key"], json!([{"source": "header.x-api-key", "value": "worst"}]));
+    let used = list("?by=used").await;
+    let keys = used["keys"].as_array().unwrap();
+    // Those that were denied are at their limit, too; who is far from it is not followed.
+    assert_eq!(keys.len(), 3, "{used}");
+    assert_eq!((&keys[2]["path"], &keys[2]["remaining"]), (&json!("near%25"), &json!(2)));
+    assert_eq!(list("?by=denied&top=1").await["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(done(&program, "GET", "/api/limits/other/keys", "").await["keys"], json!([]));
+    for query in ["?by=most", "?top=0", "?top=x", "?top=1001"] {
+        assert_eq!(refused(&program, "GET", &format!("/api/limits/plan/keys{query}"), "").await.0, 400);
+    }
+    assert_eq!(refused(&program, "GET", "/api/limits/plam/keys", "").await.0, 404);
+    // What is told leads to what can be done.
+    done(&program, "DELETE", "/api/limits/plan/keys/near%25", "").await;
+    assert_eq!(statuses(&program, "near%", 1).await, [200]);
+}
+
+#[tokio::test]
+async fn a_request_is_explained_as_the_command_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = Origin::hello().await;
+    let limits = "limits:
+  - {name: plan, key: header.x-api-key, rate: 5/s, match: {path: /v1/**}}
+  - {name: client, key: client.ip, rate: 9/s}";
+    let config = file(directory.path(), origin.address, "127.0.0.1:0", limits);
+    let program = starts(&["--config", &config], &[]).await.unwrap();
+    let body = r#"{"method":"POST","path":"/v1/a?b=c","headers":{"x-api-key":"k","a":["b","c"]},
+                   "client_ip":"192.0.2.7"}"#;
+    let told = done(&program, "POST", "/api/explain", body).await;
+    let output = crate::support::program::run(&[
+        "explain",
+        "--json",
+        "--config",
+        &config,
+        "POST /v1/a?b=c",
+        "-H",
+        "x-api-key: k",
+        "-H",
+        "a: b",
+        "-H",
+        "a: c",
+        "--client",
+        "192.0.2.7",
+    ])
+    .await;
+    let (code, out, _) = crate::support::program::parts(&output);
+    assert_eq!((code, told), (0, serde_json::from_str::<Value>(out).unwrap()));
+
+    done(&program, "PUT", "/api/limits/plan/overrides/k", r#"{"rate":"50/s"}"#).await;
+    let told = done(&program, "POST", "/api/explain", body).await;
+    assert_eq!(
+        (&told["limits"][0]["quota"], &told["limits"][0]["quota_from"]),
+        (&json!("50/s"), &json!("override at run time"))
+    );
+    assert_eq!(told["limits"][1]["quota_from"], "limit");
+    for (body, status, words) in [
+        (r#"{"path":"/a","method":"A B"}"#, 400, "is not a method"),
+        (r#"{"path":"a b"}"#, 400, "neither a path nor a URL"),
+        (r#"{"path":"/a","headers":{"a b":"c"}}"#, 400, "is no header field"),
+        (r#"{"path":"/a","client":"x"}"#, 400, "unknown field `client`"),
+        (r#"{"path":"/a%2fb"}"#, 422, "the proxy would answer 400"),
+    ] {
+        let (said, told) = refused(&program, "POST", "/api/explain", body).await;
+        assert_eq!(said, status, "{body}: {told}");
+        assert!(told.contains(words), "{body}: {told}");
+    }
+    assert_eq!(ask(program.admin, "GET", "/api/explain", "", "").await.status, 405);
+}
+
+#[tokio::test]
+async fn the_log_level_changes_while_it_runs() {
+    let origin = Origin::hello().await;
+    let program = Program::start(origin.address, &["1/day by client.ip as one"]).await;
+    assert_eq!(done(&program, "GET", "/api/log-level", "").await, json!({"level": "info"}));
+    program.get("/").await;
+    program.get("/").await;
+    let mut log = program.log.clone();
+    log.line(&["denied"]).await;
+    assert_eq!(
+        done(&program, "PUT", "/api/log-level", r#"{"level":"WARN"}"#).await,
+        json!({"level": "warn"})
+    );
+    log.line(&["changed by an operator", "log level", "before=info after=warn"]).await;
+    let lines = log.now().matches(" denied").count();
+    program.get("/").await;
+    done(&program, "PUT", "/api/log-level", r#"{"level":"info"}"#).await;
+    log.line(&["before=warn after=info"]).await;
+    assert_eq!(log.now().matches(" denied").count(), lines, "nothing was written meanwhile");
+    program.get("/").await;
+    log.until("a denial", |text| (text.matches(" denied").count() > lines).then_some(())).await;
+    assert_eq!(refused(&program, "PUT", "/api/log-level", r#"{"level":"loud"}"#).await.0, 422);
+    assert_eq!(refused(&program, "POST", "/api/log-level", "").await.0, 405);
 }

@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 
 use super::debts::{self, Debts};
 use super::sleep::Sleep;
-use crate::notes::Forgotten;
 use super::table::mark_of;
 use super::{Ask, GrantSource, Id, Kind, Next, Policy, Table, Taken, Terms};
+use crate::notes::Forgotten;
 
 /// Hot keys unless said otherwise; about 700 bytes each.
 const DEFAULT_KEYS: usize = 65_536;
