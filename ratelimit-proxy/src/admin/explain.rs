@@ -22,6 +22,7 @@ pub(super) struct Asked {
     #[serde(default)]
     headers: BTreeMap<String, Lines>,
     /// Where its connection comes from; 127.0.0.1 if absent.
+    #[serde(alias = "client")]
     client_ip: Option<IpAddr>,
 }
 

@@ -145,9 +145,14 @@ pub(super) async fn left(steering: &Steering, steered: &Steered) -> Answer<Optio
 }
 
 impl Left {
+    /// Units that are used.
+    pub(super) fn used(&self) -> u32 {
+        self.capacity.saturating_sub(self.remaining)
+    }
+
     /// The share that is used, by which keys are compared.
-    pub(super) fn used(&self) -> f64 {
-        1.0 - f64::from(self.remaining) / f64::from(self.capacity.max(1))
+    pub(super) fn share(&self) -> f64 {
+        f64::from(self.used()) / f64::from(self.capacity.max(1))
     }
 }
 

@@ -1,7 +1,10 @@
 //! `GET /api/limits/{name}/keys`: the keys that are denied most, or that have used most of what they have.
 
+use std::collections::HashMap;
+
 use futures_util::future::join_all;
 use http::StatusCode;
+use ratelimit_core::KeyBuf;
 use serde::Serialize;
 
 use super::keys::{Left, left, refused};
@@ -26,12 +29,15 @@ struct KeyView {
     /// How the key is written in a path.
     path: String,
     key: Vec<ExplainedPart>,
-    /// How often it was denied, or admitted with little left, since the start; at most.
-    count: u64,
-    /// By how much that may be too high, as only so many keys are followed.
+    /// How often it was denied since the start, at most.
+    denied: u64,
+    /// How often it was admitted with less than a fifth left, at most.
+    near: u64,
+    /// By how much the number that was asked for may be too high, as only so many keys are followed.
     at_most_too_high: u64,
-    /// The share that is used, from 0 to 1.
-    used: f64,
+    /// Units that are used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u32>,
     #[serde(flatten)]
     left: Option<Left>,
 }
@@ -50,24 +56,36 @@ pub(super) async fn keys(view: &View, limit: &str, by: Option<String>, top: Opti
     steering.limit(limit).map_err(refused)?;
     // What is used most is among what comes near most often; which it is now is asked.
     let most = if event == Event::Denied { top } else { PLACES.max(top) };
-    let places = view.shared().metrics.top(limit, event, most);
+    let metrics = &view.shared().metrics;
+    let (places, other) = match event {
+        Event::Denied => (metrics.top(limit, event, most), metrics.top(limit, Event::Near, PLACES)),
+        Event::Near => (metrics.top(limit, event, most), metrics.top(limit, Event::Denied, PLACES)),
+    };
+    let other: HashMap<KeyBuf, u64> = other.into_iter().map(|place| (place.key, place.count)).collect();
     let known = |place: Place| steering.known(limit, &place.key).map(|steered| (place, steered));
     let seen: Vec<(Place, Steered)> = places.into_iter().filter_map(known).collect();
     let asked = join_all(seen.iter().map(|(_, steered)| left(steering, steered))).await;
     let mut keys = Vec::new();
     for ((place, steered), left) in seen.iter().zip(asked) {
         let left = left?;
+        let others = other.get(&place.key).copied().unwrap_or(0);
+        let (denied, near) = match event {
+            Event::Denied => (place.count, others),
+            Event::Near => (others, place.count),
+        };
         keys.push(KeyView {
             path: steered.key.text().to_owned(),
             key: steered.rule().map(|rule| rule.parts_of(&steered.key)).unwrap_or_default(),
-            count: place.count,
+            denied,
+            near,
             at_most_too_high: place.over,
-            used: left.as_ref().map_or(0.0, Left::used),
+            used: left.as_ref().map(Left::used),
             left,
         });
     }
     if event == Event::Near {
-        keys.sort_by(|a, b| b.used.total_cmp(&a.used));
+        let share = |key: &KeyView| key.left.as_ref().map_or(0.0, Left::share);
+        keys.sort_by(|a, b| share(b).total_cmp(&share(a)));
     }
     keys.truncate(top);
     Ok(json(&Keys { limit: limit.to_owned(), by, keys }))

@@ -593,8 +593,8 @@ server: {threads: 2}";
     let keys = denied["keys"].as_array().unwrap();
     assert_eq!(denied["by"], "denied");
     assert_eq!(keys.iter().map(|key| &key["path"]).collect::<Vec<_>>(), ["worst", "bad"]);
-    assert_eq!((&keys[0]["count"], &keys[0]["at_most_too_high"]), (&json!(20), &json!(0)));
-    assert_eq!((&keys[0]["remaining"], &keys[0]["used"]), (&json!(0), &json!(1.0)));
+    assert_eq!((&keys[0]["denied"], &keys[0]["at_most_too_high"]), (&json!(20), &json!(0)));
+    assert_eq!((&keys[0]["remaining"], &keys[0]["used"]), (&json!(0), &json!(20)));
     assert_eq!(keys[0]["key"], json!([{"source": "header.x-api-key", "value": "worst"}]));
     let used = list("?by=used").await;
     let keys = used["keys"].as_array().unwrap();
@@ -654,7 +654,7 @@ async fn a_request_is_explained_as_the_command_does() {
         (r#"{"path":"/a","method":"A B"}"#, 400, "is not a method"),
         (r#"{"path":"a b"}"#, 400, "neither a path nor a URL"),
         (r#"{"path":"/a","headers":{"a b":"c"}}"#, 400, "is no header field"),
-        (r#"{"path":"/a","client":"x"}"#, 400, "unknown field `client`"),
+        (r#"{"path":"/a","peer":"x"}"#, 400, "unknown field `peer`"),
         (r#"{"path":"/a%2fb"}"#, 422, "the proxy would answer 400"),
     ] {
         let (said, told) = refused(&program, "POST", "/api/explain", body).await;
