@@ -70,6 +70,18 @@ impl<B> Call<B> {
     }
 }
 
+/// Reads a body away, unless it is without measure.
+async fn discard(body: impl Body<Data = Bytes>) {
+    let mut body = std::pin::pin!(body);
+    let mut left: usize = 1 << 20;
+    while let Some(Ok(frame)) = body.as_mut().frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
+}
+
 impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>> Call<B> {
     /// The value that the body is.
     pub(super) async fn json<T: DeserializeOwned>(self) -> Answer<T> {
@@ -84,6 +96,8 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         let told = self.body.size_hint().lower();
         let large = || refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has at most {MOST} bytes"));
         if told > u64::try_from(MOST).unwrap_or(u64::MAX) {
+            // Who is in the middle of sending it can read the answer only when it is through.
+            let _ = tokio::time::timeout(PATIENCE, discard(self.body)).await;
             return Err(large());
         }
         let body = std::pin::pin!(Limited::new(self.body, MOST));

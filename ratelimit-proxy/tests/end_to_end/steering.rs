@@ -176,7 +176,8 @@ async fn what_was_used_stays_used() {
     let program = Program::start(origin.address, &["10/h by header.x-api-key as plan"]).await;
     assert_eq!(statuses(&program, "a", 4).await, [200; 4]);
     let told = done(&program, "PUT", "/api/limits/plan/overrides/a", r#"{"rate": "1000/day"}"#).await;
-    assert_eq!(told["remaining"], 600);
+    // Time gives some back meanwhile.
+    assert!((600..=602).contains(&told["remaining"].as_u64().unwrap()), "{told}");
     let told = done(&program, "DELETE", "/api/limits/plan/overrides/a", "").await;
     assert_eq!(told["remaining"], 6);
 }
@@ -358,7 +359,6 @@ async fn a_file_keeps_overrides_and_is_refused_when_it_is_broken() {
     file(directory.path(), origin.address, admin, other);
     done(&program, "POST", "/api/reload", "").await;
     file(directory.path(), origin.address, admin, limits);
-    tokio::time::sleep(Duration::from_millis(300)).await;
     done(&program, "POST", "/api/reload", "").await;
     assert_eq!(statuses(&program, "gold", 3).await, [200; 3]);
     // What can't be kept is not done.
