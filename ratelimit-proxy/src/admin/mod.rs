@@ -10,6 +10,7 @@ mod limits;
 mod reply;
 mod routes;
 mod top;
+mod upstreams;
 mod view;
 
 use std::io;

@@ -13,6 +13,7 @@ use super::call::Call;
 use super::guard::Guard;
 use super::limits::Limits;
 use super::reply::{Answer, HTML, JSON, PROBLEM, Reply, TEXT, json, problem, refusal, response};
+use super::upstreams::Upstreams;
 use super::view::View;
 use super::{explain, keys, level, top};
 use crate::config::AdminToken;
@@ -83,6 +84,7 @@ impl Routes {
                 _ => Err(call.only("GET, HEAD, PUT")),
             },
             ["api", "limits"] => call.reads().map(|()| json(&Limits::of(&self.view))),
+            ["api", "upstreams"] => call.reads().map(|()| json(&Upstreams::of(&self.view))),
             ["api", "limits", name, "keys"] => {
                 call.reads()?;
                 self.guard.may_see_keys(call.headers(), call.peer)?;

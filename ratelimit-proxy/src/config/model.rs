@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 use ratelimit_core::{Limit, LimitError, LimitSpec, Rate};
@@ -29,8 +30,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// What operators may do there.
     pub operators: Operators,
-    /// Where requests go.
-    pub upstream: Target,
+    /// Where requests go: the first whose match holds; at least one.
+    pub upstreams: Vec<Upstream>,
     /// Who the client is.
     pub client_ip: ClientIp,
     /// Whose tokens are believed; nobody's if `None`.
@@ -94,6 +95,84 @@ impl Eq for AdminToken {}
 impl fmt::Debug for AdminToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AdminToken")
+    }
+}
+
+/// Where some requests go.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Which requests.
+    pub matches: Match,
+    /// The servers; at least one.
+    pub servers: Vec<Target>,
+    /// Which of them is taken.
+    pub balance: Balance,
+    /// How long to wait for a connection; as [`Timeouts`] says if `None`.
+    pub connect: Option<Duration>,
+    /// How long to wait for the head of a response, then for each piece of its body; as [`Timeouts`] says if `None`.
+    pub response: Option<Duration>,
+    /// How often a request may be tried again, if it got no answer and its method is idempotent.
+    pub retries: u32,
+    /// How a server is found to work; by what becomes of requests alone if `None`.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// Which server is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastRequests,
+    /// The one that these values of the request decide.
+    Hash(Vec<KeyPart>),
+}
+
+/// How a server is found to work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// How often.
+    pub interval: Duration,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// How many checks in a row must fail before a server is taken for down.
+    pub fall: u32,
+    /// How many in a row must succeed before it is taken for up again.
+    pub rise: u32,
+}
+
+impl Upstream {
+    /// One server for all requests.
+    #[must_use]
+    pub fn new(server: Target) -> Self {
+        Self {
+            matches: Match::default(),
+            servers: vec![server],
+            balance: Balance::default(),
+            connect: None,
+            response: None,
+            retries: 0,
+            health_check: None,
+        }
+    }
+
+    /// Whether it looks at a verified token.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        self.matches.needs_token()
+            || matches!(&self.balance, Balance::Hash(key) if key.iter().any(KeyPart::is_claim))
+    }
+}
+
+impl HealthCheck {
+    /// Asks for that, as often and as patiently as if nothing is said about it.
+    #[must_use]
+    pub fn new(path: PathAndQuery) -> Self {
+        let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(1));
+        Self { path, interval, timeout, fall: 2, rise: 1 }
     }
 }
 
@@ -354,7 +433,7 @@ impl Config {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
             operators: Operators::default(),
-            upstream,
+            upstreams: vec![Upstream::new(upstream)],
             client_ip: ClientIp::default(),
             jwt: None,
             exempt: Vec::new(),
@@ -379,13 +458,9 @@ impl LimitConfig {
     /// Whether it looks at a verified token.
     #[must_use]
     pub fn needs_token(&self) -> bool {
-        let is_claim = |source: &Source| matches!(source, Source::Jwt(_));
         self.matches.needs_token()
-            || self.tiers.as_ref().is_some_and(|tiers| is_claim(&tiers.by))
-            || self.key.iter().any(|part| match part {
-                KeyPart::One(source) => is_claim(source),
-                KeyPart::First(sources) => sources.iter().any(is_claim),
-            })
+            || self.tiers.as_ref().is_some_and(|tiers| tiers.by.is_claim())
+            || self.key.iter().any(KeyPart::is_claim)
     }
 
     /// A limit on all requests together.

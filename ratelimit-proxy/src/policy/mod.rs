@@ -11,6 +11,7 @@ mod live;
 mod matcher;
 mod overrides;
 mod pattern;
+mod route;
 mod rule;
 mod source;
 mod tiers;
@@ -28,10 +29,12 @@ pub use self::cost::Ending;
 pub use self::explain::{Effect, Explained, ExplainedPart, Explanation, InForce, Leases};
 pub use self::live::Live;
 use self::matcher::Matcher;
+pub(crate) use self::route::Route;
+use self::route::Routes;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};
 pub use self::written::{KeyFault, WrittenKey, WrittenPart};
-use crate::config::{ClientIp, Config, Late, LimitConfig, Match};
+use crate::config::{ClientIp, Config, Late, LimitConfig, Match, Upstream};
 use crate::facts::Facts;
 use crate::identity::Identity;
 
@@ -41,6 +44,7 @@ pub struct Policy {
     identity: Identity,
     exempt: Box<[Matcher]>,
     rules: Box<[Rule]>,
+    routes: Routes,
     /// What each rule is counted as: its number in the metrics.
     series: Box<[usize]>,
     /// Fields that limits or the client's address depend on.
@@ -119,13 +123,22 @@ impl Policy {
             exempt,
             series: (0..rules.len()).collect(),
             rules,
+            routes: Routes::default(),
         }
+    }
+
+    /// With these upstreams to choose from, instead of one that takes everything.
+    fn routed(mut self, upstreams: &[Upstream], ipv6_prefix: u8) -> Self {
+        self.routes = Routes::new(upstreams, ipv6_prefix);
+        self.path_scoped |= self.routes.looks_at_path();
+        self
     }
 
     /// Compiles a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self::build(&config.client_ip, &config.exempt, &config.limits)
+            .routed(&config.upstreams, config.client_ip.ipv6_prefix)
     }
 
     /// Counts its limits under these numbers instead of those of their places, in their order.
@@ -191,7 +204,7 @@ impl Policy {
         self.underscores
     }
 
-    /// Whether some limit or exemption looks at the path, so that it must have one reading.
+    /// Whether some limit, exemption or upstream looks at the path, so that it must have one reading.
     #[must_use]
     pub fn path_scoped(&self) -> bool {
         self.path_scoped
@@ -233,6 +246,12 @@ impl Policy {
             }
         }
         if denied.is_empty() { Ok(selection) } else { Err(Refusal::Denied(denied)) }
+    }
+
+    /// Where a request goes; `None` if nowhere. `keys` is room to write in.
+    #[inline]
+    pub(crate) fn route(&self, facts: &Facts<'_>, keys: &mut KeyBuf) -> Option<Route> {
+        self.routes.find(facts, keys)
     }
 
     /// All limits, in the order of the file, switched-off ones included.

@@ -8,5 +8,5 @@ mod process;
 mod store;
 pub(crate) mod top;
 
-pub(crate) use exposition::{Format, Gauges, LimitGauges, expose};
+pub(crate) use exposition::{Format, Gauges, LimitGauges, ServerGauges, expose};
 pub(crate) use store::{StoreCalls, StoreGauges};

@@ -42,3 +42,4 @@ mod replay;
 mod shared;
 mod smuggling;
 mod steering;
+mod upstreams;

@@ -6,12 +6,13 @@ mod later;
 mod limit;
 mod response;
 mod store;
+mod upstream;
 
 use std::net::SocketAddr;
 
 use http::HeaderName;
 
-use self::later::{BalanceHash, BalanceWord, HealthCheck, ListenTls, Rls};
+use self::later::{ListenTls, Rls};
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -20,6 +21,7 @@ use crate::upstream::Target;
 pub(super) use self::limit::*;
 pub(super) use self::response::*;
 pub(super) use self::store::*;
+pub(super) use self::upstream::*;
 
 type Count = Whole<0, { u32::MAX }>;
 type Positive = Whole<1, { u32::MAX }>;
@@ -88,34 +90,6 @@ section! {
         /// File that keeps overrides which were given at run time; they end with the process, or live in the shared
         /// store, if absent.
         overrides_file: Text,
-    }
-}
-
-section! {
-    /// Servers for some requests.
-    Upstream {
-        /// Which requests; all if absent.
-        r#match: Match,
-        /// URLs of the servers, such as http://10.0.0.1:9000.
-        servers: Many<Target> [required],
-        /// Which server is taken.
-        balance: Either<BalanceWord, BalanceHash> [later],
-        /// How a server is found to work.
-        health_check: HealthCheck [later],
-        /// How long to wait.
-        timeout: UpstreamTimeout,
-        /// How often idempotent requests are tried again.
-        retries: Count [later],
-    }
-}
-
-section! {
-    /// How long to wait for an upstream.
-    UpstreamTimeout {
-        /// For a connection; 1s if absent.
-        connect: Lasting,
-        /// For the head of the response once the request was sent, then for each piece of its body; 30s if absent.
-        response: Lasting,
     }
 }
 
