@@ -40,8 +40,8 @@ async fn knows(board: &mut watch::Receiver<Arc<Board>>, wanted: &[(&str, &str)])
         notes.sort();
         board.is_heard() && notes.iter().map(|(name, text)| (&**name, &**text)).eq(wanted.iter().copied())
     };
-    let waited = tokio::time::timeout(PATIENCE, board.wait_for(known)).await;
-    assert!(waited.is_ok(), "{wanted:?}, but {:?}", board.borrow());
+    let waited = tokio::time::timeout(PATIENCE, board.wait_for(known)).await.is_ok();
+    assert!(waited, "{wanted:?}, but {:?}", board.borrow());
 }
 
 #[tokio::test]
