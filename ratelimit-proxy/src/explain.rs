@@ -12,7 +12,7 @@ use crate::exchange::admit;
 use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::identity::token::{LazyClaims, TokenVerifier};
-use crate::policy::{Explained, Explanation, Leases, Policy};
+use crate::policy::{Explanation, Leases, Policy};
 
 /// Replicas that are assumed where the configuration does not say how many there are.
 const REPLICAS: u32 = 4;
@@ -73,12 +73,8 @@ impl Question {
         };
         let mut explanation = policy.explain(&facts, &mut KeyBuf::new());
         if let Some(redis) = redis {
-            let selection = policy.select(&facts, &mut KeyBuf::new());
-            for hit in selection.iter().flat_map(|selection| &selection.hits) {
-                let named = |explained: &&mut Explained| explained.limit == hit.limit.name();
-                if let Some(explained) = explanation.limits.iter_mut().find(named) {
-                    explained.leases = leases(redis, hit.limit);
-                }
+            for explained in &mut explanation.limits {
+                explained.leases = explained.in_force.as_ref().and_then(|limit| leases(redis, limit));
             }
         }
         Ok(explanation)

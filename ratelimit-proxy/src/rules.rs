@@ -11,6 +11,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) answers: Answers,
     /// What is written about requests.
     pub(crate) log: Arc<RequestLog>,
+    /// How long what is likely wrong has to show before it is told; `None`: nobody looks.
+    pub(crate) doubted_after: Option<Duration>,
     /// Which set of rules this is, from 0.
     generation: u64,
 }
@@ -65,6 +68,7 @@ impl Rules {
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
             log: Arc::new(log),
+            doubted_after: config.log.doubts,
             generation: before.map_or(0, |before| before.generation + 1),
         }
     }

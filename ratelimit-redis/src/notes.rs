@@ -21,8 +21,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::connection::ScriptCall;
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
+use crate::partition::gone;
 use crate::shared::Shared;
-use crate::store::{RedisStore, gone};
+use crate::store::RedisStore;
 
 /// How long an operation may take: a thousand decisions' worth of notes may have to travel.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -63,8 +64,12 @@ impl Board {
 /// What is dropped because of news.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Forgotten<'a> {
-    /// A key of the limit with that id.
-    Key(u64, Key<'a>),
+    /// That key of the limit with that id.
+    Key {
+        limit: u64,
+        key: Key<'a>,
+        digest: Digest,
+    },
     All,
 }
 
@@ -126,7 +131,7 @@ pub(crate) fn queue() -> (mpsc::Sender<Operation>, mpsc::Receiver<Operation>) {
 pub(crate) fn call(names: &Names, arguments: smallvec::SmallVec<[Vec<u8>; 3]>) -> ScriptCall {
     let notes = names.single("notices");
     let keys = [&notes[..], &names.single("changes")].concat();
-    ScriptCall { key_length: notes.len(), keys, arguments }
+    ScriptCall { key_length: notes.len(), keys, arguments, is_patient: true }
 }
 
 /// A call that reads everything.
@@ -197,8 +202,9 @@ impl Reader {
 fn forget(what: &[u8], shared: &Shared) {
     let Some((digest, rest)) = what.split_first_chunk::<16>() else { return };
     let Some((limit, key)) = rest.split_first_chunk::<8>() else { return };
-    shared.denied.forget(&Digest::from_bytes(*digest));
-    shared.known.forget(Forgotten::Key(u64::from_le_bytes(*limit), Key::from_canonical(key)));
+    let (digest, limit) = (Digest::from_bytes(*digest), u64::from_le_bytes(*limit));
+    shared.denied.forget(&digest);
+    shared.known.forget(Forgotten::Key { limit, key: Key::from_canonical(key), digest });
 }
 
 /// What tells a key apart, for [`forget`].
@@ -317,7 +323,7 @@ impl RedisStore {
     }
 
     async fn operate(&self, arguments: smallvec::SmallVec<[Vec<u8>; 3]>) -> Result<Value, StoreError> {
-        if !self.is_up() {
+        if !self.shared().is_up() {
             return Err(gone());
         }
         let (answer, answered) = oneshot::channel();

@@ -4,11 +4,14 @@
 mod call;
 mod explain;
 mod guard;
+mod history;
 mod keys;
 mod level;
 mod limits;
+mod page;
 mod reply;
 mod routes;
+mod stats;
 mod top;
 mod upstreams;
 mod view;
@@ -87,6 +90,12 @@ fn serve(
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         let slots = Arc::new(Semaphore::new(connections));
+        let watched = Arc::clone(routes);
+        let metrics = Arc::clone(&routes.view().shared().metrics);
+        tokio::spawn(supervise::keep("history", &metrics, move || {
+            let watched = Arc::clone(&watched);
+            async move { history::keep(watched.view()).await }
+        }));
         let mut connections = JoinSet::new();
         let mut spare = Spare::new();
         loop {

@@ -12,16 +12,15 @@ use serde_json::json;
 use super::call::Call;
 use super::guard::Guard;
 use super::limits::Limits;
+use super::locked;
+use super::page::PAGE;
 use super::reply::{Answer, HTML, JSON, PROBLEM, Reply, TEXT, json, problem, refusal, response};
+use super::stats::Stats;
 use super::upstreams::Upstreams;
 use super::view::View;
 use super::{explain, keys, level, top};
 use crate::config::AdminToken;
 use crate::telemetry::{Format, expose};
-
-const PAGE: &str = include_str!("page/index.html");
-const SCRIPT: &str = include_str!("page/page.js");
-const STYLE: &str = include_str!("page/page.css");
 
 /// Answers operators.
 pub(super) struct Routes {
@@ -57,11 +56,7 @@ impl Routes {
         let path = call.head().uri.path().to_owned();
         let steering = self.view.steering();
         match &*path.strip_prefix('/').unwrap_or(&path).split('/').collect::<Vec<_>>() {
-            [""] => call.reads().map(|()| response(StatusCode::OK, HTML, PAGE)),
-            ["page.js"] => {
-                call.reads().map(|()| response(StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT))
-            }
-            ["page.css"] => call.reads().map(|()| response(StatusCode::OK, "text/css; charset=utf-8", STYLE)),
+            [""] => call.reads().map(|()| page()),
             ["livez"] => call.reads().map(|()| response(StatusCode::OK, TEXT, "ok\n")),
             ["readyz"] => call.reads().map(|()| self.readyz()),
             ["metrics"] => call.reads().map(|()| self.metrics(&call)),
@@ -84,6 +79,8 @@ impl Routes {
                 _ => Err(call.only("GET, HEAD, PUT")),
             },
             ["api", "limits"] => call.reads().map(|()| json(&Limits::of(&self.view))),
+            ["api", "stats"] => call.reads().map(|()| json(&Stats::of(&self.view))),
+            ["api", "history"] => call.reads().map(|()| json(&*locked(self.view.history()))),
             ["api", "upstreams"] => call.reads().map(|()| json(&Upstreams::of(&self.view))),
             ["api", "limits", name, "keys"] => {
                 call.reads()?;
@@ -167,4 +164,11 @@ impl Routes {
             Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
         }
     }
+}
+
+/// The dashboard, which may do what it says itself.
+fn page() -> Reply {
+    let mut response = response(StatusCode::OK, HTML, PAGE.html.clone());
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE.policy.clone());
+    response
 }

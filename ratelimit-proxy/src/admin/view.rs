@@ -8,6 +8,7 @@ use std::time::Duration;
 use ratelimit_core::Limit;
 use tokio::time::Instant;
 
+use super::history::History;
 use super::locked;
 use crate::config::RedisConfig;
 use crate::reload::Reloader;
@@ -38,6 +39,7 @@ pub(crate) struct View {
     needs_store: bool,
     ready: AtomicBool,
     census: Mutex<Option<Census>>,
+    history: Mutex<History>,
 }
 
 impl View {
@@ -49,8 +51,16 @@ impl View {
         redis: Option<Box<RedisConfig>>,
     ) -> Self {
         let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
-        let (ready, census) = (AtomicBool::new(false), Mutex::default());
-        Self { shared, reloader, steering, redis, needs_store, ready, census }
+        Self {
+            shared,
+            reloader,
+            steering,
+            redis,
+            needs_store,
+            ready: AtomicBool::new(false),
+            census: Mutex::default(),
+            history: Mutex::default(),
+        }
     }
 
     /// What is shared by those who serve.
@@ -94,6 +104,11 @@ impl View {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
+    /// The last minutes.
+    pub(super) fn history(&self) -> &Mutex<History> {
+        &self.history
+    }
+
     /// The word for what a limit's "no" is worth.
     pub(crate) fn mode(limit: &Limit, off: bool) -> &'static str {
         match (off, limit.is_shadow()) {
@@ -111,6 +126,7 @@ impl View {
             max_connections: self.shared.max_connections,
             log_lost: log::lost(),
             store: self.shared.store.gauges(),
+            doubts: self.shared.doubts.counts(),
             upstreams: self.servers(),
         }
     }
@@ -143,6 +159,7 @@ impl View {
                     quota: limit.capacity(),
                     keys: self.shared.store.keys(limit),
                     overflowed: self.shared.store.overflowed(limit),
+                    held_back: self.shared.store.held_back(limit),
                 };
                 let gauges: Vec<_> = rules.policy.rules().iter().map(|rule| count(&rule.limit)).collect();
                 *census = Some(Census { at: now, generation: rules.generation(), gauges: gauges.clone() });

@@ -9,7 +9,7 @@ use crate::policy::Policy;
 use crate::telemetry::metrics::Metrics;
 
 pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
-    let config = run::load(&arguments.config)?;
+    let config = run::load(&arguments.config)?.config;
     let policy = Policy::of(&config);
     let tokens = config.jwt.map(verifier).transpose()?;
     let text = arguments.request.trim();

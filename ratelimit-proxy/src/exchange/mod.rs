@@ -86,6 +86,8 @@ async fn attempt(
             client: rules.policy.client(client.peer, &head.headers),
             claims: claims.as_ref(),
         };
+        let now = call.deadlines.now();
+        client.worker.surveyor.look(&shared.doubts, rules, &facts, client.peer, now);
         let selected = rules.policy.select(&facts, &mut keys);
         (selected, rules.policy.route(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };

@@ -9,4 +9,5 @@ mod store;
 pub(crate) mod top;
 
 pub(crate) use exposition::{Format, Gauges, LimitGauges, ServerGauges, expose};
-pub(crate) use store::{StoreCalls, StoreGauges};
+pub(crate) use process::Reading as Process;
+pub(crate) use store::{Answered, StoreCalls, StoreGauges};
