@@ -107,6 +107,10 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
             Ok(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "the body can't be read")),
             Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
         };
+        // A list would be taken for the fields in their order.
+        if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+            return Err(refusal(StatusCode::BAD_REQUEST, "the body is not what it should be: an object"));
+        }
         serde_json::from_slice(&bytes).map_err(|error| {
             refusal(StatusCode::BAD_REQUEST, &format!("the body is not what it should be: {error}"))
         })

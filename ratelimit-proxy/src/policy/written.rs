@@ -282,6 +282,7 @@ mod tests {
     use crate::config::words::Source;
     use proptest::prelude::*;
     use ratelimit_core::{Limit, Rate};
+    use std::slice::from_ref;
 
     fn rule(key: &[KeyPart]) -> Rule {
         let limit = Limit::new("l", Rate::per_second(1));
@@ -302,25 +303,25 @@ mod tests {
         let either = first(&["header.k", "client.ip"]);
         let three = first(&["header.k", "query.k", "client.ip"]);
         for (key, written, text) in [
-            (&[address.clone()][..], "192.0.2.1", "192.0.2.1"),
-            (&[address.clone()], "%3A%3affff:192.0.2.1", "192.0.2.1"),
-            (&[address.clone()], "2001:DB8::77", "2001:db8::"),
-            (&[address.clone()], "2001:db8::%2F64", "2001:db8::"),
-            (&[address.clone()], "[2001:db8::1]", "2001:db8::"),
-            (&[header.clone()], "gold", "gold"),
-            (&[header.clone()], "", ""),
-            (&[header.clone()], "a=b==", "a%3Db%3D%3D"),
-            (&[header.clone()], "a%2Cb%2fc%ff", "a%2Cb%2Fc%FF"),
-            (&[header.clone()], "%40missing", "%40missing"),
-            (&[header.clone()], "@missing", "@missing"),
+            (from_ref(&address), "192.0.2.1", "192.0.2.1"),
+            (from_ref(&address), "%3A%3affff:192.0.2.1", "192.0.2.1"),
+            (from_ref(&address), "2001:DB8::77", "2001:db8::"),
+            (from_ref(&address), "2001:db8::%2F64", "2001:db8::"),
+            (from_ref(&address), "[2001:db8::1]", "2001:db8::"),
+            (from_ref(&header), "gold", "gold"),
+            (from_ref(&header), "", ""),
+            (from_ref(&header), "a=b==", "a%3Db%3D%3D"),
+            (from_ref(&header), "a%2Cb%2fc%ff", "a%2Cb%2Fc%FF"),
+            (from_ref(&header), "%40missing", "%40missing"),
+            (from_ref(&header), "@missing", "@missing"),
             (&[header.clone(), one("method")], "a,get", "a,GET"),
             (&[header.clone(), one("host")], ",EXAMPLE.com", ",example.com"),
-            (&[either.clone()], "1.2.3.4", "client.ip=1.2.3.4"),
-            (&[either.clone()], "gold", "header.k=gold"),
-            (&[either.clone()], "header.k=1.2.3.4", "header.k=1.2.3.4"),
-            (&[either.clone()], "x.y=1", "header.k=x.y%3D1"),
-            (&[either], "@missing", "@missing"),
-            (&[three], "query.k=a,", ""),
+            (from_ref(&either), "1.2.3.4", "client.ip=1.2.3.4"),
+            (from_ref(&either), "gold", "header.k=gold"),
+            (from_ref(&either), "header.k=1.2.3.4", "header.k=1.2.3.4"),
+            (from_ref(&either), "x.y=1", "header.k=x.y%3D1"),
+            (from_ref(&either), "@missing", "@missing"),
+            (from_ref(&three), "query.k=a,", ""),
             (&[], "", ""),
         ] {
             let rule = rule(key);
@@ -345,9 +346,9 @@ mod tests {
             (&[one("header.k")], "a%2", "a % begins no escape"),
             (&[one("header.k")], "%zz", "a % begins no escape"),
             (&[one("header.k")], "a%0Ab", "no request can have such a value in header.k"),
-            (&[three.clone()], "gold", "write header.k=…, or query.k=…, or client.ip=…"),
-            (&[three.clone()], "cookie.k=gold", "can be from several sources"),
-            (&[three], "client.ip=gold", "not an address"),
+            (from_ref(&three), "gold", "write header.k=…, or query.k=…, or client.ip=…"),
+            (from_ref(&three), "cookie.k=gold", "can be from several sources"),
+            (from_ref(&three), "client.ip=gold", "not an address"),
             (&[], "a", "leave the key empty"),
             (&[one("header.k"), one("host")], "a", "1 given, but the key has 2 parts, header.k, host"),
         ] {
