@@ -267,7 +267,8 @@ async fn clients_are_known_by_their_certificates() {
         let answer = get_last(stream, "").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{name}: {answer}");
     }
-    let stranger = Authority::new().client("ann");
+    let elsewhere = Authority::new();
+    let stranger = elsewhere.client("ann");
     for certificate in [None, Some(&stranger)] {
         // Under TLS 1.3 the client learns of it when it reads.
         if let Ok(mut stream) = connect(&authority, proxy.address, "localhost", certificate).await {
