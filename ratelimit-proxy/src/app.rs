@@ -18,9 +18,12 @@ use crate::identity::token::TokenVerifier;
 use crate::overload;
 use crate::reload::{Reloader, Source, follow};
 use crate::server::descriptors::Connections;
+use crate::server::ports::cannot_listen;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
+use crate::steer::Steering;
 use crate::store::AnyStore;
+use crate::supervise::keep;
 
 /// How long the last words to the store may take at least, even where draining took all its time.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -47,9 +50,6 @@ impl App {
         let connections = Connections::ask(wanted, threads);
         config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
-        for address in &config.listen {
-            refuse_if_taken(*address)?;
-        }
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
         let mut shared = Shared::new(&config, store);
@@ -63,10 +63,13 @@ impl App {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),
         };
-        let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
-        let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
-        let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
-        let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
+        let steering = Steering::open(&shared, &asked).await?;
+        let reloader =
+            source.map(|source| Reloader::new(Arc::clone(&shared), source, asked, listeners.ports()));
+        let view = Arc::new(View::new(Arc::clone(&shared), reloader, steering, redis.clone()));
+        let token = config.operators.token.clone();
+        let start = |listener| Admin::start(listener, &view, token, connections.operators);
+        let admin = admin.map(start).transpose()?;
         let server = Server::start(&shared, listeners)?;
         if connections.clients < wanted {
             let served = connections.clients;
@@ -77,7 +80,7 @@ impl App {
     }
 
     /// Where clients connect.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.server.addresses()
     }
 
@@ -93,8 +96,8 @@ impl App {
 
     /// Says to the log what listens where, and which limits hold.
     pub(crate) fn announce(&self) {
-        for address in self.addresses() {
-            tracing::info!(address = %format_args!("http://{address}"), "listening");
+        for address in self.server.ports().urls() {
+            tracing::info!(%address, "listening");
         }
         let rules = self.view.rules();
         for group in rules.upstreams.groups() {
@@ -119,7 +122,7 @@ impl App {
         if rules.limits.is_empty() {
             tracing::warn!("no limits: everything is forwarded");
         }
-        for config in &rules.limits {
+        for config in rules.limits.iter() {
             let LimitConfig { limit, off, .. } = config;
             let spec = limit.spec();
             tracing::info!(
@@ -135,9 +138,16 @@ impl App {
         }
     }
 
-    /// Follows what the configuration's source says, until dropped.
+    /// Follows what the configuration's source and certificates say, and what other replicas do, until dropped.
     pub(crate) async fn follow(&self) -> Infallible {
-        follow(self.view.reloader()).await
+        let certificates = keep("certificates", &self.view.shared().metrics, || {
+            self.server.ports().follow(&self.view.shared().metrics)
+        });
+        tokio::select! {
+            never = follow(self.view.reloader()) => never,
+            never = certificates => never,
+            never = self.view.steering().follow() => never,
+        }
     }
 
     /// Takes nothing new, lets what is under way finish, lets the store know of what that charged or gave back,
@@ -214,19 +224,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, &error))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Our threads share an address (`SO_REUSEPORT`), so another proxy of the same user could listen there without
-/// an error, and each would get a share of the connections. An ordinary listener is refused instead.
-fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
-    if address.port() == 0 {
-        return Ok(());
-    }
-    TcpListener::bind(address).map(drop).map_err(|error| cannot_listen(address, &error))
-}
-
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("can't listen on {address}: {error}"))
 }
 
 fn processors() -> usize {

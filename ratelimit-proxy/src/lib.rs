@@ -8,12 +8,15 @@ mod deadlines;
 mod decide;
 mod doubts;
 mod exchange;
+mod explain;
 mod fault;
 mod overload;
 mod reload;
 mod rules;
 mod socket;
+mod stamp;
 mod state;
+mod steer;
 mod store;
 mod supervise;
 mod upstream;
@@ -33,7 +36,7 @@ pub use fault::{Fault, Side};
 pub use overload::Memory;
 pub use state::{Shared, Timeouts};
 pub use store::{AnyStore, SharedStore, Unusable};
-pub use upstream::{Target, TargetError};
+pub use upstream::{Target, TargetError, Tls, TlsError, TlsParts};
 
 /// For the fuzzer: reads a response of an upstream's in two ways and compares.
 #[cfg(fuzzing)]

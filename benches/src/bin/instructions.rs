@@ -113,6 +113,7 @@ fn select(limits: &str, times: u64) {
         headers: &headers,
         claims: None,
         client: [192, 0, 2, 7].into(),
+        tls_client: None,
     };
     let mut keys = KeyBuf::new();
     measured(times, || {

@@ -72,11 +72,19 @@ async fn attempt(
         return Err(Fault::Overloaded);
     }
     let shared = &*client.worker.shared;
+    if head.version == Version::HTTP_2 {
+        hop::join_cookies(&mut head.headers);
+    }
     let mut keys = client.keys.take();
     keys.clear();
     let (selected, route, outbound) = {
         let inbound = inbound::admit(&head, rules.policy.path_scoped())?;
-        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
+        inbound.suits(&head, client.scheme())?;
+        if client.session.as_ref().is_some_and(|session| session.is_misdirected(&inbound.host)) {
+            return Err(Fault::Misdirected);
+        }
+        let print = client.certificate().map(|certificate| &certificate.fingerprint);
+        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, print));
         let facts = Facts {
             method: &head.method,
             host: &inbound.host,
@@ -85,6 +93,7 @@ async fn attempt(
             headers: &head.headers,
             client: rules.policy.client(client.peer, &head.headers),
             claims: claims.as_ref(),
+            tls_client: client.certificate().and_then(|certificate| certificate.subject.as_deref()),
         };
         let now = call.deadlines.now();
         client.worker.surveyor.look(&shared.doubts, rules, &facts, client.peer, now);

@@ -309,6 +309,7 @@ mod tests {
             query,
             headers: &headers,
             claims: None,
+            tls_client: None,
             client: [127, 0, 0, 1].into(),
         };
         Matcher::new(written, effect).fails(&facts).is_none()

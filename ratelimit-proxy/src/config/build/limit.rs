@@ -10,10 +10,10 @@ use std::sync::Arc;
 use ratelimit_core::Limit;
 
 use super::requests;
-use crate::config::decode::Field;
+use crate::config::decode::{Either, Field};
 use crate::config::fault::{Faults, Place};
 use crate::config::model::{Cost, LimitConfig, Match, Missing};
-use crate::config::raw::{self, MissingWord, ModeWord};
+use crate::config::raw::{self, MissingWord, ModeWord, Root};
 
 use self::cost::{check_cost, cost, late};
 pub(super) use self::key::key;
@@ -23,6 +23,19 @@ use self::quota::{overrides, tiers};
 /// The name of a limit that was given none.
 pub(super) fn generated(number: usize) -> String {
     format!("limit-{number}")
+}
+
+/// Where the limit of that name stands; as near as can be said if it has no name of its own.
+pub(super) fn place<'r>(root: &'r Root, name: &str, top: &'r Place) -> &'r Place {
+    let Some(limits) = root.limits.get() else { return top };
+    let named = limits.0.iter().find_map(|entry| {
+        let raw = match &entry.value {
+            Either::Word(short) => &short.0,
+            Either::Section(raw) => raw,
+        };
+        raw.name.get().filter(|given| given.value.0 == name).map(|_| &entry.place)
+    });
+    named.unwrap_or(&limits.place)
 }
 
 /// What a limit means; `number` names it where it has no name, `place` is where it begins.

@@ -5,20 +5,9 @@ use std::net::SocketAddr;
 
 use ratelimit_core::Rate;
 
+use super::ListenTls;
 use crate::config::decode::section;
-use crate::config::leaf::{Lasting, Text};
-
-section! {
-    /// Certificate and key of a listener.
-    ListenTls {
-        /// File with the certificate chain.
-        cert: Text,
-        /// File with the key.
-        key: Text,
-        /// File with the authorities whose client certificates are believed.
-        client_ca: Text,
-    }
-}
+use crate::config::leaf::Lasting;
 
 section! {
     /// Envoy's rate-limit service.
