@@ -31,7 +31,6 @@ pub(crate) use self::group::Upstreams;
 pub(crate) use self::health::watch;
 pub(crate) use self::link::{Carrier, Link};
 pub(crate) use self::local::{Local, LocalGroup, Picked, SWEEP, Tried};
-pub(crate) use self::server::Server;
 pub(crate) use self::target::Scheme;
 pub use self::target::{Target, TargetError};
 pub use self::tls::{Tls, TlsError, TlsParts};
