@@ -207,7 +207,7 @@ limits:
         &[
             "1:34: listen[0].tls: not available yet",
             "1:88: listen[0].proxy_protocol: not available yet",
-            "2:31: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
+            "2:42: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
             "4:16: upstreams[0].servers[0]: https to upstreams is not available yet",
             "4:27: upstreams[0].servers[1]: h2c to upstreams is not available yet",
             "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
