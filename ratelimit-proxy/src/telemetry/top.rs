@@ -12,6 +12,9 @@ use ratelimit_core::{Key, KeyBuf};
 
 /// Keys that are followed for each limit and kind of event.
 pub(crate) const PLACES: usize = 128;
+/// Bytes of a key that is followed; longer ones are not, since nobody could read them and everybody could fill the
+/// memory with them.
+const LONGEST: usize = 512;
 /// Limits that are followed; those beyond are not.
 const LIMITS: usize = 1024;
 
@@ -81,7 +84,7 @@ pub(crate) struct Top(Mutex<Vec<[Sketch; 2]>>);
 impl Top {
     /// A key of the limit of that number was seen.
     pub(crate) fn saw(&self, limit: usize, event: Event, key: Key<'_>) {
-        if limit >= LIMITS {
+        if limit >= LIMITS || key.parts().1.len() > LONGEST {
             return;
         }
         let mut limits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,6 +170,7 @@ mod tests {
         assert!(denied[0].1 >= worst);
         assert_eq!(top.0.lock().unwrap()[0][0].places.len(), PLACES, "no more than these, whatever comes");
         top.saw(LIMITS, Event::Denied, key("x").key());
+        top.saw(1, Event::Denied, key(&"x".repeat(LONGEST + 1)).key());
         assert_eq!(top.0.lock().unwrap().len(), 1);
     }
 }

@@ -212,7 +212,7 @@ limits:
     assert_faults(
         &faults(rest),
         &[
-            "2:31: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
+            "2:42: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
             "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
             "10:1: rls: not available yet",
             "12:69: limits[0].key[3]: descriptor is not available yet",
