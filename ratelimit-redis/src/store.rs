@@ -105,7 +105,7 @@ impl RedisStore {
     pub(crate) fn spread<'s, 'c>(
         &'s self,
         charges: &'s [Charge<'c>],
-    ) -> Result<&'s Partition, Spread<'s, 'c>> {
+    ) -> Result<&'s Partition, Box<Spread<'s, 'c>>> {
         if self.more.is_empty() {
             return Ok(&self.first);
         }
@@ -114,7 +114,7 @@ impl RedisStore {
         if others.iter().all(|other| std::ptr::eq(self.home(other.key), home)) {
             return Ok(home);
         }
-        Err(Spread::new(charges, self.under_leases, |key| self.home(key)))
+        Err(Box::new(Spread::new(charges, self.under_leases, |key| self.home(key))))
     }
 }
 
