@@ -2,26 +2,31 @@
 """Our proxy beside nginx and HAProxy, in one run: CPU a request, requests a second, p99, memory.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/compare.py [--rounds 5] [--seconds 2] [--work allowed,denied,two] [--peers nginx,haproxy]
-                             [COMMAND ...]
+    benches/proxy/compare.py [--rounds 5] [--seconds 2] [--connections 64] [--work allowed,denied,two]
+                             [--peers nginx,haproxy] [--stores memory,strict,leased] [COMMAND ...]
 
 The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker, and by the work:
 
     allowed   one limit by client address, which no run reaches
     denied    one that all requests but the first few exceed
     two       two limits by client address, which no run reaches
+    large     as allowed, with a body of 10 kB in the answer (not unless asked for, as the next two)
+    huge      with one of 1 MB
+    upload    with one of 10 kB in the request
 
 COMMAND starts the proxy under test; it is target/release/ratelimit-proxy unless given, and gets --config, --listen
-and --admin. The configuration says the upstream, one thread, and one or two limits. Load comes from wrk, one thread, 64 keep-alive connections.
-wrk and the origin are pinned to processor 0, the proxies to processor 1; rounds alternate between the works and
+and --admin. The configuration says the upstream, one thread, and one or two limits; it is started once for each of
+the stores: counters in memory, in a Redis that is asked each time, or leased from it. Load comes from wrk, one thread, 64 keep-alive connections
+unless said otherwise.
+wrk, the origin and Redis are pinned to processor 0, the proxies to processor 1; rounds alternate between the works and
 the proxies, so that drift of the machine hits all alike.
 
 The figure to compare is CPU microseconds a request (user and system time of the proxy's processes over the
 requests answered): unlike requests a second it does not depend on what the load generator takes. Medians with
-the lowest and highest, and the ratio to nginx in the same run. The ratio is the median of each round's, so that
-it is taken between neighbours.
+the lowest and highest, and the ratio to nginx in the same run (without nginx, to the first row). The ratio is the
+median of each round's, so that it is taken between neighbours.
 
-Needs Debian's wrk, nginx-light and haproxy.
+Needs Debian's wrk, nginx-light and haproxy, and redis-server for the stores that are shared.
 """
 import argparse
 import os
@@ -102,6 +107,19 @@ class Programs:
                 time.sleep(0.1)
         sys.exit(f"{argv[0]} did not answer on {url}; see {self.log.name}")
 
+    def start_redis(self):
+        port = free_port()
+        argv = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
+        process = subprocess.Popen(argv, stdout=self.log, stderr=self.log, cwd=self.directory)
+        self.running.append(process)
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return port, process.pid
+            except OSError:
+                time.sleep(0.1)
+        sys.exit(f"redis-server did not answer; see {self.log.name}")
+
     def end(self):
         for process in reversed(self.running):
             if process.poll() is None:
@@ -118,14 +136,16 @@ class Programs:
         return path
 
 
-def load(url, seconds):
-    argv = ["taskset", "-c", "0", "wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", url]
+def load(url, seconds, connections, script):
+    argv = ["taskset", "-c", "0", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+    argv += ["-s", script] if script else []
+    argv.append(url)
     out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     return {
         "requests": float(re.search(r"(\d+) requests in", out).group(1)),
         "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)),
-        "p99": re.search(r"99%\s+(\S+)", out).group(1),
+        "p99": re.search(r"^ +99% +([\d.]+\w+)", out, re.MULTILINE).group(1),
         "refused": int(refused.group(1)) if refused else 0,
     }
 
@@ -134,14 +154,40 @@ WORKS = {
     "allowed": ("/", ["1000000/s by client.ip"]),
     "denied": ("/deny", ["1/s by client.ip"]),
     "two": ("/two", ["1000000/s by client.ip", "60000000/min by client.ip"]),
+    "large": ("/large", ["1000000/s by client.ip"]),
+    "huge": ("/huge", ["1000000/s by client.ip"]),
+    "upload": ("/upload", ["1000000/s by client.ip"]),
+}
+USUAL = ["allowed", "denied", "two"]
+# Bytes of the bodies that the origin keeps in files, and of those that are sent to it.
+BODIES = {"large": 10_000, "huge": 1_000_000}
+UPLOAD = 'wrk.method = "POST"; wrk.body = string.rep("x", 10000)\n'
+
+
+def prepare(directory):
+    """The bodies, where the origin finds them, and what makes wrk send one."""
+    # nginx's worker is another user where this one is root.
+    os.chmod(directory, 0o755)
+    os.mkdir(os.path.join(directory, "data"))
+    for name, length in BODIES.items():
+        with open(os.path.join(directory, "data", name), "w") as file:
+            file.write("x" * length)
+    with open(os.path.join(directory, "upload.lua"), "w") as file:
+        file.write(UPLOAD)
+
+
+STORES = {
+    "memory": ("ours", ""),
+    "strict": ("ours, Redis", "store: {{ redis: 'redis://127.0.0.1:{}' }}\n"),
+    "leased": ("ours, leased", "store: {{ redis: 'redis://127.0.0.1:{}', consistency: leased }}\n"),
 }
 
 
-def start_ours(programs, command, origin, limits):
+def start_ours(programs, command, origin, store, limits):
     port, admin = free_port(), free_port()
     config = os.path.join(programs.directory, f"ours-{port}.yaml")
     with open(config, "w") as file:
-        file.write(f"upstream: http://127.0.0.1:{origin}\nserver: {{ threads: 1 }}\nlimits:\n")
+        file.write(f"upstream: http://127.0.0.1:{origin}\nserver: {{ threads: 1 }}\n{store}limits:\n")
         file.writelines(f"  - {limit}\n" for limit in limits)
     argv = command + ["--config", config, "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
     return port, programs.start(argv, f"http://127.0.0.1:{port}/")
@@ -157,23 +203,22 @@ def start_peer(programs, peer, origin):
     return port, programs.start(argv, f"http://127.0.0.1:{port}/")
 
 
-def measure(url, pids, seconds):
+def measure(url, pids, seconds, connections, script):
     before = cpu_seconds(pids)
-    result = load(url, seconds)
+    result = load(url, seconds, connections, script)
     result["us"] = 1e6 * (cpu_seconds(pids) - before) / result["requests"]
     result["rss"] = rss_kib(pids)
     return result
 
 
 def report(work, samples):
-    print(f"\n| {work} | CPU µs a request (lowest–highest) | ratio to nginx | requests/s | p99 | RSS KiB | not 2xx |")
+    base = "nginx" if "nginx" in samples else next(iter(samples))
+    print(f"\n| {work} | CPU µs a request (lowest–highest) | ratio to {base} | requests/s | p99 | RSS KiB | not 2xx |")
     print("|---|---|---|---|---|---|---|")
     for name, rounds in samples.items():
         us = [sample["us"] for sample in rounds]
-        ratio = "–"
-        if "nginx" in samples:
-            pairs = zip(us, samples["nginx"])
-            ratio = f"{statistics.median(ours / theirs['us'] for ours, theirs in pairs):.2f}"
+        pairs = zip(us, samples[base])
+        ratio = f"{statistics.median(ours / theirs['us'] for ours, theirs in pairs):.2f}"
         print(
             f"| {name} | {statistics.median(us):.2f} ({min(us):.2f}–{max(us):.2f}) | {ratio} "
             f"| {statistics.median(sample['rps'] for sample in rounds):.0f} | {rounds[-1]['p99']} "
@@ -185,8 +230,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--work", default=",".join(WORKS))
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--work", default=",".join(USUAL), help=", ".join(WORKS))
     parser.add_argument("--peers", default="nginx,haproxy")
+    parser.add_argument("--stores", default="memory")
     parser.add_argument("command", nargs="*", default=[os.path.join(ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()
     works = [work for work in args.work.split(",") if work]
@@ -194,16 +241,25 @@ def main():
 
     programs = Programs(tempfile.mkdtemp(prefix="ratelimit-bench-"))
     try:
+        prepare(programs.directory)
+        upload = os.path.join(programs.directory, "upload.lua")
         origin = free_port()
         config = programs.written("origin.conf", port=origin)
         pid = programs.start(["nginx", "-p", programs.directory, "-c", config], f"http://127.0.0.1:{origin}/")
         pin(family(pid), 0)
 
         rows = []
-        for work in works:
-            port, pid = start_ours(programs, command, origin, WORKS[work][1])
-            print(f"idle, {work}: ours {rss_kib(family(pid))} KiB")
-            rows.append((work, "ours", f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)))
+        stores = [store for store in args.stores.split(",") if store]
+        redis = 0
+        if stores != ["memory"]:
+            redis, pid = programs.start_redis()
+            pin(family(pid), 0)
+        for store in stores:
+            name, section = STORES[store]
+            for work in works:
+                port, pid = start_ours(programs, command, origin, section.format(redis), WORKS[work][1])
+                print(f"idle, {work}: {name} {rss_kib(family(pid))} KiB")
+                rows.append((work, name, f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)))
         for peer in filter(None, args.peers.split(",")):
             port, pid = start_peer(programs, peer, origin)
             rows += [(work, peer, f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)) for work in works]
@@ -215,7 +271,9 @@ def main():
         rows.sort(key=lambda row: works.index(row[0]))
         for _ in range(args.rounds):
             for work, name, url, pids in rows:
-                samples[work].setdefault(name, []).append(measure(url, pids, args.seconds))
+                script = upload if work == "upload" else None
+                sample = measure(url, pids, args.seconds, args.connections, script)
+                samples[work].setdefault(name, []).append(sample)
         for work in works:
             report(work, samples[work])
     finally:

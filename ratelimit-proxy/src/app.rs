@@ -13,13 +13,16 @@ use tokio::time::Instant;
 
 use crate::admin::{Admin, View};
 use crate::config::{Config, LimitConfig, Match, RedisConfig, StoreConfig};
+use crate::doubts;
 use crate::identity::token::TokenVerifier;
 use crate::overload;
 use crate::reload::{Reloader, Source, follow};
 use crate::server::descriptors::Connections;
+use crate::server::ports::cannot_listen;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
 use crate::store::AnyStore;
+use crate::supervise::keep;
 
 /// How long the last words to the store may take at least, even where draining took all its time.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -46,9 +49,6 @@ impl App {
         let connections = Connections::ask(wanted, threads);
         config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
-        for address in &config.listen {
-            refuse_if_taken(*address)?;
-        }
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
         let mut shared = Shared::new(&config, store);
@@ -56,12 +56,15 @@ impl App {
         shared.tokens = config.jwt.clone().map(verifier).transpose()?;
         let shared = Arc::new(shared);
         overload::watch(&shared)?;
+        doubts::watch(&shared)?;
+        shared.watch_upstreams()?;
         let redis = match config.store {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),
         };
         let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
-        let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
+        let reloader =
+            source.map(|source| Reloader::new(Arc::clone(&shared), source, asked, listeners.ports()));
         let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
         let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
         let server = Server::start(&shared, listeners)?;
@@ -74,7 +77,7 @@ impl App {
     }
 
     /// Where clients connect.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.server.addresses()
     }
 
@@ -90,11 +93,14 @@ impl App {
 
     /// Says to the log what listens where, and which limits hold.
     pub(crate) fn announce(&self) {
-        for address in self.addresses() {
-            tracing::info!(address = %format_args!("http://{address}"), "listening");
+        for address in self.server.ports().urls() {
+            tracing::info!(%address, "listening");
         }
         let rules = self.view.rules();
-        tracing::info!(upstream = %rules.upstream, "forwarding");
+        for group in rules.upstreams.groups() {
+            let servers: Vec<_> = group.servers.iter().map(|server| server.target.to_string()).collect();
+            tracing::info!(upstream = servers.join(", "), on = &*group.name, "forwarding");
+        }
         if let Some(address) = self.admin() {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }
@@ -129,9 +135,15 @@ impl App {
         }
     }
 
-    /// Follows what the configuration's source says, until dropped.
+    /// Follows what the configuration's source and certificates say, until dropped.
     pub(crate) async fn follow(&self) -> Infallible {
-        follow(self.view.reloader()).await
+        let certificates = keep("certificates", &self.view.shared().metrics, || {
+            self.server.ports().follow(&self.view.shared().metrics)
+        });
+        tokio::select! {
+            never = follow(self.view.reloader()) => never,
+            never = certificates => never,
+        }
     }
 
     /// Takes nothing new, lets what is under way finish, lets the store know of what that charged or gave back,
@@ -208,19 +220,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, &error))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Our threads share an address (`SO_REUSEPORT`), so another proxy of the same user could listen there without
-/// an error, and each would get a share of the connections. An ordinary listener is refused instead.
-fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
-    if address.port() == 0 {
-        return Ok(());
-    }
-    TcpListener::bind(address).map(drop).map_err(|error| cannot_listen(address, &error))
-}
-
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("can't listen on {address}: {error}"))
 }
 
 fn processors() -> usize {

@@ -83,21 +83,21 @@ pub(crate) async fn decide<'p, S: Store>(
     if selection.hits.is_empty() {
         return Ruling::Admit(Admission { decision: None, holds: Vec::new() });
     }
-    let charge = |hit: &Hit<'p>| {
+    let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
+    // Pushed, not collected: what is collected is moved as a whole once more.
+    for hit in &selection.hits {
         // Nothing is refused only to a key in debt.
         let units = if hit.overdraft { 0 } else { hit.cost };
-        Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op: Op::Take(units) }
-    };
-    let charges: SmallVec<[Charge<'_>; 4]> = selection.hits.iter().map(charge).collect();
-    if let Some(verdict) = store.try_decide(&charges) {
-        metrics.decided_at_once();
-        return rule(store, verdict, selection, keys, metrics);
+        charges.push(Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op: Op::Take(units) });
+    }
+    if let Some(ruling) = decide_at_once(store, &charges, selection, keys, metrics) {
+        return ruling;
     }
     let asked = Instant::now();
     let answer = store.decide(&charges).await;
     metrics.decided_after(asked.elapsed());
     match answer {
-        Ok(verdict) => rule(store, verdict, selection, keys, metrics),
+        Ok(verdict) => rule(store, &verdict, selection, keys, metrics),
         Err(_unavailable) => {
             selection.hits.iter().for_each(|hit| metrics.decision(hit.rule, DecisionOutcome::FailedClosed));
             Ruling::Undecided
@@ -105,14 +105,30 @@ pub(crate) async fn decide<'p, S: Store>(
     }
 }
 
+/// Apart from what may wait, whose state would have room for the verdict all the time.
+fn decide_at_once<'p>(
+    store: &impl Store,
+    charges: &[Charge<'_>],
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+) -> Option<Ruling<'p>> {
+    let mut verdict = Verdict::empty();
+    if !store.try_decide_into(charges, &mut verdict) {
+        return None;
+    }
+    metrics.decided_at_once();
+    Some(rule(store, &verdict, selection, keys, metrics))
+}
+
 fn rule<'p>(
     store: &impl Store,
-    verdict: Verdict,
+    verdict: &Verdict,
     selection: &Selection<'p>,
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
-    count(&verdict, &selection.hits, metrics);
+    count(verdict, &selection.hits, metrics);
     if verdict.origin == Origin::FailedClosed {
         return Ruling::Undecided;
     }
@@ -143,9 +159,8 @@ fn rule<'p>(
     } else {
         Vec::new()
     };
-    let admitted = verdict.admitted;
-    let decision = Box::new(Decision::new(selection.hits.iter().map(|hit| hit.limit), verdict));
-    match (admitted, never) {
+    let decision = Decision::boxed(selection.hits.iter().map(|hit| hit.limit), verdict);
+    match (verdict.admitted, never) {
         (true, _) => Ruling::Admit(Admission { decision: Some(decision), holds }),
         (false, true) => Ruling::Never(decision),
         (false, false) => Ruling::Deny(decision),

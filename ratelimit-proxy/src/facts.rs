@@ -28,4 +28,6 @@ pub struct Facts<'r> {
     pub client: IpAddr,
     /// What a verified token says, known once somebody asks; `None` where no tokens are verified.
     pub claims: Option<&'r LazyClaims<'r>>,
+    /// The subject of the client's verified certificate, as RFC 4514 writes it; `None` if it has none.
+    pub tls_client: Option<&'r str>,
 }

@@ -6,12 +6,14 @@ mod app;
 mod call;
 mod deadlines;
 mod decide;
+mod doubts;
 mod exchange;
 mod fault;
 mod overload;
 mod reload;
 mod rules;
 mod socket;
+mod stamp;
 mod state;
 mod store;
 mod supervise;
@@ -32,7 +34,7 @@ pub use fault::{Fault, Side};
 pub use overload::Memory;
 pub use state::{Shared, Timeouts};
 pub use store::{AnyStore, SharedStore, Unusable};
-pub use upstream::{Target, TargetError};
+pub use upstream::{Target, TargetError, Tls, TlsError, TlsParts};
 
 /// For the fuzzer: reads a response of an upstream's in two ways and compares.
 #[cfg(fuzzing)]

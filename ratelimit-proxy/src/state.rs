@@ -3,6 +3,7 @@
 //! [`Call`](crate::call::Call).
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,21 +12,23 @@ use std::task::Waker;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ratelimit_core::fields::Told;
 use ratelimit_core::time::Clock as _;
 use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::answer::KnownPolicy;
 use crate::config::Config;
+use crate::doubts::{Doubts, Surveyor};
 use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
 use crate::rules::{Adopted, Current, Rules};
+use crate::server::crowd::Crowd;
 use crate::server::descriptors::Shortage;
+use crate::server::tls::{Certificate, Session};
 use crate::store::AnyStore;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
-use crate::upstream::Link;
-use crate::upstream::pool::Pool;
+use crate::upstream;
 
 /// How long to wait for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +68,14 @@ pub struct Shared {
     pub store: AnyStore,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
+    /// What is likely wrong with the configuration.
+    pub(crate) doubts: Doubts,
     /// Who verifies tokens; `None` if nobody does.
     pub tokens: Option<TokenVerifier>,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
+    /// Who may have how many of them.
+    pub(crate) crowd: Crowd,
     /// Whether there are file descriptors for more connections.
     pub(crate) shortage: Shortage,
     /// Whether there is memory for more requests.
@@ -89,14 +96,24 @@ impl Shared {
         Self {
             rules: Current::new(Rules::first(config, &metrics)),
             metrics,
+            doubts: Doubts::default(),
             store,
             tokens: None,
             max_connections: config.server.max_connections,
+            crowd: Crowd::new(&config.server),
             shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
             clock: SystemClock::default(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Checks servers of upstreams, on a thread of its own, until nobody else holds the value.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn watch_upstreams(self: &Arc<Self>) -> io::Result<()> {
+        upstream::watch(self)
     }
 
     /// From now on connections end as soon as they can. Those that are idle have to be woken: [`Worker::wake_all`].
@@ -117,7 +134,7 @@ impl Shared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<WorkerMetrics>,
-    pub(crate) pool: Pool,
+    pub(crate) surveyor: Surveyor,
     rules: RefCell<Adopted>,
     connections: RefCell<Slab<Option<Waker>>>,
     /// Connections that ended while the proxy drained.
@@ -130,9 +147,9 @@ impl Worker {
         let metrics = shared.metrics.worker();
         Rc::new(Self {
             metrics,
-            rules: RefCell::new(Adopted::new(shared.rules.load())),
+            rules: RefCell::new(Adopted::new(shared.rules.load(), None)),
             shared,
-            pool: Pool::default(),
+            surveyor: Surveyor::new(),
             connections: RefCell::default(),
             finished: Cell::new(0),
             all_closed: tokio::sync::Notify::new(),
@@ -150,30 +167,21 @@ impl Worker {
 
     #[cold]
     fn adopt(&self) {
-        let new = self.shared.rules.load();
-        if new.destination != self.rules.borrow().destination {
-            self.pool.clear();
-        }
-        self.rules.replace(Adopted::new(new));
+        let new = Adopted::new(self.shared.rules.load(), Some(&self.rules.borrow()));
+        self.rules.replace(new);
     }
 
-    /// A connection to where those rules send requests, if one is idle.
-    pub(crate) fn take_link(&self, rules: &Rules, now: Instant) -> Option<Box<Link>> {
-        if rules.destination == self.rules.borrow().destination { self.pool.take(now) } else { None }
-    }
-
-    /// Keeps a connection for the next request, if requests still go where it leads.
-    pub(crate) fn put_back(&self, link: Box<Link>, now: Instant) {
-        if link.destination == self.rules.borrow().destination {
-            self.pool.put_back(link, now);
-        }
+    /// Drops idle connections to upstreams: those that nobody has asked for in a while, or all of them.
+    pub(crate) fn sweep(&self, all: bool) {
+        let rules = self.rules.borrow();
+        if all { rules.local().clear() } else { rules.local().sweep(Instant::now()) }
     }
 
     /// Whether a new request has to be refused for want of memory; if so, what is idle is given up.
     pub(crate) fn sheds(&self) -> bool {
         let short = self.shared.memory.is_short();
         if short {
-            self.pool.clear();
+            self.sweep(true);
             self.metrics.pressure(Pressure::Shed);
         }
         short
@@ -216,16 +224,27 @@ impl Worker {
 }
 
 /// A place in the worker's list of connections.
-struct Place {
+pub(crate) struct Place {
     worker: Rc<Worker>,
     number: usize,
 }
 
 impl Place {
-    fn new(worker: Rc<Worker>) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
         let number = worker.connections.borrow_mut().insert(None);
         worker.metrics.connection_opened();
-        Self { worker, number }
+        Self { worker: Rc::clone(worker), number }
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Whom to wake when the worker drains.
+    pub(crate) fn register(&self, waker: &Waker) {
+        if let Some(place) = self.worker.connections.borrow_mut().get_mut(self.number) {
+            *place = Some(waker.clone());
+        }
     }
 }
 
@@ -248,11 +267,13 @@ pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     /// The other end of the socket, an IPv4 address inside IPv6 as the IPv4 address.
     pub(crate) peer: IpAddr,
+    /// What the handshake said, where there was one.
+    pub(crate) session: Option<Session>,
     /// Reused from request to request.
     pub(crate) keys: Cell<KeyBuf>,
     /// Field values that are the same for all requests of the connection, nearly always.
     pub(crate) forwarding: RefCell<Forwarding>,
-    pub(crate) policy: RefCell<KnownPolicy>,
+    pub(crate) told: RefCell<Told>,
     place: Place,
 }
 
@@ -266,21 +287,31 @@ pub(crate) struct Forwarding {
 }
 
 impl Client {
-    pub(crate) fn new(worker: Rc<Worker>, peer: IpAddr) -> Rc<Self> {
+    /// On a connection that was opened.
+    pub(crate) fn new(place: Place, peer: IpAddr, session: Option<Session>) -> Rc<Self> {
         Rc::new(Self {
+            worker: Rc::clone(&place.worker),
             peer: peer.to_canonical(),
+            session,
             keys: Cell::default(),
             forwarding: RefCell::default(),
-            policy: RefCell::default(),
-            place: Place::new(Rc::clone(&worker)),
-            worker,
+            told: RefCell::default(),
+            place,
         })
     }
 
     /// Whom to wake when the worker drains.
     pub(crate) fn register(&self, waker: &Waker) {
-        if let Some(place) = self.worker.connections.borrow_mut().get_mut(self.place.number) {
-            *place = Some(waker.clone());
-        }
+        self.place.register(waker);
+    }
+
+    /// The protocol that the client used, as URLs name it.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.session.is_some() { "https" } else { "http" }
+    }
+
+    /// The client's verified certificate.
+    pub(crate) fn certificate(&self) -> Option<&Certificate> {
+        self.session.as_ref()?.certificate.as_ref()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ratelimit_core::store::{Charge, Verdict};
 use ratelimit_core::{Limit, MemoryStore, Store, StoreError};
-use ratelimit_redis::lease::LeasedStore;
+use ratelimit_redis::lease::{HeldBack, LeasedStore};
 use ratelimit_redis::{Builder, RedisStore};
 
 use crate::config::{MemoryConfig, RedisConfig, Servers, StoreConfig};
@@ -92,6 +92,16 @@ impl AnyStore {
         match self {
             Self::Memory(store) => store.overflowed(limit),
             Self::Shared(_) | Self::Leased(_) => 0,
+        }
+    }
+
+    /// What leases of the other replicas may hold back of a limit at most, where there are any.
+    pub(crate) fn held_back(&self, limit: &Limit) -> Option<HeldBack> {
+        match self {
+            Self::Memory(_) | Self::Shared(_) => None,
+            Self::Leased(SharedStore { store, .. }) => {
+                store.what_may_lie_elsewhere(limit, store.source().replicas())
+            }
         }
     }
 
@@ -188,6 +198,15 @@ impl Store for AnyStore {
             Self::Memory(store) => store.try_decide(charges),
             Self::Shared(shared) => shared.store.try_decide(charges),
             Self::Leased(leased) => leased.store.try_decide(charges),
+        }
+    }
+
+    #[inline]
+    fn try_decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) -> bool {
+        match self {
+            Self::Memory(store) => store.try_decide_into(charges, verdict),
+            Self::Shared(shared) => shared.store.try_decide_into(charges, verdict),
+            Self::Leased(leased) => leased.store.try_decide_into(charges, verdict),
         }
     }
 

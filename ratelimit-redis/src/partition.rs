@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::batch::{Answer, PARTS, Request, Said};
 use crate::config::OnFailure;
 use crate::error::Trouble;
-use crate::fallback::is_local;
+use crate::fallback::{UNCHARGED, is_local};
 use crate::keys::Digest;
 use crate::shape::{Kind, Shape};
 use crate::shared::{Shared, Troubles};
@@ -191,7 +191,9 @@ impl Partition {
             Ok(Verdict { admitted: origin == Origin::FailedOpen, origin, outcomes })
         };
         match self.on_failure {
-            OnFailure::Allow => all(Origin::FailedOpen, |charge| Outcome::admitted(charge.limit.capacity())),
+            OnFailure::Allow => all(Origin::FailedOpen, |charge| {
+                Outcome::admitted(charge.limit.capacity()).with_receipt(UNCHARGED)
+            }),
             OnFailure::Deny => all(Origin::FailedClosed, |_| Outcome::refused(0, Some(Nanos::from_secs(1)))),
             OnFailure::Local => {
                 let now = self.shared.clock.now();

@@ -182,9 +182,12 @@ async fn one_partition_is_one_node() {
     assert_eq!(sizes.filter(|size| *size > 0).count(), 1);
 }
 
+/// When admissions of a key were asked for, and when they were answered.
+type Admissions = HashMap<(u32, u64), Vec<(Instant, Instant)>>;
+
 /// When requests were admitted: from when they were asked to when they were answered.
 #[derive(Clone, Default)]
-struct Judge(Arc<Mutex<HashMap<(u32, u64), Vec<(Instant, Instant)>>>>);
+struct Judge(Arc<Mutex<Admissions>>);
 
 impl Judge {
     fn admitted(&self, limit: u32, key: u64, asked: Instant) {

@@ -1,8 +1,12 @@
 //! Administration: health, metrics, limits in force. On a thread and a runtime of its own, with connections of its
 //! own, so that nothing that happens here is felt by traffic.
 
+mod history;
 mod limits;
+mod page;
 mod routes;
+mod stats;
+mod upstreams;
 mod view;
 
 use std::io;
@@ -73,6 +77,12 @@ fn serve(
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         let slots = Arc::new(Semaphore::new(connections));
+        let watched = Arc::clone(routes);
+        let metrics = Arc::clone(&routes.view().shared().metrics);
+        tokio::spawn(supervise::keep("history", &metrics, move || {
+            let watched = Arc::clone(&watched);
+            async move { history::keep(watched.view()).await }
+        }));
         let mut connections = JoinSet::new();
         let mut spare = Spare::new();
         loop {

@@ -1,5 +1,6 @@
 //! [`View`]: what operators can see of a running proxy.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,11 +8,12 @@ use std::time::Duration;
 use ratelimit_core::Limit;
 use tokio::time::Instant;
 
+use super::history::History;
 use super::locked;
 use crate::reload::Reloader;
 use crate::rules::Rules;
 use crate::state::Shared;
-use crate::telemetry::{Gauges, LimitGauges, log};
+use crate::telemetry::{Gauges, LimitGauges, ServerGauges, log};
 
 /// How long a census is good. Counting live keys walks all tables, so a flood of questions must not do it each
 /// time.
@@ -32,12 +34,20 @@ pub(crate) struct View {
     needs_store: bool,
     ready: AtomicBool,
     census: Mutex<Option<Census>>,
+    history: Mutex<History>,
 }
 
 impl View {
     /// Of a proxy that is not ready yet.
     pub(crate) fn new(shared: Arc<Shared>, reloader: Option<Reloader>, needs_store: bool) -> Self {
-        Self { shared, reloader, needs_store, ready: AtomicBool::new(false), census: Mutex::default() }
+        Self {
+            shared,
+            reloader,
+            needs_store,
+            ready: AtomicBool::new(false),
+            census: Mutex::default(),
+            history: Mutex::default(),
+        }
     }
 
     /// What is shared by those who serve.
@@ -71,6 +81,11 @@ impl View {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
+    /// The last minutes.
+    pub(super) fn history(&self) -> &Mutex<History> {
+        &self.history
+    }
+
     /// The word for what a limit's "no" is worth.
     pub(crate) fn mode(limit: &Limit, off: bool) -> &'static str {
         match (off, limit.is_shadow()) {
@@ -88,7 +103,22 @@ impl View {
             max_connections: self.shared.max_connections,
             log_lost: log::lost(),
             store: self.shared.store.gauges(),
+            doubts: self.shared.doubts.counts(),
+            upstreams: self.servers(),
         }
+    }
+
+    /// What is known of servers. Two upstreams may be called the same: then their servers stand there once.
+    fn servers(&self) -> Vec<ServerGauges> {
+        let rules = self.rules();
+        let mut servers = BTreeMap::new();
+        for group in rules.upstreams.groups() {
+            for server in &group.servers {
+                servers.entry((group.name.clone(), server.target.to_string())).or_insert(server.is_up());
+            }
+        }
+        let gauges = |((upstream, server), up)| ServerGauges { upstream, server, up };
+        servers.into_iter().map(gauges).collect()
     }
 
     fn census(&self) -> Vec<LimitGauges> {
@@ -106,6 +136,7 @@ impl View {
                     quota: limit.capacity(),
                     keys: self.shared.store.keys(limit),
                     overflowed: self.shared.store.overflowed(limit),
+                    held_back: self.shared.store.held_back(limit),
                 };
                 let gauges: Vec<_> = rules.policy.rules().iter().map(|rule| count(&rule.limit)).collect();
                 *census = Some(Census { at: now, generation: rules.generation(), gauges: gauges.clone() });

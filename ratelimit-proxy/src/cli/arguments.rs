@@ -52,6 +52,14 @@ pub(super) enum Command {
     Replay(Replay),
     /// Print the configuration's JSON Schema, for editors
     Schema,
+    /// Print completions for a shell, such as `ratelimit-proxy completions bash`
+    Completions {
+        /// Which one
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for `man`
+    Man,
 }
 
 /// Options of `run`.
@@ -118,6 +126,9 @@ pub(super) struct Explain {
     /// Method and target, such as 'POST /login' or 'GET http://example.com/items?page=2'; GET if only a target
     #[arg(value_name = "REQUEST")]
     pub(super) request: String,
+    /// Subject of the client's certificate, such as 'CN=ann,O=Example'
+    #[arg(long, value_name = "SUBJECT")]
+    pub(super) tls_client: Option<String>,
     /// A header field of the request; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,

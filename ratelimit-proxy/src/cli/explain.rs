@@ -10,14 +10,14 @@ use crate::config::{RedisConfig, StoreConfig};
 use crate::exchange::admit;
 use crate::facts::Facts;
 use crate::identity::token::{JwtConfig, LazyClaims, TokenVerifier};
-use crate::policy::{Explained, Leases, Policy};
+use crate::policy::{Leases, Policy};
 use crate::telemetry::metrics::Metrics;
 
 /// Replicas that are assumed where the configuration does not say how many there are.
 const REPLICAS: u32 = 4;
 
 pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
-    let config = run::load(&arguments.config)?;
+    let config = run::load(&arguments.config)?.config;
     let policy = Policy::of(&config);
     let tokens = config.jwt.map(verifier).transpose()?;
     let head = request(arguments).map_err(|fault| Failure::Usage(vec![fault]))?.into_parts().0;
@@ -35,15 +35,12 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
         headers: &head.headers,
         client: policy.client(peer, &head.headers),
         claims: claims.as_ref(),
+        tls_client: arguments.tls_client.as_deref(),
     };
     let mut explanation = policy.explain(&facts, &mut KeyBuf::new());
     if let StoreConfig::Redis(redis) = &config.store {
-        let selection = policy.select(&facts, &mut KeyBuf::new());
-        for hit in selection.iter().flat_map(|selection| &selection.hits) {
-            let named = |explained: &&mut Explained| explained.limit == hit.limit.name();
-            if let Some(explained) = explanation.limits.iter_mut().find(named) {
-                explained.leases = leases(redis, hit.limit);
-            }
+        for explained in &mut explanation.limits {
+            explained.leases = explained.in_force.as_ref().and_then(|limit| leases(redis, limit));
         }
     }
     if arguments.json {
@@ -73,7 +70,9 @@ fn leases(redis: &RedisConfig, limit: &Limit) -> Option<Leases> {
     let replicas = redis.replicas.unwrap_or(REPLICAS);
     let HeldBack { units, capacity, lasts, .. } =
         what_may_lie_elsewhere(limit, replicas, redis.leases.as_ref()?)?;
-    Some(Leases { replicas, units, capacity, milliseconds: lasts.get().div_ceil(1_000_000) })
+    // A refill interval that is no whole number of microseconds adds a few of them to a second.
+    let milliseconds = lasts.get().saturating_add(500_000) / 1_000_000;
+    Some(Leases { replicas, units, capacity, milliseconds })
 }
 
 /// The request as it would come over the wire.

@@ -16,6 +16,7 @@ mod build;
 mod decode;
 mod fault;
 mod leaf;
+mod listen;
 mod model;
 mod raw;
 mod schema;
@@ -28,9 +29,10 @@ pub mod words;
 use std::path::Path;
 
 pub use self::fault::ConfigFault;
+pub use self::listen::{CertificateFiles, Listener, TlsConfig};
 pub use self::model::{
-    Actual, ClientIp, Config, Cost, Late, LimitConfig, LogConfig, LogKeys, LogRequests, Match, Missing,
-    Outcomes, Override, Quota, ServerConfig, Tiers, Trust,
+    Actual, Balance, ClientIp, Config, Cost, HealthCheck, Late, LimitConfig, LogConfig, LogKeys, LogRequests,
+    Match, Missing, Outcomes, Override, Quota, ServerConfig, Tiers, Trust, Upstream,
 };
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};

@@ -6,26 +6,31 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
-use ratelimit_core::Limit;
+use ratelimit_core::{Limit, Rate};
 
+use super::listen::Listener;
 use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
 use crate::identity::token::JwtConfig;
 use crate::state::Timeouts;
-use crate::upstream::Target;
+use crate::upstream::{Target, Tls};
+
+/// How long what is likely wrong has to show, if nothing else is said.
+const DOUBTED: Duration = Duration::from_secs(5 * 60);
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients connect.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listener>,
     /// Where operators connect; `None` if it is off.
     pub admin: Option<SocketAddr>,
-    /// Where requests go.
-    pub upstream: Target,
+    /// Where requests go: the first whose match holds; at least one.
+    pub upstreams: Vec<Upstream>,
     /// Who the client is.
     pub client_ip: ClientIp,
     /// Whose tokens are believed; nobody's if `None`.
@@ -42,6 +47,87 @@ pub struct Config {
     pub store: StoreConfig,
     /// Threads, connections, time limits.
     pub server: ServerConfig,
+}
+
+/// Where some requests go.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Which requests.
+    pub matches: Match,
+    /// The servers; at least one.
+    pub servers: Vec<Target>,
+    /// Which of them is taken.
+    pub balance: Balance,
+    /// How long to wait for a connection; as [`Timeouts`] says if `None`.
+    pub connect: Option<Duration>,
+    /// How long to wait for the head of a response, then for each piece of its body; as [`Timeouts`] says if `None`.
+    pub response: Option<Duration>,
+    /// How often a request may be tried again, if it got no answer and its method is idempotent.
+    pub retries: u32,
+    /// How a server is found to work; by what becomes of requests alone if `None`.
+    pub health_check: Option<HealthCheck>,
+    /// How servers prove who they are, where their URLs say https; by the authorities of the system if `None`.
+    pub tls: Option<Tls>,
+}
+
+/// Which server is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastRequests,
+    /// The one that these values of the request decide.
+    Hash(Vec<KeyPart>),
+}
+
+/// How a server is found to work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// How often.
+    pub interval: Duration,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// How many checks in a row must fail before a server is taken for down.
+    pub fall: u32,
+    /// How many in a row must succeed before it is taken for up again.
+    pub rise: u32,
+}
+
+impl Upstream {
+    /// One server for all requests.
+    #[must_use]
+    pub fn new(server: Target) -> Self {
+        Self {
+            matches: Match::default(),
+            servers: vec![server],
+            balance: Balance::default(),
+            connect: None,
+            response: None,
+            retries: 0,
+            health_check: None,
+            tls: None,
+        }
+    }
+
+    /// Whether it looks at a verified token.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        self.matches.needs_token()
+            || matches!(&self.balance, Balance::Hash(key) if key.iter().any(KeyPart::is_claim))
+    }
+}
+
+impl HealthCheck {
+    /// Asks for that, as often and as patiently as if nothing is said about it.
+    #[must_use]
+    pub fn new(path: PathAndQuery) -> Self {
+        let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(1));
+        Self { path, interval, timeout, fall: 2, rise: 1 }
+    }
 }
 
 /// How the client's address is found.
@@ -205,6 +291,8 @@ pub struct LogConfig {
     pub sample: Option<u32>,
     /// How keys are shown.
     pub keys: LogKeys,
+    /// How long what is likely wrong with the configuration has to show before it is told; `None`: nobody looks.
+    pub doubts: Option<Duration>,
 }
 
 /// Which requests are logged.
@@ -238,6 +326,10 @@ pub struct ServerConfig {
     pub threads: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Most connections of one client at a time; no bound of its own if `None`.
+    pub max_connections_per_client: Option<u32>,
+    /// How fast one client may make connections; as fast as it likes if `None`.
+    pub new_connections_per_client: Option<Rate>,
     /// Most bytes of memory; whatever there is if `None`.
     pub max_memory: Option<u64>,
     /// How long requests under way may take to finish when the process is told to stop.
@@ -254,7 +346,7 @@ impl Default for ClientIp {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { requests: LogRequests::Denied, sample: Some(20), keys: LogKeys::Hash }
+        Self { requests: LogRequests::Denied, sample: Some(20), keys: LogKeys::Hash, doubts: Some(DOUBTED) }
     }
 }
 
@@ -263,6 +355,8 @@ impl Default for ServerConfig {
         Self {
             threads: None,
             max_connections: 10_000,
+            max_connections_per_client: None,
+            new_connections_per_client: None,
             max_memory: None,
             drain: Duration::from_secs(30),
             timeouts: Timeouts::default(),
@@ -275,9 +369,9 @@ impl Config {
     #[must_use]
     pub fn new(upstream: Target) -> Self {
         Self {
-            listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            listen: vec![Listener::from(SocketAddr::from(([0, 0, 0, 0], 8080)))],
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
-            upstream,
+            upstreams: vec![Upstream::new(upstream)],
             client_ip: ClientIp::default(),
             jwt: None,
             exempt: Vec::new(),
@@ -302,13 +396,16 @@ impl LimitConfig {
     /// Whether it looks at a verified token.
     #[must_use]
     pub fn needs_token(&self) -> bool {
-        let is_claim = |source: &Source| matches!(source, Source::Jwt(_));
         self.matches.needs_token()
-            || self.tiers.as_ref().is_some_and(|tiers| is_claim(&tiers.by))
-            || self.key.iter().any(|part| match part {
-                KeyPart::One(source) => is_claim(source),
-                KeyPart::First(sources) => sources.iter().any(is_claim),
-            })
+            || self.tiers.as_ref().is_some_and(|tiers| tiers.by.is_claim())
+            || self.key.iter().any(KeyPart::is_claim)
+    }
+
+    /// Whether it looks at a client's verified certificate.
+    #[must_use]
+    pub fn needs_certificate(&self) -> bool {
+        self.tiers.as_ref().is_some_and(|tiers| tiers.by.is_certificate())
+            || self.key.iter().any(KeyPart::is_certificate)
     }
 
     /// A limit on all requests together.

@@ -464,7 +464,7 @@ mod tests {
                 "5/min as a/b",
                 r#"column 10: "a/b" is not a name of a limit: write 1 to 64 of A-Z a-z 0-9 _ . -"#,
             ),
-            ("5/min by tls.client", "column 10: tls.client is not available yet"),
+            ("5/min by descriptor.x", "column 10: descriptor is not available yet"),
             ("5/min burst x", r#"column 13: "x" is not a whole number of at least 1"#),
             ("5 at once burst 3", "column 17: concurrency has no burst (only token_bucket has one)"),
             ("é 5/min", "column 1: \"é\" is not a rate: write COUNT/UNIT, such as 100/s or 5/15min"),

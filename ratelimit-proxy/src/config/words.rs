@@ -35,6 +35,8 @@ pub enum Source {
     BasicUser,
     /// The user that Digest credentials name, unchecked.
     DigestUser,
+    /// The subject of the client's verified certificate, as RFC 4514 writes it.
+    TlsClient,
 }
 
 /// A part of a key.
@@ -44,6 +46,40 @@ pub enum KeyPart {
     One(Source),
     /// The first of these that the request has; which one it was is part of the key.
     First(Vec<Source>),
+}
+
+impl Source {
+    /// Whether it stands in a verified token.
+    #[must_use]
+    pub const fn is_claim(&self) -> bool {
+        matches!(self, Self::Jwt(_))
+    }
+
+    /// Whether it stands in a client's verified certificate.
+    #[must_use]
+    pub const fn is_certificate(&self) -> bool {
+        matches!(self, Self::TlsClient)
+    }
+}
+
+impl KeyPart {
+    /// Whether some of it stands in a verified token.
+    #[must_use]
+    pub fn is_claim(&self) -> bool {
+        match self {
+            Self::One(source) => source.is_claim(),
+            Self::First(sources) => sources.iter().any(Source::is_claim),
+        }
+    }
+
+    /// Whether some of it stands in a client's verified certificate.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        match self {
+            Self::One(source) => source.is_certificate(),
+            Self::First(sources) => sources.iter().any(Source::is_certificate),
+        }
+    }
 }
 
 /// Why a text names no [`Source`].
@@ -63,11 +99,11 @@ pub enum SourceError {
 }
 
 /// The words without a name behind them.
-const PLAIN: [&str; 6] = ["client.ip", "method", "host", "path", "basic.user", "digest.user"];
+const PLAIN: [&str; 7] = ["client.ip", "method", "host", "path", "basic.user", "digest.user", "tls.client"];
 /// The words with one.
 const NAMED: [&str; 5] = ["header", "query", "cookie", "path", "jwt"];
 /// The words of the language that are refused for now.
-const LATER: [&str; 2] = ["tls.client", "descriptor"];
+const LATER: [&str; 1] = ["descriptor"];
 
 impl FromStr for Source {
     type Err = SourceError;
@@ -80,6 +116,7 @@ impl FromStr for Source {
             "path" => return Ok(Self::Path),
             "basic.user" => return Ok(Self::BasicUser),
             "digest.user" => return Ok(Self::DigestUser),
+            "tls.client" => return Ok(Self::TlsClient),
             _ => {}
         }
         if let Some(later) = LATER
@@ -133,6 +170,7 @@ impl fmt::Display for Source {
             Self::Jwt(claim) => write!(f, "jwt.{claim}"),
             Self::BasicUser => f.write_str("basic.user"),
             Self::DigestUser => f.write_str("digest.user"),
+            Self::TlsClient => f.write_str("tls.client"),
         }
     }
 }
@@ -157,7 +195,7 @@ impl fmt::Display for SourceError {
         match self {
             Self::Unknown(_) => f.write_str(
                 "not a value of a request: write client.ip, header.NAME, query.NAME, cookie.NAME, path.NAME, \
-                 jwt.CLAIM, basic.user, digest.user, method, host or path",
+                 jwt.CLAIM, basic.user, digest.user, tls.client, method, host or path",
             ),
             Self::NoName(word) => write!(f, "{word}. needs a name behind the dot"),
             Self::HeaderName => f.write_str("not a name of a header field"),
@@ -365,7 +403,7 @@ mod tests {
         assert_eq!("header.Host".parse::<Source>(), Err(SourceError::HostField));
         assert_eq!("jwt.".parse::<Source>(), Err(SourceError::NoName("jwt")));
         assert_eq!("descriptor.x".parse::<Source>(), Err(SourceError::NotYet("descriptor")));
-        assert_eq!("tls.client".parse::<Source>(), Err(SourceError::NotYet("tls.client")));
+        assert_eq!("descriptor.x".parse::<Source>(), Err(SourceError::NotYet("descriptor")));
     }
 
     #[test]

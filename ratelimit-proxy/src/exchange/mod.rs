@@ -15,7 +15,7 @@ use ratelimit_core::algorithm::Outcome;
 use ratelimit_core::store::{Origin, Verdict};
 use ratelimit_core::{Decision, Limit, Nanos};
 
-pub(crate) use body::{Body, RequestBody};
+pub(crate) use body::{Body, Broken, RequestBody};
 pub(crate) use inbound::admit;
 
 use self::forward::Answer;
@@ -26,7 +26,7 @@ use crate::facts::Facts;
 use crate::fault::{Fault, Side};
 use crate::identity::token::LazyClaims;
 use crate::policy::Refusal;
-use crate::rules::Rules;
+use crate::rules::Adopted;
 use crate::state::Client;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{DecisionOutcome, ProtocolError};
@@ -47,7 +47,7 @@ pub(crate) async fn exchange(
     let mut response = match attempt(call, &rules, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
-            note(client, &rules, fault);
+            note(client, fault);
             rules.answers.fault(fault)
         }
     };
@@ -62,7 +62,7 @@ pub(crate) async fn exchange(
 
 async fn attempt(
     call: &Rc<Call>,
-    rules: &Rules,
+    rules: &Adopted,
     mut head: Box<Parts>,
     body: &mut Option<Incoming>,
     tail: &mut Tail,
@@ -72,11 +72,19 @@ async fn attempt(
         return Err(Fault::Overloaded);
     }
     let shared = &*client.worker.shared;
+    if head.version == Version::HTTP_2 {
+        hop::join_cookies(&mut head.headers);
+    }
     let mut keys = client.keys.take();
     keys.clear();
-    let (selected, outbound) = {
+    let (selected, route, outbound) = {
         let inbound = inbound::admit(&head, rules.policy.path_scoped())?;
-        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
+        inbound.suits(&head, client.scheme())?;
+        if client.session.as_ref().is_some_and(|session| session.is_misdirected(&inbound.host)) {
+            return Err(Fault::Misdirected);
+        }
+        let print = client.certificate().map(|certificate| &certificate.fingerprint);
+        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, print));
         let facts = Facts {
             method: &head.method,
             host: &inbound.host,
@@ -85,8 +93,12 @@ async fn attempt(
             headers: &head.headers,
             client: rules.policy.client(client.peer, &head.headers),
             claims: claims.as_ref(),
+            tls_client: client.certificate().and_then(|certificate| certificate.subject.as_deref()),
         };
-        (rules.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
+        let now = call.deadlines.now();
+        client.worker.surveyor.look(&shared.doubts, rules, &facts, client.peer, now);
+        let selected = rules.policy.select(&facts, &mut keys);
+        (selected, rules.policy.route(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
     let ruling = match &selected {
         Ok(selection) => decide(&shared.store, selection, &keys, &client.worker.metrics).await,
@@ -97,31 +109,32 @@ async fn attempt(
     let Admission { decision, holds } = match ruling {
         Ruling::Admit(admission) => admission,
         Ruling::Deny(decision) => {
-            let known = &mut client.policy.borrow_mut();
-            return Ok(rules.answers.denied(&decision, known, &head, shared.utc(rules)));
+            let told = &mut client.told.borrow_mut();
+            return Ok(rules.answers.denied(&decision, told, &mut head, shared.utc(rules)));
         }
         Ruling::Never(decision) => return Ok(rules.answers.never(&decision, &head, shared.utc(rules))),
         Ruling::Undecided => return Err(Fault::Undecided),
     };
     tail.hold(holds);
-    let told = outbound.apply(&mut head, client, rules);
-    let Answer { mut head, link } = forward::forward(call, rules, head, told, body.take()).await?;
+    // A request for nowhere counts like any other, or asking for nowhere would be free.
+    let upstream = route.and_then(|route| Some((rules.local().group(route)?, route.hash)));
+    let (upstream, hash) = upstream.ok_or(Fault::NoUpstream)?;
+    let told = outbound.apply(&mut head, client, rules, upstream);
+    let Answer { mut head, link } =
+        forward::forward(call, rules, upstream, hash, head, told, body.take()).await?;
     tail.hear(&head.headers);
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
-        let known = &mut client.policy.borrow_mut();
-        rules.answers.tell(&decision, known, shared.utc(rules), &mut head.headers);
+        let told = &mut client.told.borrow_mut();
+        rules.answers.tell(&decision, told, shared.utc(rules), &mut head.headers);
     }
     Ok(Response::from_parts(head, Body::upstream(link, call)))
 }
 
-/// Counts what clients do wrong, and tells of upstreams that fail; what stores do is noted where it is noticed.
-fn note(client: &Client, rules: &Rules, fault: Fault) {
-    if fault.side() == Side::Upstream {
-        rules.log.upstream_failed(rules.upstream.authority(), fault.detail());
-    }
+/// Counts what clients do wrong; what upstreams and stores do is noted where it is noticed.
+fn note(client: &Client, fault: Fault) {
     let kind = match fault {
         Fault::BadBody => ProtocolError::Body,
         Fault::SlowBody => ProtocolError::Timeout,

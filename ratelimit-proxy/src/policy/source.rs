@@ -29,6 +29,7 @@ pub(super) enum Reader {
     Jwt(Box<str>),
     BasicUser,
     DigestUser,
+    TlsClient,
 }
 
 /// A value of a request.
@@ -62,6 +63,7 @@ impl Reader {
             Source::Jwt(claim) => Self::Jwt(claim.as_str().into()),
             Source::BasicUser => Self::BasicUser,
             Source::DigestUser => Self::DigestUser,
+            Source::TlsClient => Self::TlsClient,
         }
     }
 
@@ -97,6 +99,7 @@ impl Reader {
             }
             Self::BasicUser => basic_user(facts.headers).map(Cow::Owned),
             Self::DigestUser => digest_user(facts.headers),
+            Self::TlsClient => facts.tls_client.map(|subject| Cow::Borrowed(subject.as_bytes())),
         };
         Ok(text.map(Value::Text))
     }
@@ -289,6 +292,7 @@ mod tests {
             let (headers, method) = (headers(lines), http::Method::GET);
             let facts = Facts {
                 claims: None,
+                tls_client: None,
                 method: &method,
                 host: "",
                 path: "/",

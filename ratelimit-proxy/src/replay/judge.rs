@@ -235,6 +235,7 @@ impl Judge {
             headers,
             client: self.policy.client(entry.client.to_canonical(), headers),
             claims: None,
+            tls_client: None,
         };
         self.keys.clear();
         let ending = Ending { status: entry.status, grpc: grpc(entry), complete: true };

@@ -17,11 +17,14 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use ratelimit_core::{Decision, Key, KeyBuf, Limit};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::config::{LogConfig, LogKeys, LogRequests};
 use crate::decide::Ruling;
 use crate::policy::Selection;
 use crate::rules::Rules;
+use crate::upstream::Unconnected;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 4096;
@@ -55,13 +58,18 @@ pub(crate) fn start(style: Style, least: LevelFilter) -> Option<WorkerGuard> {
         .finish(Stderr);
     let _ = QUEUE_LOST.set(writer.error_counter());
     let builder = tracing_subscriber::fmt().with_max_level(least).with_target(false).with_writer(writer);
+    // Libraries warn of what single clients do, who could fill the log with it.
+    let ours = Targets::new().with_default(LevelFilter::ERROR).with_target("ratelimit", least);
     let started = match style {
         Style::Text => {
             let terminal = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
             let builder = builder.with_ansi(terminal);
-            tracing::subscriber::set_global_default(builder.finish())
+            tracing::subscriber::set_global_default(builder.finish().with(ours))
         }
-        Style::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
+        Style::Json => {
+            let builder = builder.json().flatten_event(true);
+            tracing::subscriber::set_global_default(builder.finish().with(ours))
+        }
     };
     // The default hook would wait for stderr.
     std::panic::set_hook(Box::new(|panic| {
@@ -171,6 +179,14 @@ impl RequestLog {
     pub(crate) fn upstream_failed(&self, upstream: &HeaderValue, what: &'static str) {
         if self.troubles.check().is_ok() {
             tracing::warn!(upstream = %Shown(upstream.as_bytes()), "{what}");
+        }
+    }
+
+    /// There is no connection to an upstream, and why.
+    #[cold]
+    pub(crate) fn upstream_unconnected(&self, upstream: &HeaderValue, why: &Unconnected) {
+        if self.troubles.check().is_ok() {
+            tracing::warn!(upstream = %Shown(upstream.as_bytes()), %why, "the upstream can't be reached");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The configuration language: what loads and what it comes to, and for everything that does not, what is said
 //! and where.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use proptest::prelude::*;
 use ratelimit_core::{Algorithm, FieldStyle, Overflow, Rate, ResetFormat};
 use ratelimit_proxy::DenialBody;
 use ratelimit_proxy::config::{
-    self, ConfigFault, Cost, Loaded, LogKeys, LogRequests, MemoryConfig, Missing, Quota, RedisConfig,
-    Servers, StoreConfig, Trust,
+    self, Balance, ConfigFault, Cost, Listener, Loaded, LogKeys, LogRequests, MemoryConfig, Missing, Quota,
+    RedisConfig, Servers, StoreConfig, Trust,
 };
 use ratelimit_proxy::identity::token::KeySource;
 use ratelimit_redis::OnFailure;
@@ -64,9 +65,28 @@ fn assert_faults(found: &[String], expected: &[&str]) {
 fn all_that_lives_loads_and_means_what_it_says() {
     let Loaded { config, warnings } = loads(LIVING);
     assert_eq!(lines(&warnings), [""; 0]);
-    assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap(), "[::1]:8080".parse().unwrap()]);
+    let listener = |address: &str, proxy_protocol| Listener {
+        proxy_protocol,
+        ..Listener::from(address.parse::<SocketAddr>().unwrap())
+    };
+    assert_eq!(config.listen, [listener("127.0.0.1:8080", false), listener("[::1]:8080", true)]);
     assert_eq!(config.admin, "127.0.0.1:9090".parse().ok());
-    assert_eq!(config.upstream.to_string(), "http://127.0.0.1:9000");
+    let [upstream] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
+    let servers: Vec<_> = upstream.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["http://127.0.0.1:9000", "http://[::1]:9000"]);
+    assert_eq!(upstream.matches.path.as_ref().unwrap().to_string(), "/**");
+    assert!(matches!(&upstream.balance, Balance::Hash(key) if key[0].to_string() == "header.x-user"));
+    assert_eq!(
+        (upstream.connect, upstream.response),
+        (Some(Duration::from_millis(250)), Some(Duration::from_secs(60)))
+    );
+    assert_eq!(upstream.retries, 2);
+    let check = upstream.health_check.as_ref().unwrap();
+    assert_eq!(
+        (check.path.as_str(), check.interval.as_millis(), check.timeout.as_millis()),
+        ("/up?x", 700, 300)
+    );
+    assert_eq!((check.fall, check.rise), (4, 3));
     let proxies = Trust::Proxies(vec!["10.0.0.0/8".parse().unwrap(), "192.0.2.1/32".parse().unwrap()]);
     assert_eq!(config.client_ip.trust, proxies);
     assert_eq!((config.client_ip.header.as_str(), config.client_ip.ipv6_prefix), ("x-real-ip", 56));
@@ -122,20 +142,23 @@ fn all_that_lives_loads_and_means_what_it_says() {
             if content == "<h1>Slow down</h1>\n" && content_type == "text/html"));
     let log = config.log;
     assert_eq!((log.requests, log.sample, log.keys), (LogRequests::All, None, LogKeys::Plain));
+    assert_eq!(log.doubts, Some(Duration::from_secs(90)));
     let StoreConfig::Memory(memory) = config.store else { panic!("{:?}", config.store) };
     assert_eq!((memory.max_keys, memory.overflow), (5000, Overflow::Deny));
     let server = config.server;
     assert_eq!((server.threads, server.max_connections, server.drain), (Some(2), 100, Duration::ZERO));
     assert_eq!(server.max_memory, Some(512 << 20));
+    assert_eq!(server.max_connections_per_client, Some(20));
+    assert_eq!(server.new_connections_per_client, Some(Rate::per_second(50)));
     let t = server.timeouts;
     let millis = [t.head, t.idle, t.body, t.write, t.connect, t.response].map(|time| time.as_millis());
-    assert_eq!(millis, [1000, 2000, 3000, 4000, 250, 60_000]);
+    assert_eq!(millis, [1000, 2000, 3000, 4000, 1000, 30_000]);
 }
 
 #[test]
 fn what_is_left_out_is_as_documented() {
     let config = loads("upstream: http://127.0.0.1:9000\nlimits: [100/s by client.ip]\n").config;
-    assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(config.listen, [Listener::from("0.0.0.0:8080".parse::<SocketAddr>().unwrap())]);
     assert_eq!(config.admin, "127.0.0.1:9090".parse().ok());
     assert_eq!((config.client_ip.trust, config.client_ip.ipv6_prefix), (Trust::Nobody, 64));
     assert_eq!(config.answers.status, StatusCode::TOO_MANY_REQUESTS);
@@ -143,6 +166,8 @@ fn what_is_left_out_is_as_documented() {
         (config.log.requests, config.log.sample, config.log.keys),
         (LogRequests::Denied, Some(20), LogKeys::Hash)
     );
+    assert_eq!(config.log.doubts, Some(Duration::from_secs(300)));
+    assert_eq!(loads("upstream: http://a\nlimits: []\nlog: {doubts: off}").config.log.doubts, None);
     assert!(matches!(config.store, StoreConfig::Memory(MemoryConfig { max_keys: 1_000_000, .. })));
     assert_eq!(config.limits[0].limit.name(), "limit-1");
     assert_eq!(loads("upstream: http://a\nadmin: off\nlimits: []").config.admin, None);
@@ -157,11 +182,6 @@ fn the_whole_language_is_known_and_what_waits_is_said_to() {
     assert_faults(
         &faults(CONTRACT),
         &[
-            "5:12: upstreams[0].match: not available yet",
-            "6:37: upstreams[0].servers[1]: more than one server is not available yet",
-            "7:5: upstreams[0].balance: not available yet",
-            "8:5: upstreams[0].health_check: not available yet",
-            "10:5: upstreams[0].retries: not available yet",
             "31:5: limits[0]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "51:5: limits[3]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "56:5: limits[4]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
@@ -189,17 +209,9 @@ limits:
     assert_faults(
         &faults(rest),
         &[
-            "1:34: listen[0].tls: not available yet",
-            "1:88: listen[0].proxy_protocol: not available yet",
             "2:31: admin.token_env: not available yet",
-            "4:16: upstreams[0].servers[0]: https to upstreams is not available yet",
-            "4:27: upstreams[0].servers[1]: h2c to upstreams is not available yet",
-            "4:37: upstreams[0].balance: not available yet",
-            "5:5: upstreams[1]: more than one entry is not available yet",
-            "5:25: upstreams[1].balance: not available yet",
-            "9:26: jwt.bound: not available yet",
+            "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
             "10:1: rls: not available yet",
-            "12:57: limits[0].key[2]: tls.client is not available yet",
             "12:69: limits[0].key[3]: descriptor is not available yet",
             "13:34: limits[1].match.domain: not available yet",
             "13:45: limits[1].match.descriptors: not available yet",
@@ -613,7 +625,7 @@ fn upstreams_and_addresses() {
     for (url, expected) in [
         (
             "127.0.0.1:9000",
-            "the scheme of an upstream must be http (write one such as http://127.0.0.1:9000)",
+            "the scheme of an upstream is http, https or h2c (write one such as http://127.0.0.1:9000)",
         ),
         ("http://a/b", "an upstream's URL has no path, query or user: requests keep their own"),
         ("a b", "this is no URL; write one such as http://127.0.0.1:9000"),
@@ -622,7 +634,32 @@ fn upstreams_and_addresses() {
         assert_faults(&faults(&format!("limits: []\nupstream: {url}")), &[&expected]);
     }
     // All requests may be said in words.
+    for (rest, expected) in [
+        ("servers: []", "upstreams[0].servers: an empty list: requests must go somewhere"),
+        ("servers: [http://a, http://a:80]", "http://a:80 stands in line 2 already"),
+        ("servers: http://a, balance: {hash: []}", "an empty list: say which value decides"),
+        ("servers: http://a, balance: {hash: path.id}", "the path of match captures no \"id\""),
+        ("servers: http://a, balance: {hash: jwt.sub}", "whom to believe"),
+        ("servers: http://a, balance: best", "best"),
+        ("servers: http://a, retries: 11", "a whole number from 0 to 10"),
+        ("servers: http://a, health_check: {}", "path is missing"),
+        ("servers: http://a, health_check: {path: healthz}", "is not a path"),
+        ("servers: http://a, health_check: {path: /, interval: 0s}", "nothing is done in no time"),
+        ("servers: http://a, timeout: {connect: 0s}", "nothing is done in no time"),
+        ("servers: http://a, tls: {}", "no server is spoken to with TLS"),
+        ("servers: https://a, tls: {cert: contract.yaml}", "needs key beside it"),
+        ("servers: https://a, tls: {ca: nowhere.pem}", "can't read"),
+        ("servers: https://a, tls: {ca: contract.yaml}", "no certificates of authorities in PEM"),
+        ("servers: https://a, tls: {server_name: 'a b'}", "no name of a host"),
+        ("servers: https://a, tls: {cert: contract.yaml, key: contract.yaml}", "no private key in PEM"),
+    ] {
+        let found = faults(&format!("limits: []\nupstreams: [{{{rest}}}]")).join("\n");
+        assert!(found.contains(expected), "{rest}\n{found}");
+    }
     loads("upstreams: [{match: {path: /**}, servers: http://a}]\nlimits: []");
+    loads(
+        "upstreams: [{servers: [https://a, h2c://b, http://c], tls: {server_name: x.example}}]\nlimits: []",
+    );
     loads("upstreams: [{match: {}, servers: [http://a]}]\nlimits: []");
     loads("upstream: http://a\nlisten: [127.0.0.1:0, 127.0.0.1:0]\nlimits: []");
 }

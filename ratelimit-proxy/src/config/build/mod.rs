@@ -2,12 +2,13 @@
 //! What was refused while it was read is passed over here: its fault is told already.
 
 mod limit;
+mod listen;
 mod requests;
 mod store;
 mod token;
+mod upstream;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,8 +23,6 @@ use super::model::{ClientIp, Config, LimitConfig, LogConfig, LogKeys, LogRequest
 use super::raw::{self, BodyWord, HeadersWord, KeysWord, RequestsWord, ResetWord, Root};
 use super::source;
 use crate::answer::{Answers, DenialBody};
-use crate::state::Timeouts;
-use crate::upstream::Target;
 
 pub(super) use self::limit::limit;
 
@@ -37,24 +36,26 @@ pub(super) fn config(
     faults: &mut Faults,
 ) -> Option<Config> {
     let server = server(&root.server, faults);
-    let (upstream, timeouts) = upstream(root, top, server.timeouts, faults);
+    let upstreams = upstream::upstreams(root, top, base, faults);
     let limits = limits(root, top, faults);
-    let (listen, admin) = addresses(root, faults);
+    let (listen, admin) = listen::listen(root, base, faults);
     let client_ip = client_ip(&root.client_ip, faults);
     let exempt = requests::exempt(&root.exempt, faults);
     let jwt = token::jwt(&root.jwt, env, base, faults);
-    token::needed(root, &exempt, &limits, top, faults);
+    token::needed(root, &exempt, &limits, &upstreams, top, faults);
+    listen::needed(root, &listen, &limits, top, faults);
     let answers = answers(&root.response, base, faults);
     let log = log(&root.log, faults);
     let store = store::store(&root.store, base, faults);
     // Last, so that everything was looked at even where there is no upstream.
-    let mut config = Config::new(upstream?);
+    let mut config = Config::new(upstreams.first()?.servers.first()?.clone());
+    config.upstreams = upstreams;
     if !listen.is_empty() {
         config.listen = listen;
     }
     config.admin = admin.unwrap_or(config.admin);
     if let (Field::Absent, Some(listen), Some(admin)) = (&root.admin, root.listen.get(), config.admin)
-        && config.listen.contains(&admin)
+        && config.listen.iter().any(|listener| listener.address == admin)
     {
         let message = format!("{admin} is where operators connect unless admin says otherwise");
         faults.refuse_with(&listen.place, message, "write another address for admin, or off");
@@ -66,96 +67,8 @@ pub(super) fn config(
     config.answers = answers;
     config.log = log;
     config.store = store;
-    config.server = ServerConfig { timeouts, ..server };
+    config.server = server;
     Some(config)
-}
-
-/// The addresses to listen on, and the operators' if something is said about it.
-fn addresses(root: &Root, faults: &mut Faults) -> (Vec<SocketAddr>, Option<Option<SocketAddr>>) {
-    let mut seen: HashMap<SocketAddr, u32> = HashMap::new();
-    let mut listen = Vec::new();
-    let mut claim = |address: SocketAddr, place: &Place, faults: &mut Faults| {
-        // Port 0 is another one each time.
-        if address.port() != 0
-            && let Some(line) = seen.insert(address, place.line)
-        {
-            faults.refuse(place, format!("{address} is taken already, in line {line}"));
-        }
-    };
-    for listener in root.listen.get().into_iter().flat_map(|listen| &listen.0) {
-        let (address, place) = match &listener.value {
-            Either::Word(address) => (*address, &listener.place),
-            Either::Section(section) => match section.address.get() {
-                Some(address) => (address.value, &address.place),
-                None => continue,
-            },
-        };
-        claim(address, place, faults);
-        listen.push(address);
-    }
-    let admin = root.admin.get().and_then(|admin| match &admin.value {
-        Either::Word(OrOff::Off) => Some(None),
-        Either::Word(OrOff::On(address)) => {
-            claim(*address, &admin.place, faults);
-            Some(Some(*address))
-        }
-        Either::Section(section) => section.listen.get().map(|address| {
-            claim(address.value, &address.place, faults);
-            Some(address.value)
-        }),
-    });
-    (listen, admin)
-}
-
-/// Where requests go, and how long to wait there.
-fn upstream(
-    root: &Root,
-    top: &Place,
-    mut timeouts: Timeouts,
-    faults: &mut Faults,
-) -> (Option<Target>, Timeouts) {
-    let entries = match (&root.upstream, &root.upstreams) {
-        (Field::Absent, Field::Absent) => {
-            let hint = "write where requests go, such as upstream: http://127.0.0.1:9000";
-            faults.refuse_with(top, "upstream is missing", hint);
-            return (None, timeouts);
-        }
-        (upstream, Field::Absent) => return (upstream.get().map(|target| target.value.clone()), timeouts),
-        (Field::Absent, upstreams) => upstreams,
-        (_, upstreams) => {
-            if let Some(upstreams) = upstreams.get() {
-                let hint = "upstream is short for one entry of upstreams: write one of them";
-                faults.refuse_with(&upstreams.place, "stands beside upstream", hint);
-            }
-            upstreams
-        }
-    };
-    let Some(entries) = entries.get() else { return (None, timeouts) };
-    if entries.0.is_empty() {
-        faults.refuse(&entries.place, "an empty list: requests must go somewhere");
-    }
-    if let Some(second) = entries.0.get(1) {
-        faults.refuse(&second.place, "more than one entry is not available yet");
-    }
-    let mut target = None;
-    for entry in &entries.0 {
-        if let Some(matches) = entry.r#match.get()
-            && !requests::is_all(&matches.value)
-        {
-            faults.not_yet(&matches.place);
-        }
-        if let Some(servers) = entry.servers.get() {
-            if let Some(second) = servers.0.get(1) {
-                faults.refuse(&second.place, "more than one server is not available yet");
-            }
-            target = target.or_else(|| servers.0.first().map(|server| server.value.clone()));
-        }
-        if let Some(timeout) = entry.timeout.get() {
-            set(&timeout.connect, &mut timeouts.connect, faults);
-            set(&timeout.response, &mut timeouts.response, faults);
-        }
-    }
-    (target, timeouts)
 }
 
 /// A time limit, which nothing could keep if it were 0.
@@ -299,6 +212,12 @@ fn log(field: &Field<raw::Log>, faults: &mut Faults) -> LogConfig {
             KeysWord::Off => LogKeys::Off,
         };
     }
+    if let Some(doubts) = raw.doubts.get() {
+        built.doubts = match &doubts.value {
+            OrOff::Off => None,
+            OrOff::On(after) => Some(after.0),
+        };
+    }
     built
 }
 
@@ -316,6 +235,8 @@ fn server(field: &Field<raw::Server>, faults: &mut Faults) -> ServerConfig {
     if let Some(connections) = raw.max_connections.get() {
         built.max_connections = usize::try_from(connections.0).unwrap_or(usize::MAX);
     }
+    built.max_connections_per_client = raw.max_connections_per_client.get().map(|most| most.0);
+    built.new_connections_per_client = raw.new_connections_per_client.get().map(|rate| rate.value);
     if let Some(memory) = raw.max_memory.get() {
         built.max_memory = Some(memory.0);
     }

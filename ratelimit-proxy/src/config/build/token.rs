@@ -4,10 +4,11 @@ use std::path::Path;
 
 use ratelimit_core::SystemClock;
 
+use super::limit;
 use crate::config::decode::{At, Field};
 use crate::config::fault::{Faults, Place, shown};
 use crate::config::leaf::Text;
-use crate::config::model::{LimitConfig, Match};
+use crate::config::model::{LimitConfig, Match, Upstream};
 use crate::config::raw::{self, Root};
 use crate::identity::token::{JwtConfig, KeySource, TokenVerifier};
 
@@ -57,6 +58,7 @@ pub(super) fn jwt(
     if let Some(leeway) = raw.leeway.get() {
         config.leeway = leeway.value.0;
     }
+    config.bound = raw.bound.get().is_some_and(|bound| bound.value);
     if let Err(error) = TokenVerifier::new(config.clone(), SystemClock::default()) {
         faults.refuse(&text.place, format!("{}: {error}", shown(&text.value.0)));
         return None;
@@ -118,6 +120,7 @@ pub(super) fn needed(
     root: &Root,
     exempt: &[Match],
     limits: &[LimitConfig],
+    upstreams: &[Upstream],
     top: &Place,
     faults: &mut Faults,
 ) {
@@ -125,22 +128,16 @@ pub(super) fn needed(
         return;
     }
     let hint = "write jwt: {issuer: https://login.example.com}, say";
-    let place = |name: &str| {
-        let given = root.limits.get()?.0.iter().find_map(|entry| {
-            let raw = match &entry.value {
-                crate::config::decode::Either::Word(short) => &short.0,
-                crate::config::decode::Either::Section(raw) => raw,
-            };
-            raw.name.get().filter(|given| given.value.0 == name).map(|_| &entry.place)
-        });
-        given.or_else(|| root.limits.get().map(|limits| &limits.place))
-    };
     for limit in limits.iter().filter(|limit| limit.needs_token()) {
         let message = "looks at a verified token, and jwt says of none whom to believe";
-        faults.refuse_with(place(limit.limit.name()).unwrap_or(top), message, hint);
+        faults.refuse_with(limit::place(root, limit.limit.name(), top), message, hint);
     }
     if exempt.iter().any(Match::needs_token) {
         let place = root.exempt.get().map_or(top, |exempt| &exempt.place);
+        faults.refuse_with(place, "looks at a verified token, and jwt says of none whom to believe", hint);
+    }
+    if upstreams.iter().any(Upstream::needs_token) {
+        let place = root.upstreams.get().map_or(top, |upstreams| &upstreams.place);
         faults.refuse_with(place, "looks at a verified token, and jwt says of none whom to believe", hint);
     }
 }

@@ -6,12 +6,14 @@ mod later;
 mod limit;
 mod response;
 mod store;
+mod upstream;
 
 use std::net::SocketAddr;
 
 use http::HeaderName;
+use ratelimit_core::Rate;
 
-use self::later::{BalanceHash, BalanceWord, HealthCheck, ListenTls, Rls};
+use self::later::Rls;
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -20,6 +22,7 @@ use crate::upstream::Target;
 pub(super) use self::limit::*;
 pub(super) use self::response::*;
 pub(super) use self::store::*;
+pub(super) use self::upstream::*;
 
 type Count = Whole<0, { u32::MAX }>;
 type Positive = Whole<1, { u32::MAX }>;
@@ -61,20 +64,33 @@ section! {
     Listener {
         /// IP address and port.
         address: SocketAddr [required],
-        /// Certificate and key.
-        tls: ListenTls [later],
-        /// Whether each connection begins with a PROXY line.
+        /// Certificate and key; several are chosen by the name that a client asks for, the first where none fits.
+        tls: Many<ListenTls>,
+        /// Whether each connection begins with a PROXY header, version 1 or 2.
         proxy_protocol: ProxyProtocol,
     }
 }
 
+section! {
+    /// Certificate and key of a listener. The files are read again when they change.
+    ListenTls {
+        /// File with the certificate chain in PEM.
+        cert: Text [required],
+        /// File with its private key in PEM.
+        key: Text [required],
+        /// File with the authorities in PEM, one of which must have signed a client's certificate; without it clients
+        /// need none.
+        client_ca: Text,
+    }
+}
+
 choice! {
-    /// Whether each connection begins with a PROXY line.
+    /// Whether each connection begins with a PROXY header.
     ProxyProtocol {
         /// It does not.
         Off = "off",
         /// It does.
-        Required = "required" [later],
+        Required = "required",
     }
 }
 
@@ -85,34 +101,6 @@ section! {
         listen: SocketAddr [required],
         /// The variable with the token that changes need.
         token_env: Text [later],
-    }
-}
-
-section! {
-    /// Servers for some requests.
-    Upstream {
-        /// Which requests; all if absent.
-        r#match: Match,
-        /// URLs of the servers, such as http://10.0.0.1:9000.
-        servers: Many<Target> [required],
-        /// Which server is taken.
-        balance: Either<BalanceWord, BalanceHash> [later],
-        /// How a server is found to work.
-        health_check: HealthCheck [later],
-        /// How long to wait.
-        timeout: UpstreamTimeout,
-        /// How often idempotent requests are tried again.
-        retries: Count [later],
-    }
-}
-
-section! {
-    /// How long to wait for an upstream.
-    UpstreamTimeout {
-        /// For a connection; 1s if absent.
-        connect: Lasting,
-        /// For the head of the response once the request was sent, then for each piece of its body; 30s if absent.
-        response: Lasting,
     }
 }
 
@@ -134,7 +122,7 @@ section! {
         /// How far the clocks of the issuer and of this machine may be apart; 30s if absent.
         leeway: Lasting,
         /// Whether a token must be bound to the client's certificate (RFC 8705).
-        bound: bool [later],
+        bound: bool,
     }
 }
 
@@ -159,6 +147,11 @@ section! {
         threads: Whole<1, 1024>,
         /// Most connections at a time; 10000 if absent.
         max_connections: Positive,
+        /// Most connections of one client at a time; no bound of its own if absent. What is more is closed. Proxies that
+        /// are trusted may have as many as they like.
+        max_connections_per_client: Positive,
+        /// How fast one client may make connections, such as 50/s; as fast as it likes if absent.
+        new_connections_per_client: Rate,
         /// Memory in use from which new requests are answered 503, such as 512MiB; no bound if absent. Counters are not
         /// dropped, so leave more room than they need.
         max_memory: Size,
