@@ -179,6 +179,11 @@ impl Batcher {
 }
 
 impl Batch {
+    /// Whether it is a single request whose keys are on their way to another node.
+    pub(crate) fn is_apart(&self) -> bool {
+        matches!(&self.requests[..], [request] if request.alone)
+    }
+
     /// Reads the reply.
     pub(crate) fn judge(&self, reply: &[u8]) -> Result<Judged, Trouble> {
         let garbled = |_| Trouble::garbled();

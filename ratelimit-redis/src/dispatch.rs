@@ -5,6 +5,7 @@
 //! travels with whatever else waits by then. So batches grow by themselves under load, and no timer delays
 //! anybody.
 
+mod answers;
 mod lifecycle;
 mod news;
 
@@ -16,18 +17,17 @@ use std::time::Duration;
 use foldhash::HashMap;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use ratelimit_core::algorithm::Op;
-use ratelimit_core::store::{Origin, Outcomes, Verdict};
 use ratelimit_core::time::Clock;
-use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
+use ratelimit_core::{Nanos, StoreError};
 use redis::Value;
 use smallvec::smallvec;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep};
 
-use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request, Said};
+pub(crate) use self::answers::release_of;
+use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request};
 use crate::breaker::Breaker;
-use crate::calls::{Call, Observer};
+use crate::calls::Observer;
 use crate::error::{Remedy, Trouble};
 use crate::health::Standing;
 use crate::keys::{Digest, Names};
@@ -39,10 +39,12 @@ use crate::shape::{Shape, float};
 use crate::shared::Shared;
 use crate::survey::Survey;
 use crate::topology::Topology;
-use crate::wire::{Part, Unanswered, What};
+use crate::wire::Part;
 
 /// Batches under way at once: one is being answered while the next is on its way.
 const UNDER_WAY: usize = 2;
+/// The same of requests that travel alone, which may have to wait for their keys to be together.
+const APART: usize = 32;
 /// How often it is looked at what lapses.
 const TICK: Duration = Duration::from_millis(100);
 /// How often a replica says that it is alive, and asks for news: all know of a change within a second.
@@ -101,6 +103,7 @@ pub(crate) struct Dispatcher {
     waiting: VecDeque<Request>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     batches: usize,
+    apart: usize,
     sequence: u64,
     next_census: Pin<Box<Sleep>>,
     /// What the store's clock said, and ours then.
@@ -146,6 +149,7 @@ impl Dispatcher {
             waiting: VecDeque::new(),
             under_way: FuturesUnordered::new(),
             batches: 0,
+            apart: 0,
             sequence: 0,
             next_census: Box::pin(sleep(CENSUS)),
             store_time: None,
@@ -164,7 +168,10 @@ impl Dispatcher {
         let mut received = Vec::with_capacity(REQUESTS);
         let mut open = true;
         // What is left when the last handle goes is sent if there is a connection, and not waited for otherwise.
-        while open || (matches!(self.link, Link::Up(_)) && !(self.waiting.is_empty() && self.batches == 0)) {
+        while open
+            || (matches!(self.link, Link::Up(_))
+                && !(self.waiting.is_empty() && self.batches + self.apart == 0))
+        {
             self.send();
             self.flushed();
             let room = REQUESTS.saturating_sub(self.waiting.len());
@@ -221,7 +228,7 @@ impl Dispatcher {
         }
         self.tell_spent();
         let Link::Up(line) = &self.link else { return };
-        while self.batches < UNDER_WAY && !self.waiting.is_empty() {
+        while self.has_room() {
             let context = Context {
                 names: &self.settings.names,
                 replica: self.settings.replica,
@@ -231,7 +238,10 @@ impl Dispatcher {
             };
             let Some((batch, call)) = self.batcher.next(&mut self.waiting, &context) else { return };
             self.sequence += 1;
-            self.batches += 1;
+            match batch.is_apart() {
+                true => self.apart += 1,
+                false => self.batches += 1,
+            }
             if batch.has_permits {
                 let now = self.now();
                 batch.requests.iter().for_each(|request| self.ledger.sending(&request.parts, now));
@@ -245,10 +255,21 @@ impl Dispatcher {
         }
     }
 
+    /// Whether what waits first can be sent.
+    fn has_room(&self) -> bool {
+        self.waiting.front().is_some_and(|request| match request.alone {
+            true => self.apart < APART,
+            false => self.batches < UNDER_WAY,
+        })
+    }
+
     fn done(&mut self, done: Done) {
         match done {
             Done::Batch(batch, reply, generation, sent) => {
-                self.batches = self.batches.saturating_sub(1);
+                match batch.is_apart() {
+                    true => self.apart = self.apart.saturating_sub(1),
+                    false => self.batches = self.batches.saturating_sub(1),
+                }
                 let judged = reply.and_then(|reply| match reply {
                     Value::BulkString(bytes) => batch.judge(&bytes),
                     _ => Err(Trouble::garbled()),
@@ -288,112 +309,6 @@ impl Dispatcher {
         }
     }
 
-    fn tell(&self, batch: &Batch, sent: Nanos, judged: &Result<Judged, Trouble>) {
-        let Some(observer) = &self.settings.observer else { return };
-        let foreign = match judged {
-            Ok(Judged::Answered { answers, .. }) => answers.iter().filter(|answer| answer.is_err()).count(),
-            _ => 0,
-        };
-        let failed = judged.as_ref().err().map(|trouble| trouble.kind);
-        let took = self.now().saturating_sub(sent).into();
-        observer.tell(&Call { took, requests: batch.requests.len(), foreign, failed });
-    }
-
-    /// Tells those who wait for it that nothing is waiting any more, or that nothing will be done.
-    fn flushed(&mut self) {
-        if self.flushes.is_empty() {
-            return;
-        }
-        let done = self.waiting.is_empty() && self.batches == 0 && self.spent.is_empty();
-        if !done && !self.breaker.is_open() {
-            return;
-        }
-        for flush in self.flushes.drain(..) {
-            let verdict = Verdict { admitted: true, origin: Origin::Store, outcomes: Outcomes::new() };
-            let gone = || StoreError::new(StoreErrorKind::Unavailable, "the store is gone");
-            let _ = flush.send(if done { Ok(Said::Verdict(verdict)) } else { Err(gone()) });
-        }
-    }
-
-    fn answer(
-        &mut self,
-        batch: Batch,
-        answers: Vec<Result<Said, Unanswered>>,
-        held: &[smallvec::SmallVec<[u32; 2]>],
-    ) {
-        let now = self.now();
-        let mut held = held.iter();
-        for (request, answer) in batch.requests.into_iter().zip(answers) {
-            let held = held.next().map_or(&[][..], |held| held);
-            let permits = batch.has_permits && request.parts.iter().any(Part::is_permits);
-            let answer = match answer {
-                Ok(said) => {
-                    if let (Said::Verdict(verdict), true) = (&said, permits) {
-                        self.ledger.answered(&request.parts, verdict, held, now);
-                    }
-                    Ok(said)
-                }
-                Err(unanswered) => {
-                    if permits {
-                        self.ledger.lost(&request.parts);
-                    }
-                    self.shared.counters.foreign();
-                    Err(foreign(unanswered))
-                }
-            };
-            let Some(waiting) = request.answer else { continue };
-            // Nobody waits any more: permits that were granted go back. Other charges stay, as after a time-out.
-            if let (Err(Ok(Said::Verdict(verdict))), true) = (waiting.send(answer), permits)
-                && let Some(release) = release_of(&request.parts, &verdict)
-            {
-                self.waiting.push_back(release);
-            }
-        }
-    }
-
-    /// The calendars were computed for another time than the store has.
-    fn ask_again(&mut self, batch: Batch, time: f64) {
-        self.store_time = Some((time, self.now()));
-        for mut request in batch.requests.into_iter().rev() {
-            if batch.has_permits {
-                self.ledger.lost(&request.parts);
-            }
-            if std::mem::replace(&mut request.again, true) {
-                if let Some(answer) = request.answer {
-                    let _ = answer.send(Err(Trouble::calendar().to_error()));
-                }
-            } else {
-                self.waiting.push_front(request);
-            }
-        }
-    }
-
-    /// Some of a batch's keys have moved to another node and some have not. Each request's keys may well be
-    /// together; one that was alone already has waited for them.
-    fn send_apart(&mut self, batch: Batch, trouble: &Trouble) {
-        if batch.requests.iter().any(|request| request.alone) {
-            return self.fail(batch, trouble);
-        }
-        for request in batch.requests.into_iter().rev() {
-            if batch.has_permits {
-                self.ledger.lost(&request.parts);
-            }
-            self.waiting.push_front(Request { alone: true, ..request });
-        }
-    }
-
-    fn fail(&mut self, batch: Batch, trouble: &Trouble) {
-        self.shared.counters.failed(trouble.kind, batch.requests.len());
-        for request in batch.requests {
-            if batch.has_permits {
-                self.ledger.lost(&request.parts);
-            }
-            if let Some(answer) = request.answer {
-                let _ = answer.send(Err(trouble.to_error()));
-            }
-        }
-    }
-
     /// Says again what is held before it lapses, and heals what is in doubt.
     fn keep_permits(&mut self) {
         if self.ledger.is_empty() || !matches!(self.link, Link::Up(_)) {
@@ -418,28 +333,4 @@ impl Dispatcher {
             Done::Census(line.run(&script, &call, deadline).await, generation)
         }));
     }
-}
-
-fn foreign(unanswered: Unanswered) -> StoreError {
-    match unanswered {
-        Unanswered::Foreign => {
-            StoreError::new(StoreErrorKind::ForeignData, "somebody else uses the key, or the database")
-        }
-        Unanswered::Garbled => Trouble::garbled().to_error(),
-    }
-}
-
-/// What gives the permits of a request back that nobody waits for any more.
-pub(crate) fn release_of(parts: &[Part], verdict: &Verdict) -> Option<Request> {
-    if !verdict.admitted {
-        return None;
-    }
-    let granted = parts.iter().zip(&verdict.outcomes).filter_map(|(part, outcome)| match part.what {
-        What::Do(Op::Take(permits)) if part.is_permits() && outcome.admitted => {
-            Some(Part { what: What::Do(Op::Refund(permits, None)), ..part.clone() })
-        }
-        _ => None,
-    });
-    let parts: crate::wire::Parts = granted.collect();
-    (!parts.is_empty()).then_some(Request { parts, answer: None, again: false, alone: false })
 }

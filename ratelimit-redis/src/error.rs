@@ -76,6 +76,11 @@ impl Trouble {
         Self { kind, remedy, code, source: Some(error) }
     }
 
+    /// What would be a fault of the configuration elsewhere, and here is over soon.
+    pub(crate) fn passing(self) -> Self {
+        Self { kind: Kind::Unavailable, ..self }
+    }
+
     /// As what callers get; several may have waited for the same call.
     pub(crate) fn to_error(&self) -> StoreError {
         let error = StoreError::new(self.kind, self.code);

@@ -32,6 +32,8 @@ pub(crate) const OVERLAP: Nanos = Nanos::from_secs(2);
 /// Keys that are followed one by one; what comes beyond shares entries.
 const MOST: usize = 100_000;
 const SHARED_ENTRIES: u64 = 1024;
+/// Between two readings of the clock about the same moment: a millisecond, in ticks.
+const SKEW: u128 = 1_000_000 << 10;
 /// In a receipt: the charge was made here. No number that the store's receipts are made of looks like this.
 const LOCAL: u128 = 0x7f << 120;
 
@@ -63,6 +65,8 @@ struct Touched {
     share: Limit,
     /// Units that were taken out of the share to begin with.
     kept_back: u32,
+    /// When the bucket would be full had nobody used it.
+    full_at: Nanos,
 }
 
 impl Fallback {
@@ -175,10 +179,12 @@ impl Outage {
         match touched.share.program() {
             Program::TokenBucket(bucket) => {
                 // Until when an entry nobody used would not have been full either.
-                let untouched = self.full_at(&touched.share).saturating_sub(now).get();
-                let untouched = u128::from(if touched.kept_back > 0 { untouched } else { 0 });
-                let ahead = u128::from(seen.reset_after.get()).saturating_sub(untouched) << 10;
-                u32::try_from(ahead.div_ceil(bucket.interval_ticks().max(1))).unwrap_or(u32::MAX)
+                let untouched = touched.full_at.saturating_sub(now).get();
+                let interval = bucket.interval_ticks().max(1);
+                let ahead = u128::from(seen.reset_after.get()).saturating_sub(untouched.into()) << 10;
+                // A part of a unit counts as one, unless it is only that two clocks were read one after the other.
+                let ahead = ahead.saturating_sub(SKEW.min(interval / 64));
+                u32::try_from(ahead.div_ceil(interval)).unwrap_or(u32::MAX)
             }
             // Permits come back by themselves.
             Program::Concurrency(_) => 0,
@@ -198,7 +204,8 @@ impl Outage {
         if charge.op == Op::Reset {
             // A fresh start: nothing is kept back any more.
             let limit = charge.limit.clone();
-            self.touched.insert(digest, Touched { limit, share: share.clone(), kept_back: 0 });
+            let touched = Touched { limit, share: share.clone(), kept_back: 0, full_at: Nanos::ZERO };
+            self.touched.insert(digest, touched);
         } else if let Entry::Vacant(vacant) = self.touched.entry(digest) {
             let kept_back = self.kept_back(&share, now);
             if kept_back > 0 {
@@ -206,7 +213,15 @@ impl Outage {
                 digest.write_key(&mut key);
                 self.store.post(Charge { limit: &share, key: key.key(), op: Op::Debit(kept_back) });
             }
-            vacant.insert(Touched { limit: charge.limit.clone(), share: share.clone(), kept_back });
+            // Whole units were kept back, so not at the moment at which the share itself would be full.
+            let full_at = match share.program() {
+                Program::TokenBucket(bucket) => {
+                    let ticks = bucket.interval_ticks().saturating_mul(kept_back.into());
+                    now.saturating_add(Nanos::new(u64::try_from(ticks >> 10).unwrap_or(u64::MAX)))
+                }
+                _ => now,
+            };
+            vacant.insert(Touched { limit: charge.limit.clone(), share: share.clone(), kept_back, full_at });
         }
         share
     }
@@ -359,6 +374,21 @@ mod tests {
             };
             assert_eq!(units, 1, "{algorithm}");
         }
+    }
+
+    /// A key that is first asked for some time after the outage began: what was spent is reported to the unit.
+    #[test]
+    fn what_was_spent_late_is_reported_exactly() {
+        let limit = Limit::new("l", "1000/day".parse().unwrap());
+        let outage = Outage::new(Nanos::from_secs(1), 4);
+        let key = encoded("k");
+        let charge = Charge { limit: &limit, key: key.key(), op: Op::Take(1) };
+        // Two units of the share, which is one in 345.6 s, have come back.
+        let late = Nanos::from_secs(1 + 800);
+        let admitted: u32 = (0..10).map(|_| u32::from(outage.decide(&[charge], late).admitted)).sum();
+        assert_eq!(admitted, 3);
+        let spent = outage.spent(late);
+        let [Part { what: What::Do(Op::Debit(3)), .. }] = spent[..] else { panic!("{spent:?}") };
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! The script against the steps of `ratelimit_core::algorithm`, on random traces with a clock driven by hand,
 //! forwards and back (rows 106 to 109): every outcome must be the same, to the nanosecond.
 
+mod oracle;
+mod random;
+
 use std::collections::VecDeque;
 
-use ratelimit_core::algorithm::{
-    Concurrency, FixedWindow, Gcra, Op, Outcome, Program, Receipt, Ring, SlidingWindow,
-};
-use ratelimit_core::{Algorithm, KeyBuf, Limit, LimitSpec, Mode, Nanos, Period, Rate};
+use ratelimit_core::algorithm::{Op, Outcome, Receipt};
+use ratelimit_core::{KeyBuf, Limit, Nanos, Period, Rate};
 use redis_testkit::Server;
 use smallvec::{SmallVec, smallvec};
 
+use self::oracle::Oracle;
+use self::random::{random_ask, random_limit, random_op};
 use crate::batch::{Batch, Batcher, Context, Judged, Request, Said};
 use crate::connection::ScriptCall;
 use crate::keys::{Digest, Names};
 use crate::lease::grant::{Grant, Level, grant};
-use crate::lease::{self, Ask, Given, PerMicro, Ticks};
+use crate::lease::{self, Ask, Given, Ticks};
 use crate::shape::{Kind, Shape};
 use crate::wire::{Part, What};
 
@@ -31,65 +34,6 @@ fn driven() -> String {
     let text = text.replace("string.format('%d', milliseconds)", "'3600000'");
     assert_eq!(text.matches("ARGV[4]").count() + text.matches("'3600000'").count(), 2);
     text
-}
-
-/// A key in the oracle: the state and what steps it.
-enum Oracle {
-    Bucket(Gcra, u128),
-    Sliding(SlidingWindow, Ring),
-    Fixed(FixedWindow, u128),
-    Permits(Concurrency, u128),
-}
-
-impl Oracle {
-    fn new(limit: &Limit) -> Self {
-        let spec = limit.spec();
-        match (limit.program(), Shape::of(limit).kind) {
-            // The store's own T, which is a whole number of nanoseconds in these tests.
-            (Program::TokenBucket(_), Kind::Bucket { unit }) => {
-                let unit = Nanos::new((unit * 1000.0) as u64);
-                Self::Bucket(Gcra::new(1, unit, limit.capacity(), spec.debt).unwrap(), 0)
-            }
-            (Program::SlidingWindow(window), _) => Self::Sliding(*window, Ring::default()),
-            (Program::FixedWindow(window), _) => Self::Fixed(window.clone(), 0),
-            (Program::Concurrency(permits), _) => Self::Permits(*permits, 0),
-            _ => unreachable!(),
-        }
-    }
-
-    fn step(&mut self, micros: u64, op: Op) -> Outcome {
-        let now = Nanos::new(micros * 1000);
-        match self {
-            Self::Bucket(bucket, tat) => {
-                let (next, outcome) = bucket.step(*tat, Nanos::new((micros - ORIGIN) * 1000), op);
-                *tat = next.unwrap_or(*tat);
-                outcome
-            }
-            Self::Sliding(window, ring) => {
-                let (next, outcome) = window.step(*ring, now, op);
-                *ring = next.unwrap_or(*ring);
-                outcome
-            }
-            Self::Fixed(window, state) => {
-                let (next, outcome) = window.step(*state, now, op);
-                *state = next.unwrap_or(*state);
-                outcome
-            }
-            Self::Permits(permits, held) => {
-                let (next, outcome) = permits.step(*held, op);
-                *held = next.unwrap_or(*held);
-                outcome
-            }
-        }
-    }
-
-    /// As `step`, without charging; a refusal may still store a cut.
-    fn look(&mut self, micros: u64, op: Op) -> Outcome {
-        match op {
-            Op::Take(units) => self.step(micros, Op::Peek(units)),
-            op => self.step(micros, op),
-        }
-    }
 }
 
 struct Subject {
@@ -133,65 +77,6 @@ impl Subject {
     }
 }
 
-fn random_limit(random: &mut fastrand::Rng, number: usize) -> Limit {
-    let name = format!("l{number}");
-    let mode = if random.u8(..8) == 0 { Mode::Shadow } else { Mode::Enforce };
-    let debt = if random.bool() { 0 } else { random.u32(1..20) };
-    let pick = |random: &mut fastrand::Rng, of: &[u32]| of[random.usize(..of.len())];
-    let spec = match random.u8(..9) {
-        0..4 => {
-            let period = pick(random, &[1, 3, 60, 3600]);
-            let rate = Rate::new(pick(random, &[1, 3, 7, 30, 60, 100, 1000]), secs(period)).unwrap();
-            LimitSpec { burst: Some(pick(random, &[1, 3, 10, 100])), debt, ..LimitSpec::new(name, rate) }
-        }
-        4..6 => {
-            let rate = Rate::new(random.u32(1..30), secs(pick(random, &[1, 2, 10, 60]))).unwrap();
-            LimitSpec { algorithm: Algorithm::SlidingWindow, debt, ..LimitSpec::new(name, rate) }
-        }
-        6 | 7 => {
-            let period = pick(random, &[1, 5, 7, 60, 3600, 86_400, 604_800]);
-            let rate = Rate::new(random.u32(1..30), secs(period)).unwrap();
-            let zone = random.u8(..3) == 0;
-            let rate = if zone && random.bool() { Rate::per_month(5).unwrap() } else { rate };
-            let zone = zone.then(|| "Europe/Berlin".to_owned());
-            LimitSpec {
-                algorithm: Algorithm::FixedWindow,
-                time_zone: zone,
-                debt,
-                ..LimitSpec::new(name, rate)
-            }
-        }
-        _ => LimitSpec::concurrency(name, random.u32(1..6)),
-    };
-    Limit::try_from(LimitSpec { mode, ..spec }).unwrap()
-}
-
-fn secs(seconds: u32) -> std::time::Duration {
-    std::time::Duration::from_secs(seconds.into())
-}
-
-fn random_op(random: &mut fastrand::Rng, limit: &Limit, receipts: &[(u32, Receipt, Receipt)]) -> (Op, Op) {
-    let units = match random.u8(..8) {
-        0 => 0,
-        1 => limit.capacity().saturating_add(random.u32(..2)),
-        _ => random.u32(1..4),
-    };
-    let same = |op| (op, op);
-    let without_debit = limit.spec().rate.is_none();
-    match random.u8(..20) {
-        0 | 1 => same(Op::Peek(units)),
-        2 if !without_debit => same(Op::Debit(units)),
-        3 => same(Op::Refund(units, None)),
-        4 | 5 if !receipts.is_empty() => {
-            let (most, ours, theirs) = receipts[random.usize(..receipts.len())];
-            let units = random.u32(..=most);
-            (Op::Refund(units, Some(ours)), Op::Refund(units, Some(theirs)))
-        }
-        6 if random.u8(..4) == 0 => same(Op::Reset),
-        _ => same(Op::Take(units)),
-    }
-}
-
 struct Entry {
     limit: Limit,
     digest: Digest,
@@ -205,18 +90,6 @@ struct Entry {
 enum Asked {
     Charges(Vec<(usize, Op, Op)>),
     Lease(usize, Ask),
-}
-
-fn random_ask(random: &mut fastrand::Rng, limit: &Limit) -> Ask {
-    let rate = PerMicro::of(random.u64(0..200), Nanos::new(1 + random.u64(..2_000_000_000)));
-    Ask {
-        flight: 1,
-        sent: Nanos::ZERO,
-        units: random.u32(0..=limit.capacity().min(3)),
-        rate,
-        horizon: random.u64(1..10_000_000) >> random.u8(..10),
-        patient: random.bool(),
-    }
 }
 
 /// A lease is an ordinary charge, of as much as the reference says.
@@ -411,28 +284,13 @@ fn judge(
     }
 }
 
-#[derive(Clone, Copy)]
-enum State {
-    Word(u128),
-    Ring(Ring),
-}
-
-impl Oracle {
-    fn clone_state(&self) -> State {
-        match self {
-            Self::Bucket(_, word) | Self::Fixed(_, word) | Self::Permits(_, word) => State::Word(*word),
-            Self::Sliding(_, ring) => State::Ring(*ring),
-        }
-    }
-
-    fn restore(&mut self, state: State) {
-        match (self, state) {
-            (Self::Bucket(_, word) | Self::Fixed(_, word) | Self::Permits(_, word), State::Word(old)) => {
-                *word = old
-            }
-            (Self::Sliding(_, ring), State::Ring(old)) => *ring = old,
-            _ => unreachable!(),
-        }
+fn subject(server: &Server) -> Subject {
+    Subject {
+        connection: server.connection(),
+        script: driven(),
+        batcher: Batcher::default(),
+        names: Names::new("rl", "10"),
+        sequence: 0,
     }
 }
 
@@ -490,13 +348,7 @@ fn a_rescaled_bucket_keeps_its_share() {
 #[test]
 fn the_script_does_what_the_steps_do() {
     let server = Server::start();
-    let mut subject = Subject {
-        connection: server.connection(),
-        script: driven(),
-        batcher: Batcher::default(),
-        names: Names::new("rl", "10"),
-        sequence: 0,
-    };
+    let mut subject = subject(&server);
     let first = 7_000;
     for seed in first..first + 300 {
         trace(&mut subject, seed);
@@ -521,4 +373,31 @@ fn random_limits_are_exact() {
         }
         assert!(limit.spec().rate.is_none_or(|rate| rate.period() != Period::Seconds(0)));
     }
+}
+
+/// Under leases a charge is undone only while it is the last: what lies behind it may be somebody's lease.
+#[test]
+fn an_undo_moves_nothing_that_lies_behind_it() {
+    let server = Server::start();
+    let mut subject = subject(&server);
+    let limit = Limit::new("l", Rate::per_second(1)).burst(10);
+    let mut key = KeyBuf::new();
+    key.push_u64(1);
+    let mut run = |what, micros| {
+        let (digest, shape) = (Digest::of(&limit, key.key()), Shape::of(&limit));
+        let parts = smallvec![Part { digest, limit: limit.clone(), shape, what }];
+        let request = Request { parts, answer: None, again: false, alone: false };
+        let (_, mut said) = subject.run(vec![request], ORIGIN + micros);
+        said.pop().unwrap().verdict().unwrap().outcomes[0]
+    };
+    let first = run(What::Do(Op::Take(3)), 0);
+    assert_eq!(
+        run(What::Undo(3, first.receipt), 1_000_000).remaining(),
+        10,
+        "what time has given back stays"
+    );
+    let first = run(What::Do(Op::Take(3)), 2_000_000);
+    let second = run(What::Do(Op::Take(2)), 2_000_000);
+    assert_eq!(run(What::Undo(3, first.receipt), 2_000_000).remaining(), 5);
+    assert_eq!(run(What::Undo(2, second.receipt), 2_500_000).remaining(), 7);
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
+use tokio::time::Instant;
+
 use crate::connection::ScriptCall;
 use crate::error::{Remedy, Trouble};
 use crate::nodes::{Node, Nodes, redirected};
@@ -37,6 +39,8 @@ impl ClusterLine {
     pub(crate) async fn run(&self, script: &Script, call: &ScriptCall) -> Result<Value, Trouble> {
         let (mut node, mut is_asked, mut by_text) = (self.home(), false, false);
         let mut redirections = 0;
+        // Well before the deadline: keys that are on their way are no fault of the node's.
+        let patience = Instant::now() + self.deadline / 2;
         loop {
             let command = match by_text {
                 false => call.command("EVALSHA", script.digest()),
@@ -64,10 +68,12 @@ impl ClusterLine {
                         self.set_home(node.clone());
                     }
                 }
-                (Remedy::Again, _) if call.is_patient => {
+                (Remedy::Again, _) if call.is_patient && Instant::now() < patience => {
                     tokio::time::sleep(MOVING).await;
                     (node, is_asked) = (self.home(), false);
                 }
+                // Sent back and forth: the nodes don't agree yet.
+                (Remedy::Follow, _) => return Err(trouble.passing()),
                 _ => return Err(trouble),
             }
         }
