@@ -147,6 +147,7 @@ mod tests {
         let variables = |name: &str| match name {
             "BURST" => Some("200".to_owned()),
             "UPSTREAM_PORT" => Some("9000".to_owned()),
+            "SECRET" => Some("a-token-of-many-letters".to_owned()),
             _ => None,
         };
         let base = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/config"));

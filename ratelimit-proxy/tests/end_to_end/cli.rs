@@ -31,7 +31,7 @@ async fn bad_usage_is_two_and_a_line_for_each_fault() {
         (&[], &["--config FILE"]),
         (&["--nonsense"], &["'--nonsense'"]),
         (&["demmo"], &["'demmo'"]),
-        (&["--upstream", "ftp://x"], &["scheme of an upstream must be http"]),
+        (&["--upstream", "ftp://x"], &["the scheme of an upstream is http, https or h2c"]),
         (&["--limit", "1/s by client.ip"], &["--upstream"]),
         (&[up[0], up[1], "--config", "x.yaml"], &["--config"]),
         (&[up[0], up[1], "--listen", "nowhere"], &["address and a port"]),

@@ -113,7 +113,8 @@ async fn row_97_over_sentinels_with_a_failover_under_traffic() {
     .await;
     let after = flood(&[&one, &two], 1, 50).await[&0];
     let in_all = before + during + after;
-    assert!((38..=80).contains(&in_all), "{before} before, {during} during, {after} after");
+    // A burst for what the failover lost, and a unit for each replica that decided by itself.
+    assert!((38..=82).contains(&in_all), "{before} before, {during} during, {after} after");
     let log = one.log.now();
     assert_eq!((log.matches("the store is gone").count(), log.matches("the store answers").count()), (1, 2));
 }
