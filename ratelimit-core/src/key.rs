@@ -12,6 +12,7 @@ mod tests;
 
 pub use as_key::AsKey;
 pub use buffer::KeyBuf;
+pub use display::ReadPart;
 
 /// One byte before each part says what it is. Part of the key's identity: never renumber.
 mod tag {

@@ -21,6 +21,7 @@ use crate::server::descriptors::Connections;
 use crate::server::ports::cannot_listen;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
+use crate::steer::Steering;
 use crate::store::AnyStore;
 use crate::supervise::keep;
 
@@ -62,11 +63,13 @@ impl App {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),
         };
-        let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
+        let steering = Steering::open(&shared, &asked).await?;
         let reloader =
             source.map(|source| Reloader::new(Arc::clone(&shared), source, asked, listeners.ports()));
-        let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
-        let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
+        let view = Arc::new(View::new(Arc::clone(&shared), reloader, steering, redis.clone()));
+        let token = config.operators.token.clone();
+        let start = |listener| Admin::start(listener, &view, token, connections.operators);
+        let admin = admin.map(start).transpose()?;
         let server = Server::start(&shared, listeners)?;
         if connections.clients < wanted {
             let served = connections.clients;
@@ -119,7 +122,7 @@ impl App {
         if rules.limits.is_empty() {
             tracing::warn!("no limits: everything is forwarded");
         }
-        for config in &rules.limits {
+        for config in rules.limits.iter() {
             let LimitConfig { limit, off, .. } = config;
             let spec = limit.spec();
             tracing::info!(
@@ -135,7 +138,7 @@ impl App {
         }
     }
 
-    /// Follows what the configuration's source and certificates say, until dropped.
+    /// Follows what the configuration's source and certificates say, and what other replicas do, until dropped.
     pub(crate) async fn follow(&self) -> Infallible {
         let certificates = keep("certificates", &self.view.shared().metrics, || {
             self.server.ports().follow(&self.view.shared().metrics)
@@ -143,6 +146,7 @@ impl App {
         tokio::select! {
             never = follow(self.view.reloader()) => never,
             never = certificates => never,
+            never = self.view.steering().follow() => never,
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::config::Late;
 use crate::policy::{Ending, Hit, Selection};
 use crate::telemetry::metrics::{DecisionOutcome, WorkerMetrics};
+use crate::telemetry::top::Event;
 
 /// What the limits together said to a request. Decisions are boxed, because they are handed on and large.
 #[derive(Debug)]
@@ -128,7 +129,7 @@ fn rule<'p>(
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
-    count(verdict, &selection.hits, metrics);
+    count(verdict, &selection.hits, keys, metrics);
     if verdict.origin == Origin::FailedClosed {
         return Ruling::Undecided;
     }
@@ -168,7 +169,7 @@ fn rule<'p>(
 }
 
 /// Of a denied request only the limits that said no are counted: the others were not charged.
-fn count(verdict: &Verdict, hits: &[Hit<'_>], metrics: &WorkerMetrics) {
+fn count(verdict: &Verdict, hits: &[Hit<'_>], keys: &KeyBuf, metrics: &WorkerMetrics) {
     for (hit, outcome) in hits.iter().zip(&verdict.outcomes) {
         let shadow = hit.limit.is_shadow();
         let counted = match (verdict.origin, outcome.admitted) {
@@ -181,8 +182,12 @@ fn count(verdict: &Verdict, hits: &[Hit<'_>], metrics: &WorkerMetrics) {
             (_, true) => DecisionOutcome::Allowed,
         };
         metrics.decision(hit.rule, counted);
+        if matches!(counted, DecisionOutcome::Denied | DecisionOutcome::ShadowDenied) {
+            metrics.top.saw(hit.rule, Event::Denied, keys.slice(hit.key.clone()));
+        }
         if outcome.admitted && u64::from(outcome.remaining()) * 5 < u64::from(hit.limit.capacity()) {
             metrics.near_limit(hit.rule);
+            metrics.top.saw(hit.rule, Event::Near, keys.slice(hit.key.clone()));
         }
     }
 }

@@ -176,7 +176,7 @@ impl Reloader {
         self.ports.replace(&config.listen).map_err(|error| vec![error.to_string()])?;
         let current = &self.shared.rules;
         self.shared.doubts.of_file(loaded.warnings.iter().map(ToString::to_string));
-        current.replace(current.load().next(config, &self.shared.metrics));
+        current.replace(|old| old.next(config, &self.shared.metrics));
         Ok(Applied { limits: config.limits.len(), kept: kept(&self.running, config) })
     }
 
@@ -189,7 +189,7 @@ impl Reloader {
 fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
     let (old, server) = (&running.server, &new.server);
     let fixed = [
-        ("admin", running.admin == new.admin),
+        ("admin", running.admin == new.admin && running.operators == new.operators),
         ("store", running.store == new.store),
         ("server.threads", old.threads == server.threads),
         ("server.max_connections", old.max_connections == server.max_connections),

@@ -7,12 +7,12 @@ mod random;
 use std::collections::VecDeque;
 
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
-use ratelimit_core::{KeyBuf, Limit, Nanos, Period, Rate};
+use ratelimit_core::{KeyBuf, Limit, LimitSpec, Nanos, Period, Rate};
 use redis_testkit::Server;
 use smallvec::{SmallVec, smallvec};
 
 use self::oracle::Oracle;
-use self::random::{random_ask, random_limit, random_op};
+use self::random::{random_ask, random_limit, random_op, secs};
 use crate::batch::{Batch, Batcher, Context, Judged, Request, Said};
 use crate::connection::ScriptCall;
 use crate::keys::{Digest, Names};
@@ -291,6 +291,51 @@ fn subject(server: &Server) -> Subject {
         batcher: Batcher::default(),
         names: Names::new("rl", "10"),
         sequence: 0,
+    }
+}
+
+/// What a bucket has used is the same share of another one, whoever computes it: rounded up, by two microseconds.
+#[test]
+fn a_rescaled_bucket_keeps_its_share() {
+    let server = Server::start();
+    let mut subject = subject(&server);
+    let mut random = fastrand::Rng::with_seed(11);
+    let micros = ORIGIN + 90_000_000_000_000;
+    for number in 0..500_u64 {
+        let limit = |random: &mut fastrand::Rng| {
+            let period = [1, 60, 3600, 86_400][random.usize(..4)];
+            let rate = Rate::new([1, 10, 100, 1000][random.usize(..4)], secs(period)).unwrap();
+            let spec = LimitSpec { burst: Some([1, 7, 100][random.usize(..3)]), ..LimitSpec::new("l", rate) };
+            Limit::try_from(spec).unwrap()
+        };
+        let (from, to) = (limit(&mut random), limit(&mut random));
+        let units = random.u32(..=from.capacity());
+        let mut key = KeyBuf::new();
+        key.push_u64(number);
+        let mut run = |limit: &Limit, op: Op| {
+            let (digest, shape) = (Digest::of(limit, key.key()), Shape::of(limit));
+            let part = Part { digest, limit: limit.clone(), shape, what: What::Do(op) };
+            let request = Request { parts: smallvec![part], answer: None, again: false, alone: false };
+            match subject.run(vec![request], micros).1.remove(0) {
+                Said::Verdict(verdict) => verdict.outcomes[0],
+                said => panic!("{said:?}"),
+            }
+        };
+        let place = format!("{units} of {from:?} to {to:?}");
+        run(&from, Op::Take(units));
+        let (before, after) = (Oracle::new(&from), Oracle::new(&to));
+        let (Oracle::Bucket(from, mut tat), Oracle::Bucket(bucket, _)) = (before, after) else {
+            unreachable!()
+        };
+        let now = Nanos::new((micros - ORIGIN) * 1000);
+        tat = from.step(tat, now, Op::Take(units)).0.unwrap_or(tat);
+        let op = Op::Rescale(if number % 5 == 0 { Nanos::ZERO } else { from.refill() });
+        let expected = bucket.step(tat, now, op).1.reset_after;
+        let found = run(&to, op).reset_after;
+        assert!(found >= expected && found.get() - expected.get() <= 2000, "{place}: {found:?} {expected:?}");
+        // And it is written.
+        let again = run(&to, Op::Peek(1)).reset_after;
+        assert_eq!(again, found, "{place}");
     }
 }
 

@@ -1,11 +1,18 @@
-//! Administration: health, metrics, limits in force. On a thread and a runtime of its own, with connections of its
+//! Administration: health, metrics, limits in force, what can be changed of them. On a thread and a runtime of its own, with connections of its
 //! own, so that nothing that happens here is felt by traffic.
 
+mod call;
+mod explain;
+mod guard;
 mod history;
+mod keys;
+mod level;
 mod limits;
 mod page;
+mod reply;
 mod routes;
 mod stats;
+mod top;
 mod upstreams;
 mod view;
 
@@ -23,6 +30,7 @@ use tokio::task::JoinSet;
 
 use self::routes::Routes;
 pub(crate) use self::view::View;
+use crate::config::AdminToken;
 use crate::server::descriptors::Spare;
 use crate::supervise;
 
@@ -46,10 +54,15 @@ impl Admin {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(crate) fn start(listener: TcpListener, view: &Arc<View>, connections: usize) -> io::Result<Self> {
+    pub(crate) fn start(
+        listener: TcpListener,
+        view: &Arc<View>,
+        token: Option<AdminToken>,
+        connections: usize,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let routes = Arc::new(Routes::new(Arc::clone(view), address));
+        let routes = Arc::new(Routes::new(Arc::clone(view), address, token));
         let work = move || serve(&listener, &routes, connections, stopped.clone());
         let thread = supervise::thread("admin", &view.shared().metrics, work)?;
         Ok(Self { address, stop, thread })
@@ -92,12 +105,12 @@ fn serve(
             };
             tokio::select! {
                 (accepted, slot) = accepting => match accepted {
-                    Ok((socket, _)) => {
+                    Ok((socket, peer)) => {
                         let routes = Arc::clone(routes);
                         // What a connection took of the spare ones has to come back.
                         let keep = !spare.is_spent();
                         connections.spawn(async move {
-                            connection(socket, routes, keep).await;
+                            connection(socket, peer, routes, keep).await;
                             drop(slot);
                         });
                     }
@@ -120,10 +133,10 @@ fn serve(
     })
 }
 
-async fn connection(socket: TcpStream, routes: Arc<Routes>, keep: bool) {
+async fn connection(socket: TcpStream, peer: SocketAddr, routes: Arc<Routes>, keep: bool) {
     let service = service_fn(move |request| {
-        let response = routes.answer(&request);
-        async move { Ok::<_, std::convert::Infallible>(response) }
+        let routes = Arc::clone(&routes);
+        async move { Ok::<_, std::convert::Infallible>(routes.answer(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(keep)

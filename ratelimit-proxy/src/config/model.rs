@@ -1,15 +1,18 @@
 //! [`Config`]: what a configuration says, built and checked. Plain data: nothing here reads files, and a value
 //! of these types can't be wrong. The language it is written in, and every refusal, is in the files beside.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
-use ratelimit_core::{Limit, Rate};
+use ratelimit_core::{Limit, LimitError, LimitSpec, Rate};
+use subtle::ConstantTimeEq as _;
 
 use super::listen::Listener;
 use super::store::StoreConfig;
@@ -29,6 +32,8 @@ pub struct Config {
     pub listen: Vec<Listener>,
     /// Where operators connect; `None` if it is off.
     pub admin: Option<SocketAddr>,
+    /// What operators may do there.
+    pub operators: Operators,
     /// Where requests go: the first whose match holds; at least one.
     pub upstreams: Vec<Upstream>,
     /// Who the client is.
@@ -47,6 +52,54 @@ pub struct Config {
     pub store: StoreConfig,
     /// Threads, connections, time limits.
     pub server: ServerConfig,
+}
+
+/// What operators may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operators {
+    /// What changes need; without one, only who connects over loopback changes anything.
+    pub token: Option<AdminToken>,
+    /// Where overrides that were given at run time are kept.
+    pub overrides_file: Option<PathBuf>,
+}
+
+/// What an operator proves to be one with. Never shown.
+#[derive(Clone)]
+pub struct AdminToken(Box<[u8]>);
+
+impl AdminToken {
+    /// That one; `None` if it is empty.
+    #[must_use]
+    pub fn new(token: &str) -> Option<Self> {
+        let token = token.trim_ascii();
+        (!token.is_empty()).then(|| Self(token.as_bytes().into()))
+    }
+
+    /// Whether that is it. Takes as long for any token of its length.
+    #[must_use]
+    pub fn is(&self, said: &[u8]) -> bool {
+        self.0.ct_eq(said).into()
+    }
+
+    /// How long it is.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl PartialEq for AdminToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for AdminToken {}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken")
+    }
 }
 
 /// Where some requests go.
@@ -282,6 +335,29 @@ pub enum Quota {
     Deny,
 }
 
+impl Quota {
+    /// The limit with another rate, burst or number of permits; what is not given stays as it is, but for the
+    /// burst, which is the count of a new rate.
+    ///
+    /// # Errors
+    /// When the limit can't have such a quota.
+    pub fn of(
+        limit: &Limit,
+        rate: Option<Rate>,
+        burst: Option<u32>,
+        permits: Option<u32>,
+    ) -> Result<Self, LimitError> {
+        let rate = rate.or(limit.spec().rate);
+        let debt = match limit.spec().debt {
+            0 => 0,
+            // Four times the burst, of the new quota too.
+            _ => burst.or(rate.map(Rate::count)).unwrap_or_default().saturating_mul(4),
+        };
+        let permits = permits.or(limit.spec().permits);
+        Limit::try_from(LimitSpec { debt, rate, burst, permits, ..limit.spec().clone() }).map(Self::Limit)
+    }
+}
+
 /// What is logged about requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -371,6 +447,7 @@ impl Config {
         Self {
             listen: vec![Listener::from(SocketAddr::from(([0, 0, 0, 0], 8080)))],
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
+            operators: Operators::default(),
             upstreams: vec![Upstream::new(upstream)],
             client_ip: ClientIp::default(),
             jwt: None,

@@ -12,7 +12,7 @@ use super::tls::{Tls, TlsParts};
 use crate::config::{Balance, Config, HealthCheck, Match, Upstream};
 
 /// All upstreams, in the order of the file; at least one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Upstreams {
     groups: Box<[Arc<Group>]>,
 }

@@ -27,6 +27,7 @@ fn here() -> &'static Path {
 fn env(name: &str) -> Option<String> {
     match name {
         "BURST" => Some("200".to_owned()),
+        "SECRET" => Some("a-token-of-many-letters".to_owned()),
         "WRONG" => Some("many".to_owned()),
         "TRICK" => Some("1/s\nlimits: []".to_owned()),
         _ => None,
@@ -71,6 +72,8 @@ fn all_that_lives_loads_and_means_what_it_says() {
     };
     assert_eq!(config.listen, [listener("127.0.0.1:8080", false), listener("[::1]:8080", true)]);
     assert_eq!(config.admin, "127.0.0.1:9090".parse().ok());
+    assert!(config.operators.token.is_some_and(|token| token.is(b"a-token-of-many-letters")));
+    assert_eq!(config.operators.overrides_file, Some(here().join("kept.json")));
     let [upstream] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
     let servers: Vec<_> = upstream.servers.iter().map(ToString::to_string).collect();
     assert_eq!(servers, ["http://127.0.0.1:9000", "http://[::1]:9000"]);
@@ -209,7 +212,7 @@ limits:
     assert_faults(
         &faults(rest),
         &[
-            "2:31: admin.token_env: not available yet",
+            "2:31: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
             "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
             "10:1: rls: not available yet",
             "12:69: limits[0].key[3]: descriptor is not available yet",

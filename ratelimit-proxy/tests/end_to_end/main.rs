@@ -49,6 +49,7 @@ mod replay;
 mod secure_upstreams;
 mod shared;
 mod smuggling;
+mod steering;
 mod tls;
 mod topologies;
 mod upstreams;

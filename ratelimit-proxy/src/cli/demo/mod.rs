@@ -50,6 +50,7 @@ async fn show(length: Option<Duration>) -> Result<Exit, Failure> {
             _ = signals.next() => {}
             () = sleep(length) => {}
             () = screen::unreadable(&screen) => {}
+            never = app.follow() => match never {},
         }
         stop.send_replace(true);
     };

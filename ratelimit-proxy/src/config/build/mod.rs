@@ -3,6 +3,7 @@
 
 mod limit;
 mod listen;
+mod operators;
 mod requests;
 mod store;
 mod token;
@@ -54,6 +55,7 @@ pub(super) fn config(
         config.listen = listen;
     }
     config.admin = admin.unwrap_or(config.admin);
+    config.operators = operators::operators(root, env, base, faults);
     if let (Field::Absent, Some(listen), Some(admin)) = (&root.admin, root.listen.get(), config.admin)
         && config.listen.iter().any(|listener| listener.address == admin)
     {

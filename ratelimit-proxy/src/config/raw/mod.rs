@@ -99,8 +99,11 @@ section! {
     Admin {
         /// IP address and port.
         listen: SocketAddr [required],
-        /// The variable with the token that changes need.
-        token_env: Text [later],
+        /// The variable with the token that changes need; without one they are made over loopback only.
+        token_env: Text,
+        /// File that keeps overrides which were given at run time; they end with the process, or live in the shared
+        /// store, if absent.
+        overrides_file: Text,
     }
 }
 

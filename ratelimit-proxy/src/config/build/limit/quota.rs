@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ratelimit_core::{Algorithm, Limit, LimitSpec};
+use ratelimit_core::{Algorithm, Limit};
 
 use super::cost::check_cost;
 use crate::config::decode::{At, Either, Field};
@@ -171,22 +171,7 @@ fn quota(raw: &At<raw::Override>, limit: Option<&Limit>, faults: &mut Faults) ->
         faults.refuse_with(&burst.place, format!("{algorithm} has no burst"), "only token_bucket has one");
         return None;
     }
-    let new_rate = rate.map(|rate| rate.value).or(limit.spec().rate);
-    let debt = match limit.spec().debt {
-        0 => 0,
-        // Four times the burst, of the new quota too.
-        _ => burst
-            .map(|burst| burst.0)
-            .or(new_rate.map(|rate| rate.count()))
-            .unwrap_or_default()
-            .saturating_mul(4),
-    };
-    let spec = LimitSpec {
-        debt,
-        rate: new_rate,
-        burst: burst.map(|burst| burst.0),
-        permits: raw.concurrency.get().map(|permits| permits.0).or(limit.spec().permits),
-        ..limit.spec().clone()
-    };
-    Limit::try_from(spec).map(Quota::Limit).map_err(|error| faults.refuse(first, error.to_string())).ok()
+    let (rate, burst) = (rate.map(|rate| rate.value), burst.map(|burst| burst.0));
+    let permits = raw.concurrency.get().map(|permits| permits.0);
+    Quota::of(limit, rate, burst, permits).map_err(|error| faults.refuse(first, error.to_string())).ok()
 }
