@@ -7,12 +7,12 @@ mod random;
 use std::collections::VecDeque;
 
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
-use ratelimit_core::{KeyBuf, Limit, Nanos, Period, Rate};
+use ratelimit_core::{KeyBuf, Limit, LimitSpec, Nanos, Period, Rate};
 use redis_testkit::Server;
 use smallvec::{SmallVec, smallvec};
 
 use self::oracle::Oracle;
-use self::random::{random_ask, random_limit, random_op};
+use self::random::{random_ask, random_limit, random_op, secs};
 use crate::batch::{Batch, Batcher, Context, Judged, Request, Said};
 use crate::connection::ScriptCall;
 use crate::keys::{Digest, Names};
@@ -298,13 +298,7 @@ fn subject(server: &Server) -> Subject {
 #[test]
 fn a_rescaled_bucket_keeps_its_share() {
     let server = Server::start();
-    let mut subject = Subject {
-        connection: server.connection(),
-        script: driven(),
-        batcher: Batcher::default(),
-        names: Names::new("rl", "10"),
-        sequence: 0,
-    };
+    let mut subject = subject(&server);
     let mut random = fastrand::Rng::with_seed(11);
     let micros = ORIGIN + 90_000_000_000_000;
     for number in 0..500_u64 {

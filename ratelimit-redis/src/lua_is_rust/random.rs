@@ -38,7 +38,7 @@ pub(super) fn random_limit(random: &mut fastrand::Rng, number: usize) -> Limit {
     Limit::try_from(LimitSpec { mode, ..spec }).unwrap()
 }
 
-fn secs(seconds: u32) -> std::time::Duration {
+pub(super) fn secs(seconds: u32) -> std::time::Duration {
     std::time::Duration::from_secs(seconds.into())
 }
 
