@@ -67,6 +67,7 @@ fn select(criterion: &mut Criterion) {
             query: "page=2",
             headers: &headers,
             claims: None,
+            descriptor: None,
             client: [192, 0, 2, 7].into(),
         };
         group.bench_function(name, |bencher| {

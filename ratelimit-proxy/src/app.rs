@@ -16,6 +16,7 @@ use crate::config::{Config, LimitConfig, Match, RedisConfig, StoreConfig};
 use crate::identity::token::TokenVerifier;
 use crate::overload;
 use crate::reload::{Reloader, Source, follow};
+use crate::rls::Rls;
 use crate::server::descriptors::Connections;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
@@ -28,6 +29,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 pub(crate) struct App {
     server: Server,
     admin: Option<Admin>,
+    rls: Option<Rls>,
     view: Arc<View>,
     drain: Duration,
     /// The store that is shared with other replicas.
@@ -46,6 +48,7 @@ impl App {
         let connections = Connections::ask(wanted, threads);
         config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
+        let rls = config.rls.map(|rls| Ok::<_, io::Error>((bind(rls.listen)?, rls))).transpose()?;
         for address in &config.listen {
             refuse_if_taken(*address)?;
         }
@@ -64,13 +67,14 @@ impl App {
         let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
         let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
         let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
+        let rls = rls.map(|(listener, rls)| Rls::start(listener, &view, &rls, threads)).transpose()?;
         let server = Server::start(&shared, listeners)?;
         if connections.clients < wanted {
             let served = connections.clients;
             tracing::warn!(wanted, served, "too few file descriptors for all connections: see ulimit -n");
         }
         view.ready(true);
-        Ok(Self { server, admin, view, drain: config.server.drain, redis })
+        Ok(Self { server, admin, rls, view, drain: config.server.drain, redis })
     }
 
     /// Where clients connect.
@@ -97,6 +101,9 @@ impl App {
         tracing::info!(upstream = %rules.upstream, "forwarding");
         if let Some(address) = self.admin() {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
+        }
+        if let Some(rls) = &self.rls {
+            tracing::info!(address = %rls.address(), "rate-limit service");
         }
         if let Some(redis) = &self.redis {
             let consistency = if redis.leases.is_some() { "leased" } else { "strict" };
@@ -140,10 +147,13 @@ impl App {
     /// # Errors
     /// When a thread failed while it served.
     pub(crate) fn stop(self, hurry: impl Future<Output = ()>) -> impl Future<Output = io::Result<Drained>> {
-        let Self { server, view, admin, drain, .. } = self;
+        let Self { server, view, admin, rls, drain, .. } = self;
         let (closer, until) = (server.closer(), Instant::now() + drain);
         let draining = server.drain(drain);
         view.ready(false);
+        if let Some(rls) = &rls {
+            rls.stop();
+        }
         async move {
             let mut draining = std::pin::pin!(draining);
             let drained = tokio::select! {
@@ -153,6 +163,9 @@ impl App {
                     draining.await
                 }
             };
+            if let Some(rls) = rls {
+                rls.join();
+            }
             let left = until.saturating_duration_since(Instant::now()).max(FLUSH);
             if !view.shared().store.flush(left).await {
                 tracing::warn!("the store could not be told of everything that was charged or given back");

@@ -2,16 +2,19 @@
 //! they said. The only file of the proxy that decides anything about a limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
 use ratelimit_core::store::{Charge, Origin, Verdict};
-use ratelimit_core::{Decision, KeyBuf, Limit, Store};
+use ratelimit_core::{Decision, KeyBuf, Limit, Nanos, Store};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::config::Late;
-use crate::policy::{Ending, Hit, Selection};
+use crate::fault::Fault;
+use crate::policy::{Ending, Hit, How, Refusal, Selection};
+use crate::store::AnyStore;
 use crate::telemetry::metrics::{DecisionOutcome, WorkerMetrics};
 
 /// What the limits together said to a request. Decisions are boxed, because they are handed on and large.
@@ -73,20 +76,35 @@ impl Hold {
 }
 
 /// Charges all limits of a selection, or none.
-pub(crate) async fn decide<'p, S: Store>(
-    store: &S,
+pub(crate) async fn decide<'p>(
+    store: &AnyStore,
     selection: &Selection<'p>,
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
+) -> Ruling<'p> {
+    decide_within(store, selection, keys, metrics, None).await
+}
+
+/// As [`decide`], for who can't wait for the store as long as the store's own deadline says.
+pub(crate) async fn decide_within<'p>(
+    store: &AnyStore,
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+    within: Option<Duration>,
 ) -> Ruling<'p> {
     selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
     if selection.hits.is_empty() {
         return Ruling::Admit(Admission { decision: None, holds: Vec::new() });
     }
     let charge = |hit: &Hit<'p>| {
-        // Nothing is refused only to a key in debt.
-        let units = if hit.overdraft { 0 } else { hit.cost };
-        Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op: Op::Take(units) }
+        let op = match hit.how {
+            // Nothing is refused only to a key in debt.
+            How::Charge => Op::Take(if hit.overdraft { 0 } else { hit.cost }),
+            How::Ask => Op::Peek(1),
+            How::GiveBack => Op::Refund(hit.cost, None),
+        };
+        Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op }
     };
     let charges: SmallVec<[Charge<'_>; 4]> = selection.hits.iter().map(charge).collect();
     if let Some(verdict) = store.try_decide(&charges) {
@@ -94,7 +112,14 @@ pub(crate) async fn decide<'p, S: Store>(
         return rule(store, verdict, selection, keys, metrics);
     }
     let asked = Instant::now();
-    let answer = store.decide(&charges).await;
+    let answer = match within {
+        None => store.decide(&charges).await,
+        // Boxed, so that requests that wait without it don't carry its size around.
+        Some(within) => match Box::pin(tokio::time::timeout(within, store.decide(&charges))).await {
+            Ok(answer) => answer,
+            Err(_) => store.without(&charges),
+        },
+    };
     metrics.decided_after(asked.elapsed());
     match answer {
         Ok(verdict) => rule(store, verdict, selection, keys, metrics),
@@ -121,7 +146,7 @@ fn rule<'p>(
     let holds = if verdict.admitted {
         let hold = |(hit, outcome): (&Hit<'p>, &Outcome)| {
             let key = keys.slice(hit.key.clone());
-            if hit.overdraft && hit.cost > 0 {
+            if hit.overdraft && hit.cost > 0 && hit.how == How::Charge {
                 store.post(Charge { limit: hit.limit, key, op: Op::Debit(hit.cost) });
             }
             if hit.late.is_none() && !(hit.holds && hit.cost > 0) {
@@ -150,6 +175,28 @@ fn rule<'p>(
         (false, true) => Ruling::Never(decision),
         (false, false) => Ruling::Deny(decision),
     }
+}
+
+/// Limits that said no without their store: as if the store had.
+pub(crate) fn refuse<'p>(refusal: &Refusal<'p>, metrics: &WorkerMetrics) -> Result<Ruling<'p>, Fault> {
+    match refusal {
+        Refusal::Denied(by) => Ok(Ruling::Deny(Box::new(denied(by, metrics)))),
+        Refusal::AmbiguousKey { .. } => Err(Fault::AmbiguousKey),
+        Refusal::BadCost { .. } => Err(Fault::BadCost),
+    }
+}
+
+/// The decision of limits that said no without their store; there is one at least.
+pub(crate) fn denied<'p>(by: &[(usize, &'p Limit)], metrics: &WorkerMetrics) -> Decision<'p> {
+    let no = |(rule, limit): &(usize, &'p Limit)| {
+        metrics.decision(*rule, DecisionOutcome::Denied);
+        // Nothing frees such a key in time; a client that asks again once a window loses little.
+        let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
+        Outcome::refused(0, Some(wait)).with_reset_after(wait)
+    };
+    let outcomes = by.iter().map(no).collect();
+    let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
+    Decision::new(by.iter().map(|(_, limit)| *limit), verdict)
 }
 
 /// Of a denied request only the limits that said no are counted: the others were not charged.

@@ -3,9 +3,10 @@
 //! Proxied traffic, `explain`, `replay` and every other entrance build the same value, so that they get the
 //! same answer. It only borrows.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, Method};
+use smallvec::SmallVec;
 
 use crate::identity::token::LazyClaims;
 
@@ -28,4 +29,40 @@ pub struct Facts<'r> {
     pub client: IpAddr,
     /// What a verified token says, known once somebody asks; `None` where no tokens are verified.
     pub claims: Option<&'r LazyClaims<'r>>,
+    /// What is asked about if it is no request but a descriptor of Envoy's, which has nothing else.
+    pub descriptor: Option<&'r Descriptor<'r>>,
+}
+
+/// A descriptor that Envoy asks about. Bytes, because Envoy puts there what clients send.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Descriptor<'r> {
+    /// Whose it is.
+    pub domain: &'r [u8],
+    /// Names and values, in order.
+    pub entries: SmallVec<[(&'r [u8], &'r [u8]); 4]>,
+}
+
+impl<'r> Facts<'r> {
+    /// Those of a descriptor. There are no header fields in `none`.
+    #[must_use]
+    pub const fn asked(descriptor: &'r Descriptor<'r>, none: &'r HeaderMap) -> Self {
+        Self {
+            method: &Method::GET,
+            host: "",
+            path: "",
+            query: "",
+            headers: none,
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            claims: None,
+            descriptor: Some(descriptor),
+        }
+    }
+}
+
+impl<'r> Descriptor<'r> {
+    /// The value of the first entry of that name.
+    #[must_use]
+    pub fn value(&self, name: &[u8]) -> Option<&'r [u8]> {
+        self.entries.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
 }

@@ -9,6 +9,7 @@ mod exchange;
 mod fault;
 mod overload;
 mod reload;
+mod rls;
 mod rules;
 mod socket;
 mod state;

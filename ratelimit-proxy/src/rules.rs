@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::answer::Answers;
-use crate::config::{Config, LimitConfig};
+use crate::config::{Config, LimitConfig, RlsConfig};
 use crate::policy::Policy;
 use crate::state::Timeouts;
 use crate::telemetry::log::RequestLog;
@@ -35,6 +35,8 @@ pub(crate) struct Rules {
     pub(crate) answers: Answers,
     /// What is written about requests.
     pub(crate) log: RequestLog,
+    /// How Envoy is answered.
+    pub(crate) rls: Option<RlsConfig>,
     /// Which set of rules this is, from 0.
     generation: u64,
 }
@@ -64,6 +66,7 @@ impl Rules {
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
             log,
+            rls: config.rls,
             generation,
         }
     }

@@ -95,6 +95,15 @@ impl RedisStore {
         receiver.await.unwrap_or_else(|_| Err(ended())).map(drop)
     }
 
+    /// What the policy for a store that can't be reached says of these charges, without asking it: for who can't
+    /// wait for its answer any longer. What the store was asked before may be charged there as well.
+    ///
+    /// # Errors
+    /// When the policy is to say so.
+    pub fn decide_without(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        self.without_store(charges, StoreError::new(StoreErrorKind::Timeout, "nobody waited for a decision"))
+    }
+
     /// An answer from what is known of earlier denials.
     fn known(&self, asked: &Asked, now: Nanos) -> Option<Verdict> {
         let denies = |part: &Part| match part.what {

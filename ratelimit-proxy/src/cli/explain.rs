@@ -35,6 +35,7 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
         headers: &head.headers,
         client: policy.client(peer, &head.headers),
         claims: claims.as_ref(),
+        descriptor: None,
     };
     let mut explanation = policy.explain(&facts, &mut KeyBuf::new());
     if let StoreConfig::Redis(redis) = &config.store {

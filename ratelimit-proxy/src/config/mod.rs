@@ -30,7 +30,7 @@ use std::path::Path;
 pub use self::fault::ConfigFault;
 pub use self::model::{
     Actual, ClientIp, Config, Cost, Late, LimitConfig, LogConfig, LogKeys, LogRequests, Match, Missing,
-    Outcomes, Override, Quota, ServerConfig, Tiers, Trust,
+    Outcomes, Override, Quota, RlsConfig, ServerConfig, Tiers, Trust,
 };
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};

@@ -35,6 +35,8 @@ pub enum Source {
     BasicUser,
     /// The user that Digest credentials name, unchecked.
     DigestUser,
+    /// The value of an entry of Envoy's descriptor.
+    Descriptor(String),
 }
 
 /// A part of a key.
@@ -65,9 +67,9 @@ pub enum SourceError {
 /// The words without a name behind them.
 const PLAIN: [&str; 6] = ["client.ip", "method", "host", "path", "basic.user", "digest.user"];
 /// The words with one.
-const NAMED: [&str; 5] = ["header", "query", "cookie", "path", "jwt"];
+const NAMED: [&str; 6] = ["header", "query", "cookie", "path", "jwt", "descriptor"];
 /// The words of the language that are refused for now.
-const LATER: [&str; 2] = ["tls.client", "descriptor"];
+const LATER: [&str; 1] = ["tls.client"];
 
 impl FromStr for Source {
     type Err = SourceError;
@@ -104,6 +106,7 @@ impl FromStr for Source {
             "query" => Self::Query(name.to_owned()),
             "cookie" => Self::Cookie(name.to_owned()),
             "jwt" => Self::Jwt(name.to_owned()),
+            "descriptor" => Self::Descriptor(name.to_owned()),
             _ => Self::Capture(name.to_owned()),
         })
     }
@@ -133,6 +136,7 @@ impl fmt::Display for Source {
             Self::Jwt(claim) => write!(f, "jwt.{claim}"),
             Self::BasicUser => f.write_str("basic.user"),
             Self::DigestUser => f.write_str("digest.user"),
+            Self::Descriptor(name) => write!(f, "descriptor.{name}"),
         }
     }
 }
@@ -157,7 +161,7 @@ impl fmt::Display for SourceError {
         match self {
             Self::Unknown(_) => f.write_str(
                 "not a value of a request: write client.ip, header.NAME, query.NAME, cookie.NAME, path.NAME, \
-                 jwt.CLAIM, basic.user, digest.user, method, host or path",
+                 jwt.CLAIM, basic.user, digest.user, method, host, path or descriptor.NAME",
             ),
             Self::NoName(word) => write!(f, "{word}. needs a name behind the dot"),
             Self::HeaderName => f.write_str("not a name of a header field"),
@@ -356,6 +360,7 @@ mod tests {
             "method",
             "host",
             "path",
+            "descriptor.user",
         ] {
             assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
         }
@@ -364,7 +369,7 @@ mod tests {
         assert_eq!("header.".parse::<Source>(), Err(SourceError::NoName("header")));
         assert_eq!("header.Host".parse::<Source>(), Err(SourceError::HostField));
         assert_eq!("jwt.".parse::<Source>(), Err(SourceError::NoName("jwt")));
-        assert_eq!("descriptor.x".parse::<Source>(), Err(SourceError::NotYet("descriptor")));
+        assert_eq!("descriptor".parse::<Source>(), Err(SourceError::NoName("descriptor")));
         assert_eq!("tls.client".parse::<Source>(), Err(SourceError::NotYet("tls.client")));
     }
 

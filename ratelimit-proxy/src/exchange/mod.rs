@@ -11,24 +11,20 @@ use std::rc::Rc;
 use http::request::Parts;
 use http::{HeaderValue, Response, Version, header};
 use hyper::body::Incoming;
-use ratelimit_core::algorithm::Outcome;
-use ratelimit_core::store::{Origin, Verdict};
-use ratelimit_core::{Decision, Limit, Nanos};
 
 pub(crate) use body::{Body, RequestBody};
 pub(crate) use inbound::admit;
 
 use self::forward::Answer;
 use self::tail::Tail;
-use crate::decide::{Admission, Ruling, decide};
+use crate::decide::{Admission, Ruling, decide, refuse};
 use crate::facts::Facts;
 use crate::fault::{Fault, Side};
 use crate::identity::token::LazyClaims;
-use crate::policy::Refusal;
 use crate::rules::Rules;
 use crate::state::Client;
 use crate::telemetry::log;
-use crate::telemetry::metrics::{DecisionOutcome, ProtocolError};
+use crate::telemetry::metrics::ProtocolError;
 
 /// Answers one request: from the upstream if the limits allow it, ourselves if not.
 ///
@@ -82,12 +78,13 @@ async fn attempt(
             headers: &head.headers,
             client: rules.policy.client(client.peer, &head.headers),
             claims: claims.as_ref(),
+            descriptor: None,
         };
         (rules.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
     let ruling = match &selected {
         Ok(selection) => decide(&shared.store, selection, &keys, &client.worker.metrics).await,
-        Err(refusal) => refuse(refusal, client)?,
+        Err(refusal) => refuse(refusal, &client.worker.metrics)?,
     };
     log::ruled(&ruling, rules, &head, client.peer, selected.as_ref().ok(), &keys);
     client.keys.set(keys);
@@ -127,23 +124,4 @@ fn note(client: &Client, rules: &Rules, fault: Fault) {
         _ => return,
     };
     client.worker.metrics.protocol_error(kind);
-}
-
-/// Limits that said no without their store: as if the store had.
-fn refuse<'p>(refusal: &Refusal<'p>, client: &Client) -> Result<Ruling<'p>, Fault> {
-    match refusal {
-        Refusal::Denied(by) => {
-            let no = |(rule, limit): &(usize, &'p Limit)| {
-                client.worker.metrics.decision(*rule, DecisionOutcome::Denied);
-                // Nothing frees such a key in time; a client that asks again once a window loses little.
-                let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
-                Outcome::refused(0, Some(wait)).with_reset_after(wait)
-            };
-            let outcomes = by.iter().map(no).collect();
-            let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
-            Ok(Ruling::Deny(Box::new(Decision::new(by.iter().map(|(_, limit)| *limit), verdict))))
-        }
-        Refusal::AmbiguousKey { .. } => Err(Fault::AmbiguousKey),
-        Refusal::BadCost { .. } => Err(Fault::BadCost),
-    }
 }

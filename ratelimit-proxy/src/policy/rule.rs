@@ -94,7 +94,7 @@ impl Rule {
         Self {
             limit: config.limit.clone(),
             mode,
-            matcher: Matcher::new(&config.matches, Effect::Limits),
+            matcher: Matcher::new(&config.matches, Effect::Limits).about(config.names_descriptors()),
             parts: config.key.as_slice().into(),
             overrides: Overrides::new(&config.overrides, &addresses, ipv6_prefix),
             key,
@@ -137,21 +137,36 @@ impl Rule {
             Ok(values) => values,
             Err(part) => return Judgement::Ambiguous(part),
         };
+        self.weigh(&values, facts, keys)
+    }
+
+    /// Judges a key.
+    #[inline]
+    pub(super) fn weigh<'p>(
+        &'p self,
+        values: &[Found<'_>],
+        facts: &Facts<'_>,
+        keys: &mut KeyBuf,
+    ) -> Judgement<'p> {
         // A key that is denied, or may do anything, is so with parts missing too.
-        let (from, limit) = match self.quota(&values, facts) {
+        let (from, limit) = match self.quota(values, facts) {
             (from, Some(Quota::Deny)) => return Judgement::Denied(from),
             (from, Some(Quota::Unlimited)) => return Judgement::Unlimited(from),
             (from, Some(Quota::Limit(limit))) => (from, limit),
             (from, None) => (from, &self.limit),
         };
-        match self.key.lacks(&values) {
+        match self.key.lacks(values) {
             Some((part, Missing::Skip)) => return Judgement::Skipped(part),
             Some((part, _)) => return Judgement::Lacking(part),
             None => {}
         }
         let Ok(cost) = self.cost.read(facts).map_err(|BadCost| ()) else { return Judgement::BadCost };
         let start = keys.len();
-        key::write(&values, keys);
+        if let Some(descriptor) = facts.descriptor {
+            // One domain is not another, whatever their descriptors say.
+            keys.push_bytes(descriptor.domain);
+        }
+        key::write(values, keys);
         Judgement::Applies { limit, from, key: start..keys.len(), cost }
     }
 

@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::histogram::Distribution;
-use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Reloaded, Totals};
+use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Questioned, Reloaded, Totals};
 use super::process::Reading;
 use super::store::{Answered, StoreGauges};
 
@@ -107,6 +107,7 @@ impl Collector for Scrape {
         }
         proxy(&mut encoder, totals)?;
         pressure(&mut encoder, totals, gauges)?;
+        questions(&mut encoder, totals)?;
         reloads(&mut encoder, totals)?;
         own(&mut encoder, totals, gauges, process)
     }
@@ -226,6 +227,15 @@ fn pressure(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauge
         ("proxy_requests_shed", "Requests refused because the process is short of memory", Pressure::Shed),
     ] {
         counter(encoder, name, help, &totals.pressure(pressure))?;
+    }
+    Ok(())
+}
+
+fn questions(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
+    let help = "Questions of Envoy's, over gRPC and as JSON; no limit is about those that are unmatched";
+    let mut family = encoder.encode_descriptor("ratelimit_questions", help, None, MetricType::Counter)?;
+    for ((_, word), count) in Questioned::ALL.iter().zip(totals.questions) {
+        family.encode_family(&[("outcome", *word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
     }
     Ok(())
 }

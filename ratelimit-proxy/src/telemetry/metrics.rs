@@ -61,6 +61,32 @@ impl ProtocolError {
         [(Self::Head, "head"), (Self::Body, "body"), (Self::Timeout, "timeout"), (Self::Other, "other")];
 }
 
+/// What became of a question of Envoy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Questioned {
+    /// Yes.
+    Allowed,
+    /// No.
+    Denied,
+    /// No limit is about it, so yes.
+    Unmatched,
+    /// It makes no sense.
+    Invalid,
+    /// Nobody could say.
+    Undecided,
+}
+
+impl Questioned {
+    /// All of them, with the words that stand for them in metrics.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Allowed, "allowed"),
+        (Self::Denied, "denied"),
+        (Self::Unmatched, "unmatched"),
+        (Self::Invalid, "invalid"),
+        (Self::Undecided, "undecided"),
+    ];
+}
+
 /// What there was not enough of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
@@ -158,6 +184,7 @@ pub struct WorkerMetrics {
     errors: [AtomicU64; ProtocolError::ALL.len()],
     panics: AtomicU64,
     pressures: [AtomicU64; PRESSURES],
+    questions: [AtomicU64; Questioned::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -188,6 +215,8 @@ pub struct Totals {
     pub errors: [u64; ProtocolError::ALL.len()],
     /// How often there was not enough.
     pub pressures: [u64; PRESSURES],
+    /// Questions of Envoy's, in the order of [`Questioned::ALL`].
+    pub questions: [u64; Questioned::ALL.len()],
     /// Panics caught: bugs.
     pub panics: u64,
     /// Background tasks that died and were started again.
@@ -276,6 +305,7 @@ impl Metrics {
             errors: <[AtomicU64; ProtocolError::ALL.len()]>::default(),
             panics: AtomicU64::new(0),
             pressures: <[AtomicU64; PRESSURES]>::default(),
+            questions: <[AtomicU64; Questioned::ALL.len()]>::default(),
         });
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
         worker
@@ -321,6 +351,13 @@ impl WorkerMetrics {
     /// The limit of that number said something.
     pub fn decision(&self, rule: usize, outcome: DecisionOutcome) {
         if let Some(count) = self.limits.at(rule).and_then(|limit| limit.outcomes.get(outcome as usize)) {
+            add(count, 1);
+        }
+    }
+
+    /// A question of Envoy's was answered so.
+    pub fn question(&self, became: Questioned) {
+        if let Some(count) = self.questions.get(became as usize) {
             add(count, 1);
         }
     }
@@ -397,6 +434,7 @@ impl WorkerMetrics {
         sum(&mut totals.classes, &self.classes);
         sum(&mut totals.errors, &self.errors);
         sum(&mut totals.pressures, &self.pressures);
+        sum(&mut totals.questions, &self.questions);
         self.requests.add_to(&mut totals.requests);
         self.upstream.add_to(&mut totals.upstream);
         self.decisions.add_to(&mut totals.decisions);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ratelimit_core::{Algorithm, Limit, LimitError, LimitSpec, Mode, Period, Rate};
 
-use super::requests;
+use super::{requests, rls};
 use crate::config::decode::{At, Either, Field, Many};
 use crate::config::fault::{Faults, Place, nearest, shown};
 use crate::config::model::{
@@ -54,7 +54,7 @@ pub(in crate::config) fn limit(
         Some(MissingWord::Deny) => Missing::Deny,
         Some(MissingWord::Share) | None => Missing::Share,
     };
-    Some(LimitConfig {
+    let config = LimitConfig {
         off: raw.mode.get().is_some_and(|mode| mode.value == ModeWord::Off),
         matches,
         key: key.unwrap_or_default(),
@@ -65,7 +65,11 @@ pub(in crate::config) fn limit(
         overrides,
         tiers,
         limit,
-    })
+    };
+    if config.names_descriptors() {
+        rls::check(raw, &config, faults);
+    }
+    Some(config)
 }
 
 /// The numbers of a limit, once they go together; `None` if they do not, or some were refused.

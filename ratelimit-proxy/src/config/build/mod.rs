@@ -3,6 +3,7 @@
 
 mod limit;
 mod requests;
+mod rls;
 mod store;
 mod token;
 
@@ -39,6 +40,7 @@ pub(super) fn config(
     let server = server(&root.server, faults);
     let (upstream, timeouts) = upstream(root, top, server.timeouts, faults);
     let limits = limits(root, top, faults);
+    let rls = rls::rls(&root.rls, faults);
     let (listen, admin) = addresses(root, faults);
     let client_ip = client_ip(&root.client_ip, faults);
     let exempt = requests::exempt(&root.exempt, faults);
@@ -47,6 +49,7 @@ pub(super) fn config(
     let answers = answers(&root.response, base, faults);
     let log = log(&root.log, faults);
     let store = store::store(&root.store, base, faults);
+    rls::asked(root, &limits, top, faults);
     // Last, so that everything was looked at even where there is no upstream.
     let mut config = Config::new(upstream?);
     if !listen.is_empty() {
@@ -66,6 +69,7 @@ pub(super) fn config(
     config.answers = answers;
     config.log = log;
     config.store = store;
+    config.rls = rls;
     config.server = ServerConfig { timeouts, ..server };
     Some(config)
 }
@@ -104,6 +108,15 @@ fn addresses(root: &Root, faults: &mut Faults) -> (Vec<SocketAddr>, Option<Optio
             Some(address.value)
         }),
     });
+    match root.rls.get().map(|rls| (&rls.place, &rls.value)) {
+        Some((place, Either::Word(address))) => claim(*address, place, faults),
+        Some((_, Either::Section(section))) => {
+            if let Some(address) = section.listen.get() {
+                claim(address.value, &address.place, faults);
+            }
+        }
+        None => {}
+    }
     (listen, admin)
 }
 

@@ -10,8 +10,9 @@ mod store;
 use std::net::SocketAddr;
 
 use http::HeaderName;
+use ratelimit_core::Rate;
 
-use self::later::{BalanceHash, BalanceWord, HealthCheck, ListenTls, Rls};
+use self::later::{BalanceHash, BalanceWord, HealthCheck, ListenTls};
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -52,7 +53,7 @@ section! {
         /// Whose tokens are believed.
         jwt: Jwt,
         /// Envoy's rate-limit service over gRPC.
-        rls: Either<SocketAddr, Rls> [later],
+        rls: Either<SocketAddr, Rls>,
     }
 }
 
@@ -135,6 +136,22 @@ section! {
         leeway: Lasting,
         /// Whether a token must be bound to the client's certificate (RFC 8705).
         bound: bool [later],
+    }
+}
+
+section! {
+    /// Envoy's rate-limit service over gRPC.
+    Rls {
+        /// IP address and port.
+        listen: SocketAddr [required],
+        /// Certificate and key.
+        tls: ListenTls [later],
+        /// Longest a decision may wait for the store where the caller does not say; 15ms if absent.
+        deadline: Lasting,
+        /// How long a connection lives before the caller is asked to make another; 30min if absent.
+        max_connection_age: Lasting,
+        /// The highest quota that a descriptor may bring along; any if absent.
+        max_override: Rate,
     }
 }
 
