@@ -103,7 +103,7 @@ impl App {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }
         if let Some(rls) = &self.rls {
-            tracing::info!(address = %rls.address(), "rate-limit service");
+            tracing::info!(address = %format_args!("http://{}", rls.address()), "rate-limit service");
         }
         if let Some(redis) = &self.redis {
             let consistency = if redis.leases.is_some() { "leased" } else { "strict" };

@@ -39,6 +39,14 @@ pub(crate) struct Admission<'p> {
     pub(crate) holds: Vec<Hold>,
 }
 
+impl<'p> Admission<'p> {
+    /// For who will never learn how the request ends: what is held is settled as for a client that went away.
+    pub(crate) fn unfollowed(self, store: &impl Store) -> Option<Box<Decision<'p>>> {
+        self.holds.into_iter().for_each(|hold| hold.settle(&Ending::default(), store));
+        self.decision
+    }
+}
+
 /// What a request holds of a limit until it is over: a permit, or a charge that its end decides about.
 #[derive(Debug)]
 pub(crate) struct Hold {

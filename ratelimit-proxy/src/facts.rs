@@ -6,7 +6,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, Method};
-use smallvec::SmallVec;
 
 use crate::identity::token::LazyClaims;
 
@@ -33,13 +32,16 @@ pub struct Facts<'r> {
     pub descriptor: Option<&'r Descriptor<'r>>,
 }
 
+/// A descriptor has no method, and nobody looks at it.
+static NONE: Method = Method::GET;
+
 /// A descriptor that Envoy asks about. Bytes, because Envoy puts there what clients send.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Descriptor<'r> {
     /// Whose it is.
     pub domain: &'r [u8],
     /// Names and values, in order.
-    pub entries: SmallVec<[(&'r [u8], &'r [u8]); 4]>,
+    pub entries: &'r [(&'r [u8], &'r [u8])],
 }
 
 impl<'r> Facts<'r> {
@@ -47,7 +49,7 @@ impl<'r> Facts<'r> {
     #[must_use]
     pub const fn asked(descriptor: &'r Descriptor<'r>, none: &'r HeaderMap) -> Self {
         Self {
-            method: &Method::GET,
+            method: &NONE,
             host: "",
             path: "",
             query: "",

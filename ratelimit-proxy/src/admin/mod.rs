@@ -1,6 +1,8 @@
 //! Administration: health, metrics, limits in force. On a thread and a runtime of its own, with connections of its
 //! own, so that nothing that happens here is felt by traffic.
 
+mod ask;
+mod auth;
 mod limits;
 mod routes;
 mod view;
@@ -82,12 +84,12 @@ fn serve(
             };
             tokio::select! {
                 (accepted, slot) = accepting => match accepted {
-                    Ok((socket, _)) => {
+                    Ok((socket, peer)) => {
                         let routes = Arc::clone(routes);
                         // What a connection took of the spare ones has to come back.
                         let keep = !spare.is_spent();
                         connections.spawn(async move {
-                            connection(socket, routes, keep).await;
+                            connection(socket, peer, routes, keep).await;
                             drop(slot);
                         });
                     }
@@ -110,10 +112,10 @@ fn serve(
     })
 }
 
-async fn connection(socket: TcpStream, routes: Arc<Routes>, keep: bool) {
+async fn connection(socket: TcpStream, peer: SocketAddr, routes: Arc<Routes>, keep: bool) {
     let service = service_fn(move |request| {
-        let response = routes.answer(&request);
-        async move { Ok::<_, std::convert::Infallible>(response) }
+        let routes = Arc::clone(&routes);
+        async move { Ok::<_, std::convert::Infallible>(routes.serve(request, peer.ip()).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(keep)

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::limits::Limits;
 use super::view::View;
+use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::{Format, expose};
 
 const PAGE: &str = include_str!("page/index.html");
@@ -21,7 +22,7 @@ const SCRIPT: &str = include_str!("page/page.js");
 const STYLE: &str = include_str!("page/page.css");
 
 const HTML: &str = "text/html; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -41,6 +42,8 @@ const GUARDS: [(HeaderName, HeaderValue); 4] = [
 pub(super) struct Routes {
     view: Arc<View>,
     loopback: bool,
+    /// What is decided here is counted here.
+    metrics: Arc<WorkerMetrics>,
 }
 
 /// A problem in JSON (RFC 9457).
@@ -55,7 +58,18 @@ struct Problem<'a> {
 impl Routes {
     /// For a listener there.
     pub(super) fn new(view: Arc<View>, address: SocketAddr) -> Self {
-        Self { view, loopback: address.ip().to_canonical().is_loopback() }
+        let metrics = view.shared().metrics.worker();
+        Self { view, loopback: address.ip().to_canonical().is_loopback(), metrics }
+    }
+
+    /// Whether it answers on loopback.
+    pub(super) const fn loopback(&self) -> bool {
+        self.loopback
+    }
+
+    /// What is decided here is counted here.
+    pub(super) fn counted(&self) -> &WorkerMetrics {
+        &self.metrics
     }
 
     /// What is shown.
@@ -167,14 +181,14 @@ impl Routes {
 }
 
 /// Whether a browser sent it for a page that did not come from here. Programs name no origin.
-fn comes_from_another_site(headers: &HeaderMap) -> bool {
+pub(super) fn comes_from_another_site(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return false };
     let own = headers.get(header::HOST).map(HeaderValue::as_bytes);
     own.is_none_or(|own| origin.as_bytes().strip_prefix(b"http://") != Some(own))
 }
 
 /// Whether a request names the host as loopback; HTTP/1.0 may name none, which no browser does.
-fn names_loopback<B>(request: &Request<B>) -> bool {
+pub(super) fn names_loopback<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let named = match (hosts.next(), hosts.next()) {
         (None, _) => return request.uri().authority().is_none(),
@@ -190,13 +204,17 @@ fn names_loopback<B>(request: &Request<B>) -> bool {
     named.as_ref().is_some_and(loopback) && request.uri().authority().is_none_or(loopback)
 }
 
-fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
     let title = status.canonical_reason().unwrap_or_default();
     let problem = Problem { r#type: "about:blank", title, status: status.as_u16(), detail };
     response(status, PROBLEM, serde_json::to_vec(&problem).unwrap_or_default())
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(super) fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -1,6 +1,6 @@
 //! `explain`: what the limits make of one request, without serving it.
 
-use http::{Method, Request, Uri, Version, header};
+use http::{HeaderMap, Method, Request, Uri, Version, header};
 use ratelimit_core::{KeyBuf, Limit};
 use ratelimit_redis::lease::{HeldBack, what_may_lie_elsewhere};
 
@@ -8,7 +8,7 @@ use super::arguments::Explain;
 use super::{Exit, Failure, print, run};
 use crate::config::{RedisConfig, StoreConfig};
 use crate::exchange::admit;
-use crate::facts::Facts;
+use crate::facts::{Descriptor, Facts};
 use crate::identity::token::{JwtConfig, LazyClaims, TokenVerifier};
 use crate::policy::{Explained, Leases, Policy};
 use crate::telemetry::metrics::Metrics;
@@ -20,6 +20,13 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
     let config = run::load(&arguments.config)?;
     let policy = Policy::of(&config);
     let tokens = config.jwt.map(verifier).transpose()?;
+    if let Some(domain) = &arguments.domain {
+        let entries: Vec<_> =
+            arguments.descriptor.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let descriptor = Descriptor { domain: domain.as_bytes(), entries: &entries };
+        let none = HeaderMap::new();
+        return tell(arguments, &config.store, &policy, &Facts::asked(&descriptor, &none));
+    }
     let head = request(arguments).map_err(|fault| Failure::Usage(vec![fault]))?.into_parts().0;
     let refused = |fault: crate::Fault| {
         Failure::Usage(vec![format!("the proxy would answer {}: {}", fault.status(), fault.detail())])
@@ -37,9 +44,18 @@ pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
         claims: claims.as_ref(),
         descriptor: None,
     };
-    let mut explanation = policy.explain(&facts, &mut KeyBuf::new());
-    if let StoreConfig::Redis(redis) = &config.store {
-        let selection = policy.select(&facts, &mut KeyBuf::new());
+    tell(arguments, &config.store, &policy, &facts)
+}
+
+fn tell(
+    arguments: &Explain,
+    store: &StoreConfig,
+    policy: &Policy,
+    facts: &Facts<'_>,
+) -> Result<Exit, Failure> {
+    let mut explanation = policy.explain(facts, &mut KeyBuf::new());
+    if let StoreConfig::Redis(redis) = store {
+        let selection = policy.select(facts, &mut KeyBuf::new());
         for hit in selection.iter().flat_map(|selection| &selection.hits) {
             let named = |explained: &&mut Explained| explained.limit == hit.limit.name();
             if let Some(explained) = explanation.limits.iter_mut().find(named) {
@@ -79,7 +95,7 @@ fn leases(redis: &RedisConfig, limit: &Limit) -> Option<Leases> {
 
 /// The request as it would come over the wire.
 fn request(arguments: &Explain) -> Result<Request<()>, String> {
-    let text = arguments.request.trim();
+    let text = arguments.request.as_deref().unwrap_or_default().trim();
     let (method, target) = text.split_once(char::is_whitespace).unwrap_or(("GET", text));
     let method: Method = method.parse().map_err(|_| format!("{method:?} is not a method"))?;
     let target: Uri = target.trim().parse().map_err(|_| format!("{target:?} is neither a path nor a URL"))?;

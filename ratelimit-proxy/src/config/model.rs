@@ -358,7 +358,7 @@ impl LimitConfig {
     fn sources(&self) -> impl Iterator<Item = &Source> {
         let parts = self.key.iter().flat_map(|part| match part {
             KeyPart::One(source) => std::slice::from_ref(source),
-            KeyPart::First(sources) => sources,
+            KeyPart::First(sources) => sources.as_slice(),
         });
         parts.chain(self.tiers.as_ref().map(|tiers| &tiers.by))
     }

@@ -156,7 +156,7 @@ impl Matcher {
             return Some(Condition::Domain);
         }
         if let Some(entries) = &self.entries {
-            let found = &descriptor.entries;
+            let found = descriptor.entries;
             let fits = |((name, pattern), (found, value)): (&Entry, &(&[u8], &[u8]))| {
                 **name == **found && pattern.fits_text(value)
             };

@@ -24,7 +24,7 @@ use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
 pub use self::cost::Ending;
-pub use self::explain::{Effect, Explained, ExplainedPart, Explanation, Leases};
+pub use self::explain::{Effect, Explained, ExplainedPart, ExplainedQuestion, Explanation, Leases};
 use self::matcher::Matcher;
 pub(crate) use self::named::{Given, NotNamed};
 use self::rule::Judgement;

@@ -93,33 +93,26 @@ impl Rule {
 }
 
 fn found<'r>(part: &KeyPart, given: Given<'r>, at: usize, ipv6_prefix: u8) -> Result<Found<'r>, NotNamed> {
-    let address = |text: &str| text.parse::<IpAddr>().ok().map(|address| masked(address, ipv6_prefix));
-    let value = |source: &Source, text: &'r str| match source {
-        Source::ClientIp => address(text).map(Value::Address).ok_or(NotNamed::Address(at)),
-        _ => Ok(Value::Text(Cow::Borrowed(text.as_bytes()))),
-    };
-    let of = |number: usize| match part {
-        KeyPart::One(source) => (source, None),
-        KeyPart::First(sources) => (sources.get(number).unwrap_or(&Source::ClientIp), Some(number)),
-    };
     let Some(text) = given.value else { return Ok(Found { value: None, source: None }) };
     let sources = match part {
         KeyPart::One(source) => std::slice::from_ref(source),
-        KeyPart::First(sources) => sources,
+        KeyPart::First(sources) => sources.as_slice(),
     };
-    let is_address = address(text).is_some();
-    let named = |source: &Source| match given.source {
+    let address = text.parse::<IpAddr>().ok().map(|address| masked(address, ipv6_prefix));
+    // What looks like an address is one where it can be; of other sources, the first.
+    let fits = |source: &Source| match given.source {
         Some(name) => source.to_string() == name,
-        None if sources.len() == 1 => true,
-        None => (*source == Source::ClientIp) == is_address,
+        None => sources.len() == 1 || (*source == Source::ClientIp) == address.is_some(),
     };
-    let number = match sources.iter().position(named) {
-        Some(number) => number,
-        None if given.source.is_none() => 0,
-        None => return Err(NotNamed::Source(at)),
+    let number = sources.iter().position(fits).or(given.source.is_none().then_some(0));
+    let Some((number, source)) = number.and_then(|number| Some((number, sources.get(number)?))) else {
+        return Err(NotNamed::Source(at));
     };
-    let (source, origin) = of(number);
-    Ok(Found { value: Some(value(source, text)?), source: origin })
+    let value = match source {
+        Source::ClientIp => Value::Address(address.ok_or(NotNamed::Address(at))?),
+        _ => Value::Text(Cow::Borrowed(text.as_bytes())),
+    };
+    Ok(Found { value: Some(value), source: matches!(part, KeyPart::First(_)).then_some(number) })
 }
 
 impl fmt::Display for NotNamed {

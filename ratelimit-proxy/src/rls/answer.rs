@@ -26,7 +26,8 @@ pub(super) fn decided(
     shared: &Shared,
     rules: &Rules,
 ) -> RateLimitResponse {
-    let parts: Vec<(&Limit, &Outcome)> = decision.into_iter().flat_map(Decision::limits).collect();
+    let parts: Vec<(&Limit, &Outcome)> =
+        decision.into_iter().flat_map(|decision| decision.limits()).collect();
     let statuses = met.iter().map(|met| match (decision, parts.get(met.hits.clone())) {
         // The only one, whose limits are all there are.
         (Some(whole), Some(own)) if own.len() == parts.len() => status(met, Some(whole)),

@@ -96,10 +96,10 @@ async fn attempt(
     }
     let rules = shared.rules.load();
     let mut keys = KeyBuf::new();
-    let brought;
+    let mut brought = Vec::new();
     let mut selection = Selection::default();
     let mut met = select(&rules.policy, question, &mut keys, &mut selection)?;
-    brought = bring(question, &rules, &mut selection, &mut met)?;
+    bring(question, &rules, &mut selection, &mut met, &mut brought)?;
     for (number, limit) in &brought {
         if let Some(hit) = selection.hits.get_mut(*number) {
             hit.limit = limit;
@@ -144,8 +144,9 @@ fn select<'p>(
     let none = HeaderMap::new();
     let mut all = SmallVec::new();
     for asked in &question.descriptors {
-        let entries = asked.entries.iter().map(|entry| (&*entry.key, &*entry.value)).collect();
-        let descriptor = Descriptor { domain: &question.domain, entries };
+        let entries: SmallVec<[(&[u8], &[u8]); 4]> =
+            asked.entries.iter().map(|entry| (&*entry.key, &*entry.value)).collect();
+        let descriptor = Descriptor { domain: &question.domain, entries: &entries };
         let start = selection.hits.len();
         // A descriptor has one value of each name, and its cost is a number: nothing of it can be misread.
         let met = policy.meet(&Facts::asked(&descriptor, &none), keys, selection);
@@ -169,8 +170,8 @@ fn bring<'p>(
     rules: &Rules,
     selection: &mut Selection<'p>,
     met: &mut [Met<'p>],
-) -> Result<Vec<(usize, Limit)>, Refused> {
-    let mut brought = Vec::new();
+    brought: &mut Vec<(usize, Limit)>,
+) -> Result<(), Refused> {
     let most = rules.rls.and_then(|rls| rls.max_override);
     for (asked, met) in question.descriptors.iter().zip(met) {
         let Some(own) = asked.limit else { continue };
@@ -188,7 +189,7 @@ fn bring<'p>(
             }
         }
     }
-    Ok(brought)
+    Ok(())
 }
 
 /// The key of the limit that binds.

@@ -168,21 +168,22 @@ fn deal(
                 }
             }
         };
-        let reporting = async {
-            loop {
-                report(reporter, view.unready().is_none()).await;
-                tokio::time::sleep(LOOK).await;
-            }
-        };
         let mut stopped = stopped.clone();
         tokio::select! {
             () = accepting => {}
-            () = reporting => {}
+            never = reporting(reporter, view) => match never {},
             _ = stopped.wait_for(|stop| *stop) => {}
         }
         report(reporter, false).await;
         Ok(())
     })
+}
+
+async fn reporting(reporter: &HealthReporter, view: &View) -> Infallible {
+    loop {
+        report(reporter, view.unready().is_none()).await;
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn report(reporter: &HealthReporter, serves: bool) {

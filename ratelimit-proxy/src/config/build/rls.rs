@@ -41,7 +41,7 @@ pub(super) fn check(raw: &raw::Limit, limit: &LimitConfig, faults: &mut Faults) 
     for (part, given) in limit.key.iter().zip(raw.key.get().into_iter().flat_map(|key| &key.value.0)) {
         let sources = match part {
             KeyPart::One(source) => std::slice::from_ref(source),
-            KeyPart::First(sources) => sources,
+            KeyPart::First(sources) => sources.as_slice(),
         };
         if let Some(source) = sources.iter().find(foreign) {
             refuse(source, &given.place, faults);
