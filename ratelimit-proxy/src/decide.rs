@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
 use ratelimit_core::store::{Charge, Origin, Verdict};
-use ratelimit_core::{Decision, KeyBuf, Limit, Nanos, Store};
+use ratelimit_core::{Decision, KeyBuf, Limit, Nanos, Store, StoreError};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -84,28 +84,52 @@ impl Hold {
 }
 
 /// Charges all limits of a selection, or none.
-pub(crate) async fn decide<'p>(
-    store: &AnyStore,
+pub(crate) async fn decide<'p, S: Store>(
+    store: &S,
     selection: &Selection<'p>,
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
-    decide_within(store, selection, keys, metrics, None).await
+    let charges = charges(selection, keys, metrics);
+    if let Some(ruling) = at_once(store, &charges, selection, keys, metrics) {
+        return ruling;
+    }
+    let asked = Instant::now();
+    let answer = store.decide(&charges).await;
+    metrics.decided_after(asked.elapsed());
+    answered(store, answer, selection, keys, metrics)
 }
 
 /// As [`decide`], for who can't wait for the store as long as the store's own deadline says.
 pub(crate) async fn decide_within<'p>(
+    within: Duration,
     store: &AnyStore,
     selection: &Selection<'p>,
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
-    within: Option<Duration>,
 ) -> Ruling<'p> {
-    selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
-    if selection.hits.is_empty() {
-        return Ruling::Admit(Admission { decision: None, holds: Vec::new() });
+    let charges = charges(selection, keys, metrics);
+    if let Some(ruling) = at_once(store, &charges, selection, keys, metrics) {
+        return ruling;
     }
-    let charge = |hit: &Hit<'p>| {
+    let asked = Instant::now();
+    let answer = match tokio::time::timeout(within, store.decide(&charges)).await {
+        Ok(answer) => answer,
+        Err(_) => store.without(&charges),
+    };
+    metrics.decided_after(asked.elapsed());
+    answered(store, answer, selection, keys, metrics)
+}
+
+/// What the store is asked.
+#[inline]
+fn charges<'a>(
+    selection: &'a Selection<'_>,
+    keys: &'a KeyBuf,
+    metrics: &WorkerMetrics,
+) -> SmallVec<[Charge<'a>; 4]> {
+    selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
+    let charge = |hit: &'a Hit<'_>| {
         let op = match hit.how {
             // Nothing is refused only to a key in debt.
             How::Charge => Op::Take(if hit.overdraft { 0 } else { hit.cost }),
@@ -114,21 +138,34 @@ pub(crate) async fn decide_within<'p>(
         };
         Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op }
     };
-    let charges: SmallVec<[Charge<'_>; 4]> = selection.hits.iter().map(charge).collect();
-    if let Some(verdict) = store.try_decide(&charges) {
-        metrics.decided_at_once();
-        return rule(store, verdict, selection, keys, metrics);
+    selection.hits.iter().map(charge).collect()
+}
+
+/// The ruling, where nobody has to be waited for.
+#[inline]
+fn at_once<'p>(
+    store: &impl Store,
+    charges: &[Charge<'_>],
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+) -> Option<Ruling<'p>> {
+    if charges.is_empty() {
+        return Some(Ruling::Admit(Admission { decision: None, holds: Vec::new() }));
     }
-    let asked = Instant::now();
-    let answer = match within {
-        None => store.decide(&charges).await,
-        // Boxed, so that requests that wait without it don't carry its size around.
-        Some(within) => match Box::pin(tokio::time::timeout(within, store.decide(&charges))).await {
-            Ok(answer) => answer,
-            Err(_) => store.without(&charges),
-        },
-    };
-    metrics.decided_after(asked.elapsed());
+    let verdict = store.try_decide(charges)?;
+    metrics.decided_at_once();
+    Some(rule(store, verdict, selection, keys, metrics))
+}
+
+/// The ruling on what the store answered.
+fn answered<'p>(
+    store: &impl Store,
+    answer: Result<Verdict, StoreError>,
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+) -> Ruling<'p> {
     match answer {
         Ok(verdict) => rule(store, verdict, selection, keys, metrics),
         Err(_unavailable) => {

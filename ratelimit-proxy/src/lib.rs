@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod app;
+mod call;
 mod deadlines;
 mod decide;
 mod exchange;
@@ -23,6 +24,7 @@ pub mod facts;
 pub mod identity;
 pub mod path;
 pub mod policy;
+pub mod replay;
 pub mod server;
 pub mod telemetry;
 

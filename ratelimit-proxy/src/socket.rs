@@ -1,4 +1,4 @@
-//! [`Socket`]: a client's TCP connection. hyper owns one handle; a second one lets us close it in our own way.
+//! [`Socket`]: a client's connection. hyper owns one handle; a second one lets us close it in our own way.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -9,34 +9,53 @@ use std::task::{Context, Poll};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Up to this many bytes in several pieces are copied together and sent as one: `send` is the cheaper system
 /// call by more than what copying costs. A head with a small body is well below it.
 const TOGETHER: usize = 2048;
 
-/// A handle to a connection; clones are handles to the same.
-#[derive(Clone, Debug)]
-pub(crate) struct Socket(Rc<RefCell<TokioIo<TcpStream>>>);
+/// What bytes of a client come and go through.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// The connection below.
+    fn tcp(&self) -> &TcpStream;
+}
 
-impl Socket {
-    pub(crate) fn new(socket: TcpStream) -> Self {
-        Self(Rc::new(RefCell::new(TokioIo::new(socket))))
+impl Stream for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+/// A handle to a connection; clones are handles to the same.
+#[derive(Debug)]
+pub(crate) struct Socket<S>(Rc<RefCell<TokioIo<S>>>);
+
+impl<S> Socket<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self(Rc::new(RefCell::new(TokioIo::new(stream))))
     }
 
     /// The connection itself, if this is the last handle.
-    pub(crate) fn into_inner(self) -> Option<TcpStream> {
+    pub(crate) fn into_inner(self) -> Option<S> {
         Rc::into_inner(self.0).map(|socket| socket.into_inner().into_inner())
     }
 }
 
-impl Read for Socket {
+impl<S> Clone for Socket<S> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<S: Stream> Read for Socket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
     }
 }
 
-impl Write for Socket {
+impl<S: Stream> Write for Socket<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
     }
@@ -62,9 +81,8 @@ impl Write for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP socket has nothing to flush.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -81,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (Socket, TcpStream) {
+    async fn pair() -> (Socket<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         (Socket::new(near.unwrap()), far.unwrap().0)

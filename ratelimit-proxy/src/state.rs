@@ -1,5 +1,6 @@
 //! What requests share: [`Shared`] by all threads, [`Worker`] by the connections of one thread, [`Client`] by
-//! the requests of one connection. Nothing but [`Shared`] crosses threads.
+//! the requests of one connection. Nothing but [`Shared`] crosses threads. What is one request's is a
+//! [`Call`](crate::call::Call).
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -10,7 +11,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use http::HeaderValue;
-use hyper::body::Incoming;
 use ratelimit_core::time::Clock as _;
 use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
@@ -18,12 +18,10 @@ use tokio::time::Instant;
 
 use crate::answer::KnownPolicy;
 use crate::config::Config;
-use crate::deadlines::{Deadlines, Wait};
 use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
 use crate::rules::{Adopted, Current, Rules};
 use crate::server::descriptors::Shortage;
-use crate::server::linger::Leftover;
 use crate::store::AnyStore;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
 use crate::upstream::Link;
@@ -250,17 +248,11 @@ pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     /// The other end of the socket, an IPv4 address inside IPv6 as the IPv4 address.
     pub(crate) peer: IpAddr,
-    pub(crate) deadlines: Deadlines,
     /// Reused from request to request.
     pub(crate) keys: Cell<KeyBuf>,
     /// Field values that are the same for all requests of the connection, nearly always.
     pub(crate) forwarding: RefCell<Forwarding>,
     pub(crate) policy: RefCell<KnownPolicy>,
-    /// A body that nobody wants, being read so that the connection can go on.
-    pub(crate) leftover: RefCell<Option<Leftover>>,
-    timeouts: Cell<Timeouts>,
-    unread: Cell<bool>,
-    phase: Cell<Phase>,
     place: Place,
 }
 
@@ -273,32 +265,13 @@ pub(crate) struct Forwarding {
     pub(crate) lines: Vec<u8>,
 }
 
-/// Where a connection is between two requests.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// No byte of the next request has come.
-    Between,
-    /// Some have.
-    Head,
-    /// A request is under way.
-    Busy,
-}
-
 impl Client {
     pub(crate) fn new(worker: Rc<Worker>, peer: IpAddr) -> Rc<Self> {
-        let deadlines = Deadlines::new();
-        let timeouts = worker.rules().timeouts;
-        deadlines.arm(Wait::Head, timeouts.head);
         Rc::new(Self {
             peer: peer.to_canonical(),
-            deadlines,
             keys: Cell::default(),
             forwarding: RefCell::default(),
             policy: RefCell::default(),
-            leftover: RefCell::default(),
-            timeouts: Cell::new(timeouts),
-            unread: Cell::new(false),
-            phase: Cell::new(Phase::Between),
             place: Place::new(Rc::clone(&worker)),
             worker,
         })
@@ -309,69 +282,5 @@ impl Client {
         if let Some(place) = self.worker.connections.borrow_mut().get_mut(self.place.number) {
             *place = Some(waker.clone());
         }
-    }
-
-    /// How long to wait for whom, as it was when the request began.
-    #[inline]
-    pub(crate) fn timeouts(&self) -> Timeouts {
-        self.timeouts.get()
-    }
-
-    /// A request begins; it is served by these rules to its end.
-    #[inline]
-    pub(crate) fn begin(&self) -> Adopted {
-        let rules = self.worker.rules();
-        self.timeouts.set(rules.timeouts);
-        rules
-    }
-
-    /// Bytes came in. If they are the first of a request, its head must be complete in time, however slowly
-    /// the others follow.
-    pub(crate) fn bytes_came(&self) {
-        if self.phase.get() == Phase::Between {
-            self.phase.set(Phase::Head);
-            self.deadlines.arm(Wait::Head, self.timeouts().head);
-        }
-    }
-
-    /// A request is complete up to its body.
-    pub(crate) fn request_began(&self) {
-        self.phase.set(Phase::Busy);
-        self.deadlines.disarm(Wait::Head);
-    }
-
-    /// Its response has been handed over in full, or never will be.
-    pub(crate) fn request_ended(&self) {
-        self.phase.set(Phase::Between);
-        self.deadlines.disarm(Wait::Upstream);
-        self.deadlines.disarm(Wait::Body);
-        self.deadlines.arm(Wait::Head, self.timeouts().idle);
-    }
-
-    /// Takes the body of a request that will be answered without it. Returns whether the connection has to be
-    /// closed after the answer, because reading the body to its end would take too long or would need a
-    /// `100 Continue` that was never meant.
-    pub(crate) fn set_aside(&self, body: Incoming, expects_continue: bool) -> bool {
-        match Leftover::new(body, expects_continue) {
-            Ok(leftover) => {
-                self.deadlines.arm(Wait::Leftover, Leftover::TIME);
-                self.leftover.replace(Some(leftover));
-                false
-            }
-            Err(_too_much) => {
-                self.unread.set(true);
-                true
-            }
-        }
-    }
-
-    /// A body was given up while the client may still be sending it.
-    pub(crate) fn left_unread(&self) {
-        self.unread.set(true);
-    }
-
-    /// Whether closing the socket now would make the kernel throw away what the client has yet to read.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.unread.get()
     }
 }

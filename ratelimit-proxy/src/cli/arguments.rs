@@ -18,6 +18,7 @@ Examples:
   ratelimit-proxy --config ratelimit.yaml
   ratelimit-proxy check --config ratelimit.yaml
   ratelimit-proxy explain --config ratelimit.yaml 'POST /login' -H 'x-api-key: k'
+  ratelimit-proxy replay --config ratelimit.yaml --html report.html access.log
 
 Signals: the first SIGTERM or SIGINT stops accepting and lets requests finish, the second cuts them; SIGHUP reads
 the configuration again, as a change of the file does.
@@ -47,6 +48,8 @@ pub(super) enum Command {
     Check(Check),
     /// Show which limits match a request, with which key, quota and cost, and why the others do not
     Explain(Explain),
+    /// Run recorded traffic through the limits: who would have been denied, by which limit, and what they would need
+    Replay(Replay),
     /// Print the configuration's JSON Schema, for editors
     Schema,
 }
@@ -127,6 +130,26 @@ pub(super) struct Explain {
     /// The address that the request's connection comes from
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(super) client: IpAddr,
+    /// For machines
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+pub(super) struct Replay {
+    /// The configuration, in YAML or JSON
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Access logs, oldest first: combined or common log format, or JSON lines; gzip too; `-` is standard input
+    #[arg(value_name = "ACCESS_LOG", required = true)]
+    pub(super) logs: Vec<PathBuf>,
+    /// Also write the report as a page with plots
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Keys shown for each limit
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(super) top: usize,
     /// For machines
     #[arg(long)]
     pub(super) json: bool,

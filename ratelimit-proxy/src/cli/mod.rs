@@ -5,6 +5,7 @@ mod arguments;
 mod check;
 mod demo;
 mod explain;
+mod replay;
 mod run;
 mod schema;
 
@@ -88,6 +89,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Some(Command::Demo(demo)) => demo::demo(&demo, log),
         Some(Command::Check(check)) => check::check(&check),
         Some(Command::Explain(explain)) => explain::explain(&explain),
+        Some(Command::Replay(replay)) => replay::replay(&replay),
         Some(Command::Schema) => schema::schema(),
     }
 }

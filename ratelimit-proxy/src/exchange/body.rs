@@ -12,9 +12,9 @@ use hyper::body::Incoming;
 
 use super::hop;
 use super::tail::Tail;
+use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::Fault;
-use crate::state::Client;
 use crate::upstream::Link;
 use crate::upstream::h1::Error;
 
@@ -45,7 +45,7 @@ pub(crate) struct RequestBody(Option<Upload>);
 
 struct Upload {
     body: Incoming,
-    client: Rc<Client>,
+    call: Rc<Call>,
     done: bool,
 }
 
@@ -53,23 +53,23 @@ impl RequestBody {
     pub(crate) const EMPTY: Self = Self(None);
 
     /// Passes `body` on.
-    pub(crate) fn new(body: Option<Incoming>, client: &Rc<Client>) -> Self {
+    pub(crate) fn new(body: Option<Incoming>, call: &Rc<Call>) -> Self {
         let Some(body) = body.filter(|body| !body.is_end_stream()) else { return Self::EMPTY };
-        Self(Some(Upload { body, client: Rc::clone(client), done: false }))
+        Self(Some(Upload { body, call: Rc::clone(call), done: false }))
     }
 }
 
 impl Upload {
     fn fail(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        self.client.deadlines.disarm(Wait::Body);
+        self.call.deadlines.disarm(Wait::Body);
         Poll::Ready(Some(Err(Broken(fault))))
     }
 
     /// Something was passed on, so it is the upstream's turn.
     fn passed(&mut self, done: bool) {
         self.done = done;
-        self.client.deadlines.disarm(Wait::Body);
-        self.client.deadlines.arm(Wait::Upstream, self.client.timeouts().response);
+        self.call.deadlines.disarm(Wait::Body);
+        self.call.deadlines.arm(Wait::Upstream, self.call.timeouts().response);
     }
 }
 
@@ -98,11 +98,11 @@ impl http_body::Body for RequestBody {
                 upload.passed(true);
                 Poll::Ready(None)
             }
-            Poll::Pending if upload.client.deadlines.expired(Wait::Body) => upload.fail(Fault::SlowBody),
+            Poll::Pending if upload.call.deadlines.expired(Wait::Body) => upload.fail(Fault::SlowBody),
             Poll::Pending => {
                 // It is the client's turn, not the upstream's.
-                upload.client.deadlines.disarm(Wait::Upstream);
-                upload.client.deadlines.arm_once(Wait::Body, upload.client.timeouts().body);
+                upload.call.deadlines.disarm(Wait::Upstream);
+                upload.call.deadlines.arm_once(Wait::Body, upload.call.timeouts().body);
                 Poll::Pending
             }
         }
@@ -119,9 +119,9 @@ impl http_body::Body for RequestBody {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.client.deadlines.disarm(Wait::Body);
+        self.call.deadlines.disarm(Wait::Body);
         if !self.done {
-            self.client.left_unread();
+            self.call.left_unread();
         }
     }
 }
@@ -138,7 +138,7 @@ enum Source {
     /// The connection that brings it; gone when there is nothing more to come.
     Upstream {
         link: Option<Box<Link>>,
-        client: Rc<Client>,
+        call: Rc<Call>,
     },
 }
 
@@ -149,9 +149,9 @@ impl Body {
     }
 
     /// The upstream's.
-    pub(crate) fn upstream(link: Box<Link>, client: &Rc<Client>) -> Self {
+    pub(crate) fn upstream(link: Box<Link>, call: &Rc<Call>) -> Self {
         let complete = link.is_end_stream();
-        let source = Source::Upstream { link: Some(link), client: Rc::clone(client) };
+        let source = Source::Upstream { link: Some(link), call: Rc::clone(call) };
         let mut passing = Self { source, tail: None, broken: None };
         if complete {
             passing.complete();
@@ -170,10 +170,10 @@ impl Body {
 
     /// All of it was handed over.
     fn complete(&mut self) {
-        if let Source::Upstream { link, client, .. } = &mut self.source {
-            client.deadlines.disarm(Wait::Upstream);
+        if let Source::Upstream { link, call, .. } = &mut self.source {
+            call.deadlines.disarm(Wait::Upstream);
             if let Some(link) = link.take() {
-                client.worker.put_back(link, client.deadlines.now());
+                call.client.worker.put_back(link, call.deadlines.now());
             }
         }
         if let Some(mut tail) = self.tail.take() {
@@ -183,24 +183,24 @@ impl Body {
 
     fn poll_upstream(
         link: &mut Option<Box<Link>>,
-        client: &Client,
+        call: &Call,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(link) = link else { return Poll::Ready(None) };
         match link.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                client.deadlines.disarm(Wait::Upstream);
+                call.deadlines.disarm(Wait::Upstream);
                 return Poll::Ready(Some(Ok(clean(frame))));
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Broken(fault(&error))))),
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {}
         }
-        if client.deadlines.expired(Wait::Upstream) {
-            client.deadlines.disarm(Wait::Upstream);
+        if call.deadlines.expired(Wait::Upstream) {
+            call.deadlines.disarm(Wait::Upstream);
             return Poll::Ready(Some(Err(Broken(Fault::AnswerTimeout))));
         }
-        client.deadlines.arm_once(Wait::Upstream, client.timeouts().response);
+        call.deadlines.arm_once(Wait::Upstream, call.timeouts().response);
         Poll::Pending
     }
 }
@@ -229,7 +229,7 @@ impl http_body::Body for Body {
         }
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Upstream { link, client } => Self::poll_upstream(link, client, cx),
+            Source::Upstream { link, call } => Self::poll_upstream(link, call, cx),
         };
         if let (Poll::Ready(Some(Ok(frame))), Some(tail)) = (&polled, &mut this.tail)
             && let Some(trailers) = frame.trailers_ref()

@@ -16,10 +16,10 @@ use hyper::body::Incoming;
 
 use super::body::{RequestBody, fault};
 use super::hop::Told;
+use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::Fault;
 use crate::rules::Rules;
-use crate::state::Client;
 use crate::upstream::Link;
 use crate::upstream::h1::Error;
 
@@ -31,38 +31,38 @@ pub(super) struct Answer {
 
 /// Sends the request; its head must be fit for the upstream already.
 pub(super) async fn forward(
-    client: &Rc<Client>,
+    call: &Rc<Call>,
     rules: &Rules,
     mut head: Box<request::Parts>,
     told: Told,
     body: Option<Incoming>,
 ) -> Result<Answer, Fault> {
-    let body = RequestBody::new(body, client);
-    let mut link = match client.worker.take_link(rules, client.deadlines.now()) {
+    let body = RequestBody::new(body, call);
+    let mut link = match call.client.worker.take_link(rules, call.deadlines.now()) {
         Some(link) => link,
-        None => connect(client, rules).await?,
+        None => connect(call, rules).await?,
     };
     let may_retry = link.reused && body.is_end_stream() && head.method.is_idempotent();
-    send(client, &mut link, &head, told, body);
-    match receive(client, link, &mut head.headers).await {
+    send(call, &mut link, &head, told, body);
+    match receive(call, link, &mut head.headers).await {
         Ok(answer) => Ok(answer),
         Err(Failure::Silent) if may_retry => {
-            let mut link = connect(client, rules).await?;
-            send(client, &mut link, &head, told, RequestBody::EMPTY);
-            receive(client, link, &mut head.headers).await.map_err(Failure::fault)
+            let mut link = connect(call, rules).await?;
+            send(call, &mut link, &head, told, RequestBody::EMPTY);
+            receive(call, link, &mut head.headers).await.map_err(Failure::fault)
         }
         Err(failure) => Err(failure.fault()),
     }
 }
 
-fn send(client: &Client, link: &mut Link, head: &request::Parts, told: Told, body: RequestBody) {
-    let mut known = client.forwarding.borrow_mut();
-    link.send(head, known.lines(client.peer, head, told), body);
+fn send(call: &Call, link: &mut Link, head: &request::Parts, told: Told, body: RequestBody) {
+    let mut known = call.client.forwarding.borrow_mut();
+    link.send(head, known.lines(call.client.peer, head, told), body);
 }
 
-async fn connect(client: &Client, rules: &Rules) -> Result<Box<Link>, Fault> {
-    let deadlines = &client.deadlines;
-    deadlines.arm(Wait::Upstream, client.timeouts().connect);
+async fn connect(call: &Call, rules: &Rules) -> Result<Box<Link>, Fault> {
+    let deadlines = &call.deadlines;
+    deadlines.arm(Wait::Upstream, call.timeouts().connect);
     let mut connecting = pin!(rules.upstream.connect());
     let socket = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(Ok(socket)) => Poll::Ready(Ok(socket)),
@@ -95,16 +95,16 @@ impl Failure {
 }
 
 /// Waits for the head of the answer to what `link` was given. `headers` becomes its fields.
-async fn receive(client: &Client, mut link: Box<Link>, headers: &mut HeaderMap) -> Result<Answer, Failure> {
-    let deadlines = &client.deadlines;
+async fn receive(call: &Call, mut link: Box<Link>, headers: &mut HeaderMap) -> Result<Answer, Failure> {
+    let deadlines = &call.deadlines;
     let started = deadlines.now();
-    deadlines.arm(Wait::Upstream, client.timeouts().response);
+    deadlines.arm(Wait::Upstream, call.timeouts().response);
     let answered = poll_fn(|cx| match link.poll_head(cx, headers) {
         Poll::Ready(answered) => Poll::Ready(Some(answered)),
         Poll::Pending if deadlines.expired(Wait::Upstream) => Poll::Ready(None),
         Poll::Pending => {
             if !link.is_uploading() {
-                deadlines.arm_once(Wait::Upstream, client.timeouts().response);
+                deadlines.arm_once(Wait::Upstream, call.timeouts().response);
             }
             Poll::Pending
         }
@@ -121,7 +121,7 @@ async fn receive(client: &Client, mut link: Box<Link>, headers: &mut HeaderMap) 
         Some(Err(error)) => return Err(Failure::Fault(fault(&error))),
         None => return Err(Failure::Fault(Fault::AnswerTimeout)),
     };
-    client.worker.metrics.upstream(deadlines.now().saturating_duration_since(started));
+    call.client.worker.metrics.upstream(deadlines.now().saturating_duration_since(started));
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked for that.
         return Err(Failure::Fault(Fault::BadAnswer));

@@ -17,6 +17,7 @@ pub(crate) use inbound::admit;
 
 use self::forward::Answer;
 use self::tail::Tail;
+use crate::call::Call;
 use crate::decide::{Admission, Ruling, decide, refuse};
 use crate::facts::Facts;
 use crate::fault::{Fault, Side};
@@ -30,22 +31,23 @@ use crate::telemetry::metrics::ProtocolError;
 ///
 /// The head comes boxed, because it is handed on from step to step, and each would copy it.
 pub(crate) async fn exchange(
-    client: &Rc<Client>,
+    call: &Rc<Call>,
     head: Box<Parts>,
     mut body: Option<Incoming>,
 ) -> Response<Body> {
-    let mut tail = Tail::new(client);
+    let mut tail = Tail::new(call);
     let expects_continue = head.headers.contains_key(header::EXPECT);
-    let rules = client.begin();
+    let client = &*call.client;
+    let rules = call.begin();
     let noted = rules.log.note(&head, client.peer);
-    let mut response = match attempt(client, &rules, head, &mut body, &mut tail).await {
+    let mut response = match attempt(call, &rules, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
             note(client, &rules, fault);
             rules.answers.fault(fault)
         }
     };
-    if body.is_some_and(|unread| client.set_aside(unread, expects_continue)) {
+    if body.is_some_and(|unread| call.set_aside(unread, expects_continue)) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     noted.inspect(|entry| rules.log.answered(entry, response.status()));
@@ -55,12 +57,13 @@ pub(crate) async fn exchange(
 }
 
 async fn attempt(
-    client: &Rc<Client>,
+    call: &Rc<Call>,
     rules: &Rules,
     mut head: Box<Parts>,
     body: &mut Option<Incoming>,
     tail: &mut Tail,
 ) -> Result<Response<Body>, Fault> {
+    let client = &*call.client;
     if client.worker.sheds() {
         return Err(Fault::Overloaded);
     }
@@ -99,7 +102,7 @@ async fn attempt(
     };
     tail.hold(holds);
     let told = outbound.apply(&mut head, client, rules);
-    let Answer { mut head, link } = forward::forward(client, rules, head, told, body.take()).await?;
+    let Answer { mut head, link } = forward::forward(call, rules, head, told, body.take()).await?;
     tail.hear(&head.headers);
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
@@ -108,7 +111,7 @@ async fn attempt(
         let known = &mut client.policy.borrow_mut();
         rules.answers.tell(&decision, known, shared.utc(rules), &mut head.headers);
     }
-    Ok(Response::from_parts(head, Body::upstream(link, client)))
+    Ok(Response::from_parts(head, Body::upstream(link, call)))
 }
 
 /// Counts what clients do wrong, and tells of upstreams that fail; what stores do is noted where it is noticed.

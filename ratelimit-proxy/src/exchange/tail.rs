@@ -7,13 +7,13 @@ use std::rc::Rc;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
+use crate::call::Call;
 use crate::decide::Hold;
 use crate::policy::Ending;
-use crate::state::Client;
 
 /// The end of a request, wherever it comes.
 pub(crate) struct Tail {
-    client: Rc<Client>,
+    call: Rc<Call>,
     started: Instant,
     status: StatusCode,
     holds: Vec<Hold>,
@@ -22,11 +22,11 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// For a request that begins now.
-    pub(crate) fn new(client: &Rc<Client>) -> Self {
-        client.request_began();
+    pub(crate) fn new(call: &Rc<Call>) -> Self {
+        call.request_began();
         Self {
-            client: Rc::clone(client),
-            started: client.deadlines.now(),
+            call: Rc::clone(call),
+            started: call.deadlines.now(),
             // What is counted when the client is gone before there is an answer: nginx's 499, a client's fault.
             status: StatusCode::BAD_REQUEST,
             holds: Vec::new(),
@@ -63,12 +63,12 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        let worker = &self.client.worker;
+        let worker = &self.call.client.worker;
         for hold in self.holds.drain(..) {
             hold.settle(&self.ending, &worker.shared.store);
         }
-        let elapsed = self.client.deadlines.now().saturating_duration_since(self.started);
+        let elapsed = self.call.deadlines.now().saturating_duration_since(self.started);
         worker.metrics.request(self.status, elapsed);
-        self.client.request_ended();
+        self.call.request_ended();
     }
 }

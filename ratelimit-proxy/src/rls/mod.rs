@@ -26,7 +26,7 @@ pub(crate) use self::question::Question;
 pub(crate) use self::server::Rls;
 
 use self::question::Brought;
-use crate::decide::{Admission, Ruling, decide_within, denied};
+use crate::decide::{Admission, Ruling, decide, decide_within, denied};
 use crate::facts::{Descriptor, Facts};
 use crate::policy::{Policy, Selection};
 use crate::rules::Rules;
@@ -120,8 +120,12 @@ async fn attempt(
         rules.log.asked(&decision, &question.domain, None);
         return Ok((answer::unasked(&decision, &met, shared, &rules), Questioned::Denied));
     }
-    let within = within.or(rules.rls.map(|rls| rls.deadline));
-    match decide_within(&shared.store, &selection, &keys, metrics, within).await {
+    let (store, within) = (&shared.store, within.or(rules.rls.map(|rls| rls.deadline)));
+    let ruling = match within {
+        Some(within) => decide_within(within, store, &selection, &keys, metrics).await,
+        None => decide(store, &selection, &keys, metrics).await,
+    };
+    match ruling {
         Ruling::Admit(Admission { decision, .. }) => {
             let decision = decision.as_deref();
             Ok((answer::decided(decision, &met, shared, &rules), became))

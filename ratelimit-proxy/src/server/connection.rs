@@ -22,10 +22,11 @@ use tokio::time::Sleep;
 
 use super::io::ClientIo;
 use super::linger::linger;
+use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::exchange::{Body, exchange};
 use crate::fault::Fault;
-use crate::socket::Socket;
+use crate::socket::{Socket, Stream};
 use crate::state::{Client, Worker};
 use crate::telemetry::metrics::ProtocolError;
 
@@ -36,25 +37,31 @@ const MAX_BUFFER: usize = 96 * 1024;
 /// Serves a connection until it ends.
 pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
     let client = Client::new(worker, peer.ip());
-    let socket = Socket::new(socket);
-    let io = ClientIo { socket: socket.clone(), client: Rc::clone(&client) };
+    serve_h1(&client, socket).await;
+}
+
+/// Serves one request after the other.
+async fn serve_h1<S: Stream>(client: &Rc<Client>, stream: S) {
+    let call = Call::new(client);
+    let socket = Socket::new(stream);
+    let io = ClientIo { socket: socket.clone(), call: Rc::clone(&call) };
     let broken = {
         let service = service_fn(|request: Request<Incoming>| {
             let (head, body) = request.into_parts();
-            answer(Rc::clone(&client), Box::new(head), body)
+            answer(Rc::clone(&call), Box::new(head), body)
         });
         let mut connection =
             pin!(http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service));
-        let mut timer = pin!(tokio::time::sleep(client.timeouts().head));
+        let mut timer = pin!(tokio::time::sleep(call.timeouts().head));
         let mut draining = false;
         let mut registered = false;
         poll_fn(|cx| {
-            client.deadlines.tick();
+            call.deadlines.tick();
             if !registered {
                 registered = true;
                 client.register(cx.waker());
                 // A request that came with the connection is served, even where the proxy drains by now.
-                let polled = drive(&client, connection.as_mut(), timer.as_mut(), cx);
+                let polled = drive(&call, connection.as_mut(), timer.as_mut(), cx);
                 if polled.is_ready() || !client.worker.is_draining() {
                     return polled;
                 }
@@ -63,12 +70,12 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-            drive(&client, connection.as_mut(), timer.as_mut(), cx)
+            drive(&call, connection.as_mut(), timer.as_mut(), cx)
         })
         .await
     };
-    client.leftover.take();
-    if (broken || client.has_unread())
+    call.leftover.take();
+    if (broken || call.has_unread())
         && let Some(socket) = socket.into_inner()
     {
         linger(socket).await;
@@ -77,27 +84,28 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
 
 /// Lets everything that belongs to the connection do what it can. Ready when it is over; the value says whether
 /// the client may be sending still.
-fn drive<S>(
-    client: &Client,
-    mut connection: Pin<&mut Connection<ClientIo, S>>,
+fn drive<I, S>(
+    call: &Call,
+    mut connection: Pin<&mut Connection<ClientIo<I>, S>>,
     mut timer: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
 ) -> Poll<bool>
 where
+    I: Stream,
     S: HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     loop {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             let Err(error) = ended else { return Poll::Ready(false) };
-            client.worker.metrics.protocol_error(kind(&error));
+            call.client.worker.metrics.protocol_error(kind(&error));
             return Poll::Ready(!error.is_incomplete_message());
         }
-        poll_leftover(client, cx);
-        let deadlines = &client.deadlines;
+        poll_leftover(call, cx);
+        let deadlines = &call.deadlines;
         // What has expired by now was not noticed by who waits for it, so nobody does: close.
         if deadlines.any_expired().is_some() {
-            client.worker.metrics.protocol_error(ProtocolError::Timeout);
+            call.client.worker.metrics.protocol_error(ProtocolError::Timeout);
             return Poll::Ready(false);
         }
         let Some(earliest) = deadlines.earliest() else { return Poll::Pending };
@@ -111,7 +119,7 @@ where
         }
         deadlines.tick();
         if deadlines.expired(Wait::Head) {
-            client.worker.metrics.protocol_error(ProtocolError::Timeout);
+            call.client.worker.metrics.protocol_error(ProtocolError::Timeout);
             return Poll::Ready(false);
         }
     }
@@ -128,25 +136,25 @@ fn kind(error: &hyper::Error) -> ProtocolError {
     }
 }
 
-fn poll_leftover(client: &Client, cx: &mut Context<'_>) {
-    let mut leftover = client.leftover.borrow_mut();
+fn poll_leftover(call: &Call, cx: &mut Context<'_>) {
+    let mut leftover = call.leftover.borrow_mut();
     let Some(body) = &mut *leftover else { return };
     let done = body.poll(cx).is_ready();
-    let late = client.deadlines.expired(Wait::Leftover);
+    let late = call.deadlines.expired(Wait::Leftover);
     if done || late {
         *leftover = None;
-        client.deadlines.disarm(Wait::Leftover);
+        call.deadlines.disarm(Wait::Leftover);
         if late && !done {
-            client.left_unread();
+            call.left_unread();
         }
     }
 }
 
 /// Answers a request; a panic is a 500 and ends the connection, nothing else.
-async fn answer(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Infallible> {
-    let answered = AssertUnwindSafe(exchange(&client, head, Some(body))).catch_unwind().await;
+async fn answer(call: Rc<Call>, head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Infallible> {
+    let answered = AssertUnwindSafe(exchange(&call, head, Some(body))).catch_unwind().await;
     Ok(answered.unwrap_or_else(|_| {
-        client.worker.metrics.panic();
-        client.worker.rules().answers.fault(Fault::Panic)
+        call.client.worker.metrics.panic();
+        call.client.worker.rules().answers.fault(Fault::Panic)
     }))
 }

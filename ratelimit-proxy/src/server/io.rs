@@ -7,26 +7,26 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
+use crate::call::Call;
 use crate::deadlines::Wait;
-use crate::socket::Socket;
-use crate::state::Client;
+use crate::socket::{Socket, Stream};
 
 /// What hyper reads from and writes to.
-pub(super) struct ClientIo {
-    pub(super) socket: Socket,
-    pub(super) client: Rc<Client>,
+pub(super) struct ClientIo<S> {
+    pub(super) socket: Socket<S>,
+    pub(super) call: Rc<Call>,
 }
 
-impl ClientIo {
+impl<S> ClientIo<S> {
     /// A client that does not read what is written to it must not hold the connection for ever.
     fn watch<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let deadlines = &self.client.deadlines;
+        let deadlines = &self.call.deadlines;
         if polled.is_ready() {
             deadlines.disarm(Wait::Write);
         } else if deadlines.expired(Wait::Write) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         } else {
-            deadlines.arm_once(Wait::Write, self.client.timeouts().write);
+            deadlines.arm_once(Wait::Write, self.call.timeouts().write);
             // It is the client that is waited for, not the upstream.
             deadlines.disarm(Wait::Upstream);
         }
@@ -34,7 +34,7 @@ impl ClientIo {
     }
 }
 
-impl Read for ClientIo {
+impl<S: Stream> Read for ClientIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -42,13 +42,13 @@ impl Read for ClientIo {
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
         if polled.is_ready() {
-            self.client.bytes_came();
+            self.call.bytes_came();
         }
         polled
     }
 }
 
-impl Write for ClientIo {
+impl<S: Stream> Write for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.watch(polled)

@@ -16,6 +16,8 @@ use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::socket::Stream;
+
 /// The rest of a body, being read so that the connection can be used again.
 pub(crate) struct Leftover {
     body: Incoming,
@@ -58,12 +60,12 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(5);
 
 /// Tells the client that nothing more comes, and reads what it still sends, within bounds.
-pub(super) async fn linger(mut socket: TcpStream) {
+pub(super) async fn linger<S: Stream>(mut socket: S) {
     if socket.shutdown().await.is_err() {
         return;
     }
     // When the time is over there is nothing left to be done but to close.
-    let _ = tokio::time::timeout(LINGER_TIME, discard(&socket)).await;
+    let _ = tokio::time::timeout(LINGER_TIME, discard(socket.tcp())).await;
 }
 
 async fn discard(socket: &TcpStream) {

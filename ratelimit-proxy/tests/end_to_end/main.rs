@@ -41,6 +41,7 @@ mod paths;
 mod policy;
 mod readme;
 mod reload;
+mod replay;
 mod rls;
 mod shared;
 mod smuggling;

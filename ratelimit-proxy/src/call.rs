@@ -1,0 +1,117 @@
+//! [`Call`]: one request under way and its response, and whom they wait for.
+//!
+//! A connection of HTTP/1.1 serves one after the other, so it has one call, which is used again for each request and
+//! notes what the connection itself waits for as well. On HTTP/2 each stream has one.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use hyper::body::Incoming;
+
+use crate::deadlines::{Deadlines, Wait};
+use crate::rules::Adopted;
+use crate::server::linger::Leftover;
+use crate::state::{Client, Timeouts};
+
+/// A request under way.
+pub(crate) struct Call {
+    pub(crate) client: Rc<Client>,
+    pub(crate) deadlines: Deadlines,
+    /// A body that nobody wants, being read so that the connection can go on.
+    pub(crate) leftover: RefCell<Option<Leftover>>,
+    timeouts: Cell<Timeouts>,
+    unread: Cell<bool>,
+    phase: Cell<Phase>,
+}
+
+/// Where a connection is between two requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No byte of the next request has come.
+    Between,
+    /// Some have.
+    Head,
+    /// A request is under way.
+    Busy,
+}
+
+impl Call {
+    /// For a connection that serves one request after the other.
+    pub(crate) fn new(client: &Rc<Client>) -> Rc<Self> {
+        let deadlines = Deadlines::new();
+        let timeouts = client.worker.rules().timeouts;
+        deadlines.arm(Wait::Head, timeouts.head);
+        Rc::new(Self {
+            client: Rc::clone(client),
+            deadlines,
+            leftover: RefCell::default(),
+            timeouts: Cell::new(timeouts),
+            unread: Cell::new(false),
+            phase: Cell::new(Phase::Between),
+        })
+    }
+
+    /// How long to wait for whom, as it was when the request began.
+    #[inline]
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.timeouts.get()
+    }
+
+    /// A request begins; it is served by these rules to its end.
+    #[inline]
+    pub(crate) fn begin(&self) -> Adopted {
+        let rules = self.client.worker.rules();
+        self.timeouts.set(rules.timeouts);
+        rules
+    }
+
+    /// Bytes came in. If they are the first of a request, its head must be complete in time, however slowly
+    /// the others follow.
+    pub(crate) fn bytes_came(&self) {
+        if self.phase.get() == Phase::Between {
+            self.phase.set(Phase::Head);
+            self.deadlines.arm(Wait::Head, self.timeouts().head);
+        }
+    }
+
+    /// A request is complete up to its body.
+    pub(crate) fn request_began(&self) {
+        self.phase.set(Phase::Busy);
+        self.deadlines.disarm(Wait::Head);
+    }
+
+    /// Its response has been handed over in full, or never will be.
+    pub(crate) fn request_ended(&self) {
+        self.phase.set(Phase::Between);
+        self.deadlines.disarm(Wait::Upstream);
+        self.deadlines.disarm(Wait::Body);
+        self.deadlines.arm(Wait::Head, self.timeouts().idle);
+    }
+
+    /// Takes the body of a request that will be answered without it. Returns whether the connection has to be
+    /// closed after the answer, because reading the body to its end would take too long or would need a
+    /// `100 Continue` that was never meant.
+    pub(crate) fn set_aside(&self, body: Incoming, expects_continue: bool) -> bool {
+        match Leftover::new(body, expects_continue) {
+            Ok(leftover) => {
+                self.deadlines.arm(Wait::Leftover, Leftover::TIME);
+                self.leftover.replace(Some(leftover));
+                false
+            }
+            Err(_too_much) => {
+                self.unread.set(true);
+                true
+            }
+        }
+    }
+
+    /// A body was given up while the client may still be sending it.
+    pub(crate) fn left_unread(&self) {
+        self.unread.set(true);
+    }
+
+    /// Whether closing the socket now would make the kernel throw away what the client has yet to read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.unread.get()
+    }
+}
