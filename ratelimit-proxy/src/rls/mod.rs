@@ -207,13 +207,6 @@ fn key_of<'k>(
     Some(keys.slice(hit.key.clone()))
 }
 
-impl Met<'_> {
-    /// Whether no limit is about it.
-    fn is_nothing(&self) -> bool {
-        self.hits.is_empty() && self.denied.is_empty()
-    }
-}
-
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

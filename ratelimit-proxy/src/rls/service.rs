@@ -1,6 +1,5 @@
 //! What comes over a connection: the rate-limit service, and the health of it (`grpc.health.v1`).
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tonic::body::Body;
-use tonic::codegen::Service as _;
+use tonic::codegen::{BoxFuture, Service as _};
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Code, Status};
 use tonic_health::pb::health_server::HealthServer;
@@ -56,7 +55,7 @@ struct ShouldRateLimit {
 
 impl UnaryService<Question> for ShouldRateLimit {
     type Response = RateLimitResponse;
-    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<RateLimitResponse>, Status>> + Send>>;
+    type Future = BoxFuture<tonic::Response<RateLimitResponse>, Status>;
 
     fn call(&mut self, call: tonic::Request<Question>) -> Self::Future {
         let thread = Arc::clone(&self.thread);

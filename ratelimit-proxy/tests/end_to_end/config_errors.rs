@@ -223,8 +223,7 @@ limits:
 fn what_limits_on_envoys_questions_can_not_have() {
     assert_faults(
         &of_limits(
-            "\
-  - {name: a, rate: 1/s, key: [descriptor.user, client.ip]}
+            "  - {name: a, rate: 1/s, key: [descriptor.user, client.ip]}
   - {name: b, rate: 1/s, match: {domain: d, path: /a, not: {methods: [GET]}}, key: descriptor.user, cost: 2}
   - {name: c, match: {descriptors: [{a: b}]}, concurrency: 4}
   - {name: d, rate: 1/s, match: {descriptors: []}}
