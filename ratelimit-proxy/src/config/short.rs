@@ -443,7 +443,8 @@ mod tests {
             (
                 "5/min by clint.ip",
                 "column 10: \"clint.ip\" is not a value of a request: write client.ip, header.NAME, query.NAME, \
-                 cookie.NAME, path.NAME, jwt.CLAIM, basic.user, digest.user, method, host or path (did you mean client.ip?)",
+                 cookie.NAME, path.NAME, jwt.CLAIM, basic.user, digest.user, method, host, path or \
+                 descriptor.NAME (did you mean client.ip?)",
             ),
             ("5/min by", "column 9: what to count by, such as client.ip, is missing"),
             ("5/min by host,", "column 15: what to count by, such as client.ip, is missing"),
@@ -471,7 +472,8 @@ mod tests {
             (
                 "1/s by é",
                 "column 8: \"é\" is not a value of a request: write client.ip, header.NAME, query.NAME, \
-                 cookie.NAME, path.NAME, jwt.CLAIM, basic.user, digest.user, method, host or path",
+                 cookie.NAME, path.NAME, jwt.CLAIM, basic.user, digest.user, method, host, path or \
+                 descriptor.NAME",
             ),
         ] {
             assert_eq!(limit_from_short(text, 1).unwrap_err().to_string(), shown, "{text}");

@@ -210,6 +210,10 @@ impl Question {
     /// # Errors
     /// Why it is none.
     pub(crate) fn from_json(text: &[u8]) -> Result<Self, String> {
+        // A list would be taken for the fields in their order.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err("a question is an object".to_owned());
+        }
         let written: Written = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let descriptors: Result<_, String> =
             written.descriptors.into_iter().map(Descriptor::try_from).collect();
