@@ -59,6 +59,7 @@ impl App {
         shared.tokens = config.jwt.clone().map(verifier).transpose()?;
         let shared = Arc::new(shared);
         overload::watch(&shared)?;
+        shared.watch_upstreams()?;
         let redis = match config.store {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),
@@ -98,7 +99,10 @@ impl App {
             tracing::info!(address = %format_args!("http://{address}"), "listening");
         }
         let rules = self.view.rules();
-        tracing::info!(upstream = %rules.upstream, "forwarding");
+        for group in rules.upstreams.groups() {
+            let servers: Vec<_> = group.servers.iter().map(|server| server.target.to_string()).collect();
+            tracing::info!(upstream = servers.join(", "), on = &*group.name, "forwarding");
+        }
         if let Some(address) = self.admin() {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 
@@ -63,6 +64,17 @@ impl Call {
         let rules = self.client.worker.rules();
         self.timeouts.set(rules.timeouts);
         rules
+    }
+
+    /// How long to wait for the upstream, where it is not as long as for others.
+    #[inline]
+    pub(crate) fn wait_for(&self, (connect, response): (Option<Duration>, Option<Duration>)) {
+        if connect.is_some() || response.is_some() {
+            let mut timeouts = self.timeouts.get();
+            timeouts.connect = connect.unwrap_or(timeouts.connect);
+            timeouts.response = response.unwrap_or(timeouts.response);
+            self.timeouts.set(timeouts);
+        }
     }
 
     /// Bytes came in. If they are the first of a request, its head must be complete in time, however slowly

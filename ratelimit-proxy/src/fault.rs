@@ -44,8 +44,12 @@ pub enum Fault {
     TargetTooLong,
     /// The client went away; nobody will read the answer.
     Gone,
+    /// There is no upstream for such requests.
+    NoUpstream,
     /// The upstream can't be reached.
     Unreachable,
+    /// None of the upstream's servers is thought to work, and the one that was tried does not.
+    AllDown,
     /// The upstream did not accept the connection in time.
     ConnectTimeout,
     /// The upstream closed the connection, or answered what nobody should answer.
@@ -75,10 +79,13 @@ impl Fault {
             | Self::TransferCoding
             | Self::HeadTooLarge
             | Self::TargetTooLong
+            | Self::NoUpstream
             | Self::Gone => Side::Client,
-            Self::Unreachable | Self::ConnectTimeout | Self::BadAnswer | Self::AnswerTimeout => {
-                Side::Upstream
-            }
+            Self::Unreachable
+            | Self::AllDown
+            | Self::ConnectTimeout
+            | Self::BadAnswer
+            | Self::AnswerTimeout => Side::Upstream,
             Self::Undecided => Side::Store,
             Self::Overloaded | Self::Panic => Side::Own,
         }
@@ -99,9 +106,10 @@ impl Fault {
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::NoUpstream => StatusCode::NOT_FOUND,
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::AnswerTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Undecided | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Undecided | Self::Overloaded | Self::AllDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -121,6 +129,8 @@ impl Fault {
             Self::HeadTooLarge => "the header fields are too large",
             Self::TargetTooLong => "the request target is too long",
             Self::Gone => "the client closed the connection",
+            Self::NoUpstream => "nothing here answers such requests",
+            Self::AllDown => "no server of the upstream is up",
             Self::Unreachable => "the upstream can't be reached",
             Self::ConnectTimeout => "the upstream did not accept the connection in time",
             Self::BadAnswer => "the upstream's answer is broken",
@@ -139,7 +149,9 @@ impl Fault {
             Self::AmbiguousPath
                 | Self::AmbiguousKey
                 | Self::BadCost
+                | Self::NoUpstream
                 | Self::Unreachable
+                | Self::AllDown
                 | Self::ConnectTimeout
                 | Self::BadAnswer
                 | Self::AnswerTimeout
@@ -151,7 +163,7 @@ impl Fault {
     #[must_use]
     pub const fn retry_after(self) -> Option<u64> {
         match self {
-            Self::Undecided | Self::Overloaded => Some(1),
+            Self::Undecided | Self::Overloaded | Self::AllDown => Some(1),
             _ => None,
         }
     }

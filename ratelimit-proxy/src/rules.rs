@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::answer::Answers;
 use crate::config::{Config, LimitConfig, RlsConfig};
@@ -17,7 +18,7 @@ use crate::policy::Policy;
 use crate::state::Timeouts;
 use crate::telemetry::log::RequestLog;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Target;
+use crate::upstream::{Local, Upstreams};
 
 /// What a configuration says about requests.
 pub(crate) struct Rules {
@@ -26,9 +27,7 @@ pub(crate) struct Rules {
     /// The limits as they were written, switched-off ones included.
     pub(crate) limits: Vec<LimitConfig>,
     /// Where requests go.
-    pub(crate) upstream: Target,
-    /// Another number for another place where requests go: connections to the last one are of no use.
-    pub(crate) destination: u64,
+    pub(crate) upstreams: Upstreams,
     /// How long to wait for whom.
     pub(crate) timeouts: Timeouts,
     /// What a client is told.
@@ -44,30 +43,27 @@ pub(crate) struct Rules {
 impl Rules {
     /// The first ones.
     pub(crate) fn first(config: &Config, metrics: &Metrics) -> Self {
-        Self::new(config, metrics, RequestLog::new(config.log), 0, 0)
+        Self::new(config, metrics, RequestLog::new(config.log), None)
     }
 
     /// Those after these.
     pub(crate) fn next(&self, config: &Config, metrics: &Metrics) -> Self {
-        let moved = self.upstream.to_string() != config.upstream.to_string();
-        let destination = self.destination + u64::from(moved);
-        Self::new(config, metrics, self.log.again(config.log), self.generation + 1, destination)
+        Self::new(config, metrics, self.log.again(config.log), Some(self))
     }
 
-    fn new(config: &Config, metrics: &Metrics, log: RequestLog, generation: u64, destination: u64) -> Self {
+    fn new(config: &Config, metrics: &Metrics, log: RequestLog, before: Option<&Self>) -> Self {
         let policy = Policy::of(config);
         let names: Vec<&str> = policy.rules().iter().map(|rule| rule.limit.name()).collect();
         let series = metrics.number(&names);
         Self {
+            upstreams: Upstreams::new(config, before.map(|before| &before.upstreams)),
             policy: policy.counted_as(series),
             limits: config.limits.clone(),
-            upstream: config.upstream.clone(),
-            destination,
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
             log,
             rls: config.rls,
-            generation,
+            generation: before.map_or(0, |before| before.generation + 1),
         }
     }
 
@@ -82,12 +78,18 @@ pub(crate) struct Current {
     rules: ArcSwap<Rules>,
     /// That of `rules`, or for a moment of those before.
     generation: AtomicU64,
+    /// Told when others come into force.
+    changes: Arc<Notify>,
 }
 
 impl Current {
     /// These.
     pub(crate) fn new(rules: Rules) -> Self {
-        Self { generation: AtomicU64::new(rules.generation), rules: ArcSwap::from_pointee(rules) }
+        Self {
+            generation: AtomicU64::new(rules.generation),
+            rules: ArcSwap::from_pointee(rules),
+            changes: Arc::default(),
+        }
     }
 
     /// They.
@@ -101,6 +103,12 @@ impl Current {
         self.rules.store(Arc::new(rules));
         // Pairs with the load of who sees the new number: it must find the new rules, or it would not look again.
         self.generation.store(generation, Ordering::Release);
+        self.changes.notify_one();
+    }
+
+    /// What is told when others come into force, for the one who waits for that.
+    pub(crate) fn changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.changes)
     }
 
     /// Which ones they are.
@@ -111,15 +119,30 @@ impl Current {
     }
 }
 
-/// Rules as one thread holds them: handed on without a write that another thread could feel.
+/// Rules as one thread holds them, with what the thread has of their upstreams: handed on without a write that
+/// another thread could feel.
 #[derive(Clone)]
-#[expect(clippy::redundant_allocation, reason = "counting on an `Arc` would be felt by other threads")]
-pub(crate) struct Adopted(Rc<Arc<Rules>>);
+pub(crate) struct Adopted(Rc<Own>);
+
+struct Own {
+    rules: Arc<Rules>,
+    local: Local,
+}
 
 impl Adopted {
-    /// Those.
-    pub(crate) fn new(rules: Arc<Rules>) -> Self {
-        Self(Rc::new(rules))
+    /// Those; `before` is what the thread held.
+    pub(crate) fn new(rules: Arc<Rules>, before: Option<&Self>) -> Self {
+        let local = match before {
+            Some(before) => Local::new(&rules.upstreams, before.local()),
+            None => Local::new(&rules.upstreams, &Local::default()),
+        };
+        Self(Rc::new(Own { rules, local }))
+    }
+
+    /// What the thread has of their upstreams.
+    #[inline]
+    pub(crate) fn local(&self) -> &Local {
+        &self.0.local
     }
 }
 
@@ -127,6 +150,6 @@ impl Deref for Adopted {
     type Target = Rules;
 
     fn deref(&self) -> &Rules {
-        &self.0
+        &self.0.rules
     }
 }

@@ -3,6 +3,7 @@
 //! [`Call`](crate::call::Call).
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,8 +25,7 @@ use crate::rules::{Adopted, Current, Rules};
 use crate::server::descriptors::Shortage;
 use crate::store::AnyStore;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
-use crate::upstream::Link;
-use crate::upstream::pool::Pool;
+use crate::upstream;
 
 /// How long to wait for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,14 @@ impl Shared {
         }
     }
 
+    /// Checks servers of upstreams, on a thread of its own, until nobody else holds the value.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn watch_upstreams(self: &Arc<Self>) -> io::Result<()> {
+        upstream::watch(self)
+    }
+
     /// From now on connections end as soon as they can. Those that are idle have to be woken: [`Worker::wake_all`].
     pub(crate) fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
@@ -117,7 +125,6 @@ impl Shared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<WorkerMetrics>,
-    pub(crate) pool: Pool,
     rules: RefCell<Adopted>,
     connections: RefCell<Slab<Option<Waker>>>,
     /// Connections that ended while the proxy drained.
@@ -130,9 +137,8 @@ impl Worker {
         let metrics = shared.metrics.worker();
         Rc::new(Self {
             metrics,
-            rules: RefCell::new(Adopted::new(shared.rules.load())),
+            rules: RefCell::new(Adopted::new(shared.rules.load(), None)),
             shared,
-            pool: Pool::default(),
             connections: RefCell::default(),
             finished: Cell::new(0),
             all_closed: tokio::sync::Notify::new(),
@@ -150,30 +156,21 @@ impl Worker {
 
     #[cold]
     fn adopt(&self) {
-        let new = self.shared.rules.load();
-        if new.destination != self.rules.borrow().destination {
-            self.pool.clear();
-        }
-        self.rules.replace(Adopted::new(new));
+        let new = Adopted::new(self.shared.rules.load(), Some(&self.rules.borrow()));
+        self.rules.replace(new);
     }
 
-    /// A connection to where those rules send requests, if one is idle.
-    pub(crate) fn take_link(&self, rules: &Rules, now: Instant) -> Option<Box<Link>> {
-        if rules.destination == self.rules.borrow().destination { self.pool.take(now) } else { None }
-    }
-
-    /// Keeps a connection for the next request, if requests still go where it leads.
-    pub(crate) fn put_back(&self, link: Box<Link>, now: Instant) {
-        if link.destination == self.rules.borrow().destination {
-            self.pool.put_back(link, now);
-        }
+    /// Drops idle connections to upstreams: those that nobody has asked for in a while, or all of them.
+    pub(crate) fn sweep(&self, all: bool) {
+        let rules = self.rules.borrow();
+        if all { rules.local().clear() } else { rules.local().sweep(Instant::now()) }
     }
 
     /// Whether a new request has to be refused for want of memory; if so, what is idle is given up.
     pub(crate) fn sheds(&self) -> bool {
         let short = self.shared.memory.is_short();
         if short {
-            self.pool.clear();
+            self.sweep(true);
             self.metrics.pressure(Pressure::Shed);
         }
         short

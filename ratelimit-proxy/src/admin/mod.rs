@@ -5,6 +5,7 @@ mod ask;
 mod auth;
 mod limits;
 mod routes;
+mod upstreams;
 mod view;
 
 use std::io;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::limits::Limits;
+use super::upstreams::Upstreams;
 use super::view::View;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::{Format, expose};
@@ -108,6 +109,7 @@ impl Routes {
             "/readyz" => Self::readyz,
             "/metrics" => Self::metrics,
             "/api/limits" => Self::limits,
+            "/api/upstreams" => Self::upstreams,
             _ => return None,
         })
     }
@@ -173,10 +175,18 @@ impl Routes {
     }
 
     fn limits(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
-        match serde_json::to_vec(&Limits::of(&self.view)) {
-            Ok(body) => response(StatusCode::OK, JSON, body),
-            Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the limits can't be written"),
-        }
+        shown(&Limits::of(&self.view))
+    }
+
+    fn upstreams(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
+        shown(&Upstreams::of(&self.view))
+    }
+}
+
+fn shown(what: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(what) {
+        Ok(body) => response(StatusCode::OK, JSON, body),
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "it can't be written"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`View`]: what operators can see of a running proxy.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::locked;
 use crate::reload::Reloader;
 use crate::rules::Rules;
 use crate::state::Shared;
-use crate::telemetry::{Gauges, LimitGauges, log};
+use crate::telemetry::{Gauges, LimitGauges, ServerGauges, log};
 
 /// How long a census is good. Counting live keys walks all tables, so a flood of questions must not do it each
 /// time.
@@ -88,7 +89,21 @@ impl View {
             max_connections: self.shared.max_connections,
             log_lost: log::lost(),
             store: self.shared.store.gauges(),
+            upstreams: self.servers(),
         }
+    }
+
+    /// What is known of servers. Two upstreams may be called the same: then their servers stand there once.
+    fn servers(&self) -> Vec<ServerGauges> {
+        let rules = self.rules();
+        let mut servers = BTreeMap::new();
+        for group in rules.upstreams.groups() {
+            for server in &group.servers {
+                servers.entry((group.name.clone(), server.target.to_string())).or_insert(server.is_up());
+            }
+        }
+        let gauges = |((upstream, server), up)| ServerGauges { upstream, server, up };
+        servers.into_iter().map(gauges).collect()
     }
 
     fn census(&self) -> Vec<LimitGauges> {

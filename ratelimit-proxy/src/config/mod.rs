@@ -29,8 +29,8 @@ use std::path::Path;
 
 pub use self::fault::ConfigFault;
 pub use self::model::{
-    Actual, ClientIp, Config, Cost, Late, LimitConfig, LogConfig, LogKeys, LogRequests, Match, Missing,
-    Outcomes, Override, Quota, RlsConfig, ServerConfig, Tiers, Trust,
+    Actual, Balance, ClientIp, Config, Cost, HealthCheck, Late, LimitConfig, LogConfig, LogKeys, LogRequests,
+    Match, Missing, Outcomes, Override, Quota, RlsConfig, ServerConfig, Tiers, Trust, Upstream,
 };
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 use ratelimit_core::{Limit, Rate};
@@ -24,8 +25,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where operators connect; `None` if it is off.
     pub admin: Option<SocketAddr>,
-    /// Where requests go.
-    pub upstream: Target,
+    /// Where requests go: the first whose match holds; at least one.
+    pub upstreams: Vec<Upstream>,
     /// Who the client is.
     pub client_ip: ClientIp,
     /// Whose tokens are believed; nobody's if `None`.
@@ -57,6 +58,84 @@ pub struct RlsConfig {
     pub max_connection_age: Duration,
     /// The highest quota that a descriptor may bring along; any if `None`.
     pub max_override: Option<Rate>,
+}
+
+/// Where some requests go.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Which requests.
+    pub matches: Match,
+    /// The servers; at least one.
+    pub servers: Vec<Target>,
+    /// Which of them is taken.
+    pub balance: Balance,
+    /// How long to wait for a connection; as [`Timeouts`] says if `None`.
+    pub connect: Option<Duration>,
+    /// How long to wait for the head of a response, then for each piece of its body; as [`Timeouts`] says if `None`.
+    pub response: Option<Duration>,
+    /// How often a request may be tried again, if it got no answer and its method is idempotent.
+    pub retries: u32,
+    /// How a server is found to work; by what becomes of requests alone if `None`.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// Which server is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastRequests,
+    /// The one that these values of the request decide.
+    Hash(Vec<KeyPart>),
+}
+
+/// How a server is found to work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// How often.
+    pub interval: Duration,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// How many checks in a row must fail before a server is taken for down.
+    pub fall: u32,
+    /// How many in a row must succeed before it is taken for up again.
+    pub rise: u32,
+}
+
+impl Upstream {
+    /// One server for all requests.
+    #[must_use]
+    pub fn new(server: Target) -> Self {
+        Self {
+            matches: Match::default(),
+            servers: vec![server],
+            balance: Balance::default(),
+            connect: None,
+            response: None,
+            retries: 0,
+            health_check: None,
+        }
+    }
+
+    /// Whether it looks at a verified token.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        self.matches.needs_token()
+            || matches!(&self.balance, Balance::Hash(key) if key.iter().any(KeyPart::is_claim))
+    }
+}
+
+impl HealthCheck {
+    /// Asks for that, as often and as patiently as if nothing is said about it.
+    #[must_use]
+    pub fn new(path: PathAndQuery) -> Self {
+        let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(1));
+        Self { path, interval, timeout, fall: 2, rise: 1 }
+    }
 }
 
 /// How the client's address is found.
@@ -296,7 +375,7 @@ impl Config {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
-            upstream,
+            upstreams: vec![Upstream::new(upstream)],
             client_ip: ClientIp::default(),
             jwt: None,
             exempt: Vec::new(),
@@ -344,7 +423,7 @@ impl LimitConfig {
     /// Whether it looks at a verified token.
     #[must_use]
     pub fn needs_token(&self) -> bool {
-        self.matches.needs_token() || self.sources().any(|source| matches!(source, Source::Jwt(_)))
+        self.matches.needs_token() || self.sources().any(Source::is_claim)
     }
 
     /// Whether it names Envoy's domain or descriptors: then it judges Envoy's questions and no requests.

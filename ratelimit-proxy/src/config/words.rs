@@ -48,6 +48,35 @@ pub enum KeyPart {
     First(Vec<Source>),
 }
 
+impl Source {
+    /// Whether it stands in a verified token.
+    #[must_use]
+    pub const fn is_claim(&self) -> bool {
+        matches!(self, Self::Jwt(_))
+    }
+}
+
+impl KeyPart {
+    /// Whether some of it stands in a descriptor of Envoy's.
+    #[must_use]
+    pub fn is_of_descriptor(&self) -> bool {
+        let is = |source: &Source| matches!(source, Source::Descriptor(_));
+        match self {
+            Self::One(source) => is(source),
+            Self::First(sources) => sources.iter().any(is),
+        }
+    }
+
+    /// Whether some of it stands in a verified token.
+    #[must_use]
+    pub fn is_claim(&self) -> bool {
+        match self {
+            Self::One(source) => source.is_claim(),
+            Self::First(sources) => sources.iter().any(Source::is_claim),
+        }
+    }
+}
+
 /// Why a text names no [`Source`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

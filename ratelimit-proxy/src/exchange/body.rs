@@ -137,7 +137,7 @@ enum Source {
     Own(Option<Bytes>),
     /// The connection that brings it; gone when there is nothing more to come.
     Upstream {
-        link: Option<Box<Link>>,
+        link: Option<Link>,
         call: Rc<Call>,
     },
 }
@@ -149,7 +149,7 @@ impl Body {
     }
 
     /// The upstream's.
-    pub(crate) fn upstream(link: Box<Link>, call: &Rc<Call>) -> Self {
+    pub(crate) fn upstream(link: Link, call: &Rc<Call>) -> Self {
         let complete = link.is_end_stream();
         let source = Source::Upstream { link: Some(link), call: Rc::clone(call) };
         let mut passing = Self { source, tail: None, broken: None };
@@ -173,7 +173,7 @@ impl Body {
         if let Source::Upstream { link, call, .. } = &mut self.source {
             call.deadlines.disarm(Wait::Upstream);
             if let Some(link) = link.take() {
-                call.client.worker.put_back(link, call.deadlines.now());
+                link.put_back(call.deadlines.now());
             }
         }
         if let Some(mut tail) = self.tail.take() {
@@ -182,7 +182,7 @@ impl Body {
     }
 
     fn poll_upstream(
-        link: &mut Option<Box<Link>>,
+        link: &mut Option<Link>,
         call: &Call,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {

@@ -1,7 +1,12 @@
-//! Sends a request to the upstream and waits for the head of its answer.
+//! Sends a request to a server of the upstream and waits for the head of its answer.
 //!
-//! Always HTTP/1.1, whatever the client speaks. One retry, and only where it can't do anything twice: the
-//! method is idempotent, there is no body, the connection had been idle, and nothing came back on it.
+//! Always HTTP/1.1, whatever the client speaks. It goes to another server only where it can't do anything twice:
+//!
+//! * where no connection was to be had, so that nothing of it was sent;
+//! * where a connection ended without a word, the method is idempotent and there is no body. On one that had been idle
+//!   that is a race, which says nothing of the server: it gets the request once more, on a new one.
+//!
+//! How often, and how much in all, is the upstream's affair.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,45 +18,59 @@ use http::response;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::net::TcpStream;
 
 use super::body::{RequestBody, fault};
 use super::hop::Told;
 use crate::call::Call;
 use crate::deadlines::Wait;
-use crate::fault::Fault;
+use crate::fault::{Fault, Side};
 use crate::rules::Rules;
-use crate::upstream::Link;
 use crate::upstream::h1::Error;
+use crate::upstream::{Link, LocalGroup, Picked, Server, Tried};
 
 /// The upstream's answer up to its body, and the connection that brings the body.
 pub(super) struct Answer {
     pub(super) head: response::Parts,
-    pub(super) link: Box<Link>,
+    pub(super) link: Link,
 }
 
-/// Sends the request; its head must be fit for the upstream already.
+/// Sends the request; its head must be fit for the upstream already. `hash` is what decides the server, if anything
+/// does.
 pub(super) async fn forward(
     call: &Rc<Call>,
     rules: &Rules,
+    upstream: &LocalGroup,
+    hash: Option<u64>,
     mut head: Box<request::Parts>,
     told: Told,
     body: Option<Incoming>,
 ) -> Result<Answer, Fault> {
-    let body = RequestBody::new(body, call);
-    let mut link = match call.client.worker.take_link(rules, call.deadlines.now()) {
-        Some(link) => link,
-        None => connect(call, rules).await?,
-    };
-    let may_retry = link.reused && body.is_end_stream() && head.method.is_idempotent();
-    send(call, &mut link, &head, told, body);
-    match receive(call, link, &mut head.headers).await {
-        Ok(answer) => Ok(answer),
-        Err(Failure::Silent) if may_retry => {
-            let mut link = connect(call, rules).await?;
-            send(call, &mut link, &head, told, RequestBody::EMPTY);
-            receive(call, link, &mut head.headers).await.map_err(Failure::fault)
-        }
-        Err(failure) => Err(failure.fault()),
+    call.wait_for(upstream.group.timeouts);
+    let mut body = RequestBody::new(body, call);
+    let is_repeatable = body.is_end_stream() && head.method.is_idempotent();
+    let left = upstream.begin();
+    let mut search = Search { call, rules, upstream, hash, left, tried: Tried::new() };
+    let mut link = search.first().await?;
+    loop {
+        send(call, &mut link, &head, told, std::mem::replace(&mut body, RequestBody::EMPTY));
+        let failure = match receive(call, &mut link, &mut head.headers).await {
+            Ok(head) => {
+                link.to().succeeded();
+                return Ok(Answer { head, link });
+            }
+            Err(failure) => failure,
+        };
+        let is_silent = matches!(failure, Failure::Silent);
+        link = if is_silent && is_repeatable && link.is_reused() {
+            search.connect(link.close()).await?
+        } else {
+            search.failed(link.to(), failure.fault());
+            let to = link.close();
+            let next = if is_silent && is_repeatable { search.next(&to) } else { None };
+            drop(to);
+            search.link(next.ok_or(failure.fault())?).await?
+        };
     }
 }
 
@@ -60,10 +79,72 @@ fn send(call: &Call, link: &mut Link, head: &request::Parts, told: Told, body: R
     link.send(head, known.lines(call.client.peer, head, told), body);
 }
 
-async fn connect(call: &Call, rules: &Rules) -> Result<Box<Link>, Fault> {
+/// The search for a server that answers a request.
+struct Search<'s> {
+    call: &'s Call,
+    rules: &'s Rules,
+    upstream: &'s LocalGroup,
+    hash: Option<u64>,
+    /// How often it may be tried again.
+    left: u32,
+    tried: Tried,
+}
+
+impl Search<'_> {
+    /// A connection to the server whose turn it is, or to another if that can't be reached.
+    async fn first(&mut self) -> Result<Link, Fault> {
+        let to = self.upstream.pick(self.hash, self.call.deadlines.now(), &self.tried);
+        self.link(to.ok_or(Fault::AllDown)?).await
+    }
+
+    /// A connection to that server, or to another if it can't be reached.
+    async fn link(&mut self, to: Picked) -> Result<Link, Fault> {
+        match Link::idle(to, self.call.deadlines.now()) {
+            Ok(link) => Ok(link),
+            Err(to) => self.connect(to).await,
+        }
+    }
+
+    /// The same, a new one.
+    async fn connect(&mut self, mut to: Picked) -> Result<Link, Fault> {
+        loop {
+            let fault = match connect(self.call, to.server()).await {
+                Ok(socket) => return Ok(Link::new(to, socket, self.call.deadlines.now())),
+                Err(fault) => fault,
+            };
+            self.failed(&to, fault);
+            let next = self.next(&to);
+            let fault = if self.upstream.any_up() { fault } else { Fault::AllDown };
+            drop(to);
+            to = match Link::idle(next.ok_or(fault)?, self.call.deadlines.now()) {
+                Ok(link) => return Ok(link),
+                Err(to) => to,
+            };
+        }
+    }
+
+    /// A server that was not tried yet, if the request may be tried again.
+    fn next(&mut self, last: &Picked) -> Option<Picked> {
+        self.left = self.left.checked_sub(1)?;
+        self.tried.push(last.number);
+        let next = self.upstream.pick_again(self.hash, self.call.deadlines.now(), &self.tried)?;
+        self.call.client.worker.metrics.retry();
+        Some(next)
+    }
+
+    /// Takes note of a server that failed, if it is its fault.
+    fn failed(&self, to: &Picked, fault: Fault) {
+        if fault.side() == Side::Upstream {
+            to.failed(&self.upstream.group, self.call.deadlines.now());
+            self.rules.log.upstream_failed(to.server().target.authority(), fault.detail());
+        }
+    }
+}
+
+async fn connect(call: &Call, server: &Server) -> Result<TcpStream, Fault> {
     let deadlines = &call.deadlines;
     deadlines.arm(Wait::Upstream, call.timeouts().connect);
-    let mut connecting = pin!(rules.upstream.connect());
+    let mut connecting = pin!(server.target.connect());
     let socket = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(Ok(socket)) => Poll::Ready(Ok(socket)),
         Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Unreachable)),
@@ -72,9 +153,7 @@ async fn connect(call: &Call, rules: &Rules) -> Result<Box<Link>, Fault> {
     })
     .await;
     deadlines.disarm(Wait::Upstream);
-    let mut link = Link::new(socket?, deadlines.now());
-    link.destination = rules.destination;
-    Ok(Box::new(link))
+    socket
 }
 
 /// Why there is no answer.
@@ -86,16 +165,16 @@ enum Failure {
 }
 
 impl Failure {
-    fn fault(self) -> Fault {
+    const fn fault(&self) -> Fault {
         match self {
             Self::Silent => Fault::BadAnswer,
-            Self::Fault(fault) => fault,
+            Self::Fault(fault) => *fault,
         }
     }
 }
 
 /// Waits for the head of the answer to what `link` was given. `headers` becomes its fields.
-async fn receive(call: &Call, mut link: Box<Link>, headers: &mut HeaderMap) -> Result<Answer, Failure> {
+async fn receive(call: &Call, link: &mut Link, headers: &mut HeaderMap) -> Result<response::Parts, Failure> {
     let deadlines = &call.deadlines;
     let started = deadlines.now();
     deadlines.arm(Wait::Upstream, call.timeouts().response);
@@ -126,5 +205,5 @@ async fn receive(call: &Call, mut link: Box<Link>, headers: &mut HeaderMap) -> R
         // Nobody asked for that.
         return Err(Failure::Fault(Fault::BadAnswer));
     }
-    Ok(Answer { head, link })
+    Ok(head)
 }

@@ -14,6 +14,7 @@ use crate::fault::Fault;
 use crate::path::NormalPath;
 use crate::rules::Rules;
 use crate::state::Client;
+use crate::upstream::LocalGroup;
 
 /// Bytes that the names and values of a head may have together.
 const MAX_HEAD: usize = 64 * 1024;
@@ -125,15 +126,23 @@ impl Inbound<'_> {
 
 impl Outbound {
     /// Makes the head of a request that was let in fit for the upstream.
-    pub(super) fn apply(self, head: &mut Parts, client: &Client, rules: &Rules) -> hop::Told {
+    pub(super) fn apply(
+        self,
+        head: &mut Parts,
+        client: &Client,
+        rules: &Rules,
+        upstream: &LocalGroup,
+    ) -> hop::Told {
         if let Some(target) = self.target {
             head.uri = target;
         }
         let found = hop::strip_request(&mut head.headers, &rules.policy);
         if let Some(host) = self.host {
             head.headers.insert(header::HOST, host);
-        } else if !head.headers.contains_key(header::HOST) {
-            head.headers.insert(header::HOST, rules.upstream.authority().clone());
+        } else if !head.headers.contains_key(header::HOST)
+            && let Some(server) = upstream.group.servers.first()
+        {
+            head.headers.insert(header::HOST, server.target.authority().clone());
         }
         hop::tell(head, found, client.peer, rules.policy.trusts(client.peer), rules.policy.told_by())
     }

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response, Version, header};
 use hyper::body::Incoming;
 
-pub(crate) use body::{Body, RequestBody};
+pub(crate) use body::{Body, Broken, RequestBody};
 pub(crate) use inbound::admit;
 
 use self::forward::Answer;
@@ -22,7 +22,7 @@ use crate::decide::{Admission, Ruling, decide, refuse};
 use crate::facts::Facts;
 use crate::fault::{Fault, Side};
 use crate::identity::token::LazyClaims;
-use crate::rules::Rules;
+use crate::rules::Adopted;
 use crate::state::Client;
 use crate::telemetry::log;
 use crate::telemetry::metrics::ProtocolError;
@@ -43,7 +43,7 @@ pub(crate) async fn exchange(
     let mut response = match attempt(call, &rules, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
-            note(client, &rules, fault);
+            note(client, fault);
             rules.answers.fault(fault)
         }
     };
@@ -58,7 +58,7 @@ pub(crate) async fn exchange(
 
 async fn attempt(
     call: &Rc<Call>,
-    rules: &Rules,
+    rules: &Adopted,
     mut head: Box<Parts>,
     body: &mut Option<Incoming>,
     tail: &mut Tail,
@@ -70,7 +70,7 @@ async fn attempt(
     let shared = &*client.worker.shared;
     let mut keys = client.keys.take();
     keys.clear();
-    let (selected, outbound) = {
+    let (selected, route, outbound) = {
         let inbound = inbound::admit(&head, rules.policy.path_scoped())?;
         let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
         let facts = Facts {
@@ -83,7 +83,8 @@ async fn attempt(
             claims: claims.as_ref(),
             descriptor: None,
         };
-        (rules.policy.select(&facts, &mut keys), inbound.outbound(&head.uri)?)
+        let selected = rules.policy.select(&facts, &mut keys);
+        (selected, rules.policy.route(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
     let ruling = match &selected {
         Ok(selection) => decide(&shared.store, selection, &keys, &client.worker.metrics).await,
@@ -101,8 +102,12 @@ async fn attempt(
         Ruling::Undecided => return Err(Fault::Undecided),
     };
     tail.hold(holds);
-    let told = outbound.apply(&mut head, client, rules);
-    let Answer { mut head, link } = forward::forward(call, rules, head, told, body.take()).await?;
+    // A request for nowhere counts like any other, or asking for nowhere would be free.
+    let upstream = route.and_then(|route| Some((rules.local().group(route)?, route.hash)));
+    let (upstream, hash) = upstream.ok_or(Fault::NoUpstream)?;
+    let told = outbound.apply(&mut head, client, rules, upstream);
+    let Answer { mut head, link } =
+        forward::forward(call, rules, upstream, hash, head, told, body.take()).await?;
     tail.hear(&head.headers);
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
@@ -114,11 +119,8 @@ async fn attempt(
     Ok(Response::from_parts(head, Body::upstream(link, call)))
 }
 
-/// Counts what clients do wrong, and tells of upstreams that fail; what stores do is noted where it is noticed.
-fn note(client: &Client, rules: &Rules, fault: Fault) {
-    if fault.side() == Side::Upstream {
-        rules.log.upstream_failed(rules.upstream.authority(), fault.detail());
-    }
+/// Counts what clients do wrong; what upstreams and stores do is noted where it is noticed.
+fn note(client: &Client, fault: Fault) {
     let kind = match fault {
         Fault::BadBody => ProtocolError::Body,
         Fault::SlowBody => ProtocolError::Timeout,

@@ -194,6 +194,19 @@ impl Matcher {
         }
     }
 
+    /// Whether it is plain that every request fits.
+    pub(super) fn is_open(&self) -> bool {
+        let Match { path, methods, host, .. } = &self.written;
+        path.as_ref().is_none_or(|path| path.open && path.segments.is_empty())
+            && methods.is_empty()
+            && host.is_none()
+            && self.headers.is_empty()
+            && self.query.is_empty()
+            && self.jwt.is_empty()
+            && self.networks.is_empty()
+            && self.not.is_none()
+    }
+
     pub(super) fn looks_at_path(&self) -> bool {
         self.written.path.is_some() || self.not.as_ref().is_some_and(|not| not.looks_at_path())
     }

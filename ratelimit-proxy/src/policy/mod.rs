@@ -11,6 +11,7 @@ mod matcher;
 mod named;
 mod overrides;
 mod pattern;
+mod route;
 mod rule;
 mod source;
 mod tiers;
@@ -27,9 +28,11 @@ pub use self::cost::Ending;
 pub use self::explain::{Effect, Explained, ExplainedPart, ExplainedQuestion, Explanation, Leases};
 use self::matcher::Matcher;
 pub(crate) use self::named::{Given, NotNamed};
+pub(crate) use self::route::Route;
+use self::route::Routes;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};
-use crate::config::{ClientIp, Config, Late, LimitConfig, Match};
+use crate::config::{ClientIp, Config, Late, LimitConfig, Match, Upstream};
 use crate::facts::Facts;
 use crate::identity::Identity;
 
@@ -39,6 +42,7 @@ pub struct Policy {
     identity: Identity,
     exempt: Box<[Matcher]>,
     rules: Box<[Rule]>,
+    routes: Routes,
     /// What each rule is counted as: its number in the metrics.
     series: Box<[usize]>,
     /// Fields that limits or the client's address depend on.
@@ -176,14 +180,22 @@ impl Policy {
             exempt,
             series: (0..rules.len()).collect(),
             rules,
+            routes: Routes::default(),
             ipv6_prefix: client_ip.ipv6_prefix,
         }
+    }
+
+    /// With these upstreams to choose from, instead of one that takes everything.
+    fn routed(mut self, upstreams: &[Upstream]) -> Self {
+        self.routes = Routes::new(upstreams, self.ipv6_prefix);
+        self.path_scoped |= self.routes.looks_at_path();
+        self
     }
 
     /// Compiles a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self::build(&config.client_ip, &config.exempt, &config.limits)
+        Self::build(&config.client_ip, &config.exempt, &config.limits).routed(&config.upstreams)
     }
 
     /// Counts its limits under these numbers instead of those of their places, in their order.
@@ -234,7 +246,7 @@ impl Policy {
         self.underscores
     }
 
-    /// Whether some limit or exemption looks at the path, so that it must have one reading.
+    /// Whether some limit, exemption or upstream looks at the path, so that it must have one reading.
     #[must_use]
     pub fn path_scoped(&self) -> bool {
         self.path_scoped
@@ -267,6 +279,12 @@ impl Policy {
             met.add(rule, number, rule.judge(facts, keys), selection)?;
         }
         Ok(met)
+    }
+
+    /// Where a request goes; `None` if nowhere. `keys` is room to write in.
+    #[inline]
+    pub(crate) fn route(&self, facts: &Facts<'_>, keys: &mut KeyBuf) -> Option<Route> {
+        self.routes.find(facts, keys)
     }
 
     /// All limits, in the order of the file, switched-off ones included.

@@ -16,7 +16,7 @@ use super::accept::{accept, accept_rest};
 use super::drain::{Drained, Stage};
 use crate::state::{Shared, Worker};
 use crate::supervise::keep;
-use crate::upstream::pool::SWEEP;
+use crate::upstream::SWEEP;
 
 /// What a thread is given.
 pub(super) struct Setup {
@@ -87,10 +87,6 @@ async fn sweep(worker: Rc<Worker>) {
         tokio::time::sleep(SWEEP).await;
         // Rules that are out of force are not held by a thread that nobody asks anything.
         let _ = worker.rules();
-        if worker.shared.memory.is_short() {
-            worker.pool.clear();
-        } else {
-            worker.pool.sweep(Instant::now());
-        }
+        worker.sweep(worker.shared.memory.is_short());
     }
 }

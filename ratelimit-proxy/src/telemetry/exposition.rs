@@ -44,6 +44,19 @@ pub(crate) struct Gauges {
     pub(crate) log_lost: u64,
     /// Of a store that is shared.
     pub(crate) store: Option<StoreGauges>,
+    /// Of all upstreams.
+    pub(crate) upstreams: Vec<ServerGauges>,
+}
+
+/// Of one server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerGauges {
+    /// Which requests the upstream takes, in words of the configuration.
+    pub(crate) upstream: Box<str>,
+    /// Its URL.
+    pub(crate) server: String,
+    /// Whether it is thought to work.
+    pub(crate) up: bool,
 }
 
 /// Of one limit.
@@ -106,6 +119,7 @@ impl Collector for Scrape {
             store(&mut encoder, gauges)?;
         }
         proxy(&mut encoder, totals)?;
+        upstreams(&mut encoder, totals, gauges)?;
         pressure(&mut encoder, totals, gauges)?;
         questions(&mut encoder, totals)?;
         reloads(&mut encoder, totals)?;
@@ -204,6 +218,18 @@ fn proxy(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
         family.encode_family(&[("kind", *word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
     }
     Ok(())
+}
+
+fn upstreams(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges) -> fmt::Result {
+    let help = "Whether a server of an upstream is thought to work";
+    let mut family = encoder.encode_descriptor("proxy_upstream_up", help, None, MetricType::Gauge)?;
+    for ServerGauges { upstream, server, up } in &gauges.upstreams {
+        family
+            .encode_family(&[("upstream", &**upstream), ("server", server.as_str())])?
+            .encode_gauge(&u32::from(*up))?;
+    }
+    let help = "Requests that were tried again, on another server if there is one";
+    counter(encoder, "proxy_upstream_retries", help, &totals.retries)
 }
 
 fn pressure(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges) -> fmt::Result {

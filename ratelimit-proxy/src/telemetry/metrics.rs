@@ -179,6 +179,7 @@ pub struct WorkerMetrics {
     requests: Histogram,
     upstream: Histogram,
     decisions: Histogram,
+    retries: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
     errors: [AtomicU64; ProtocolError::ALL.len()],
@@ -207,6 +208,8 @@ pub struct Totals {
     pub requests: Distribution,
     /// How long the upstream took, to the head of its response.
     pub upstream: Distribution,
+    /// Requests that were tried again.
+    pub retries: u64,
     /// How long requests waited for what their limits say.
     pub decisions: Distribution,
     /// Clients' connections at the moment.
@@ -300,6 +303,7 @@ impl Metrics {
             requests: Histogram::default(),
             upstream: Histogram::default(),
             decisions: Histogram::default(),
+            retries: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             errors: <[AtomicU64; ProtocolError::ALL.len()]>::default(),
@@ -384,6 +388,11 @@ impl WorkerMetrics {
         self.upstream.observe(elapsed);
     }
 
+    /// A request is tried again.
+    pub fn retry(&self) {
+        add(&self.retries, 1);
+    }
+
     /// A request's limits were decided at once.
     #[inline]
     pub fn decided_at_once(&self) {
@@ -438,6 +447,7 @@ impl WorkerMetrics {
         self.requests.add_to(&mut totals.requests);
         self.upstream.add_to(&mut totals.upstream);
         self.decisions.add_to(&mut totals.decisions);
+        totals.retries += read(&self.retries);
         // In this order, so that a connection that comes and goes in between is not one too few.
         let closed = read(&self.closed);
         totals.connections += read(&self.opened).saturating_sub(closed);

@@ -7,5 +7,5 @@ pub mod metrics;
 mod process;
 mod store;
 
-pub(crate) use exposition::{Format, Gauges, LimitGauges, expose};
+pub(crate) use exposition::{Format, Gauges, LimitGauges, ServerGauges, expose};
 pub(crate) use store::{StoreCalls, StoreGauges};

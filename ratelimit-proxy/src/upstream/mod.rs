@@ -1,150 +1,28 @@
-//! Where requests go: [`Target`], and the connections that lead there.
+//! Where requests go: upstreams, their servers, and the connections that lead there.
+//!
+//! * `target.rs`: what a URL says; connecting;
+//! * `group.rs`: what a configuration says, made of servers that live on across reloads;
+//! * `server.rs`: one server, and whether it works, as all threads know it;
+//! * `health.rs`: asks servers whether they work;
+//! * `balance.rs`: which of them is taken (pure);
+//! * `local.rs`: what one thread has of all that: its idle connections and whose turn it is;
+//! * `retry.rs`: how much may be tried again (pure);
+//! * `link.rs`: a connection in use by a request;
+//! * `h1/`: the client side of HTTP/1.1.
 
+mod balance;
+mod group;
 pub(crate) mod h1;
-pub(crate) mod pool;
+mod health;
+mod link;
+mod local;
+mod retry;
+mod server;
+mod target;
 
-use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::str::FromStr;
-
-use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Uri};
-use tokio::net::TcpStream;
-
-use crate::exchange::RequestBody;
-
-/// A connection to the upstream, driven by the request that uses it: a task of its own would cost each request two
-/// hops between tasks. While it is idle nobody polls it.
-pub(crate) type Link = h1::Connection<TcpStream, RequestBody>;
-
-/// The server that requests are forwarded to.
-#[derive(Clone, Debug)]
-pub struct Target {
-    place: Place,
-    authority: HeaderValue,
-}
-
-#[derive(Clone, Debug)]
-enum Place {
-    Address(SocketAddr),
-    /// To be looked up for each new connection, so that a changed address is followed.
-    Name(Box<str>, u16),
-}
-
-/// Why a URL can't be an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TargetError {
-    /// It is no URL.
-    NotAUrl,
-    /// Its scheme is not `http`.
-    Scheme,
-    /// It names no host.
-    NoHost,
-    /// It has a path, a query or a user: requests keep their own.
-    Surplus,
-}
-
-impl Target {
-    /// The server that a URL such as `http://127.0.0.1:9000` names.
-    ///
-    /// # Errors
-    /// When the URL is more, less or other than that.
-    pub fn from_uri(uri: &Uri) -> Result<Self, TargetError> {
-        if uri.scheme() != Some(&Scheme::HTTP) {
-            return Err(TargetError::Scheme);
-        }
-        let authority = uri.authority().ok_or(TargetError::NoHost)?;
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() || authority.as_str().contains('@') {
-            return Err(TargetError::Surplus);
-        }
-        Self::from_authority(authority)
-    }
-
-    fn from_authority(authority: &Authority) -> Result<Self, TargetError> {
-        let port = authority.port_u16().unwrap_or(80);
-        let host = authority.host();
-        if host.is_empty() {
-            return Err(TargetError::NoHost);
-        }
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let place = match bare.parse() {
-            Ok(address) => Place::Address(SocketAddr::new(address, port)),
-            Err(_) => Place::Name(host.into(), port),
-        };
-        let authority = HeaderValue::from_str(authority.as_str()).map_err(|_| TargetError::NotAUrl)?;
-        Ok(Self { place, authority })
-    }
-
-    /// Its host and port, as a `Host` field says it.
-    pub(crate) fn authority(&self) -> &HeaderValue {
-        &self.authority
-    }
-
-    /// Connects to it.
-    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
-        let socket = match &self.place {
-            Place::Address(address) => TcpStream::connect(address).await?,
-            Place::Name(host, port) => TcpStream::connect((&**host, *port)).await?,
-        };
-        socket.set_nodelay(true)?;
-        Ok(socket)
-    }
-}
-
-impl FromStr for Target {
-    type Err = TargetError;
-
-    fn from_str(url: &str) -> Result<Self, TargetError> {
-        Self::from_uri(&url.parse().map_err(|_| TargetError::NotAUrl)?)
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Address(address) => write!(f, "http://{address}"),
-            Place::Name(host, port) => write!(f, "http://{host}:{port}"),
-        }
-    }
-}
-
-impl fmt::Display for TargetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAUrl => "this is no URL; write one such as http://127.0.0.1:9000",
-            Self::Scheme => "the scheme of an upstream must be http",
-            Self::NoHost => "the upstream's URL names no host",
-            Self::Surplus => "an upstream's URL has no path, query or user: requests keep their own",
-        })
-    }
-}
-
-impl std::error::Error for TargetError {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_that_are_upstreams_and_urls_that_are_not() {
-        for (url, shown) in [
-            ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
-            ("http://localhost", "http://localhost:80"),
-            ("http://[::1]:81/", "http://[::1]:81"),
-        ] {
-            assert_eq!(url.parse::<Target>().unwrap().to_string(), shown);
-        }
-        for (url, error) in [
-            ("127.0.0.1:9000", TargetError::Scheme),
-            ("https://a", TargetError::Scheme),
-            ("http://a/path", TargetError::Surplus),
-            ("http://a?q", TargetError::Surplus),
-            ("http://user@a", TargetError::Surplus),
-            ("not a url", TargetError::NotAUrl),
-        ] {
-            assert_eq!(url.parse::<Target>().err(), Some(error), "{url}");
-        }
-    }
-}
+pub(crate) use self::group::Upstreams;
+pub(crate) use self::health::watch;
+pub(crate) use self::link::Link;
+pub(crate) use self::local::{Local, LocalGroup, Picked, SWEEP, Tried};
+pub(crate) use self::server::Server;
+pub use self::target::{Target, TargetError};

@@ -45,3 +45,4 @@ mod replay;
 mod rls;
 mod shared;
 mod smuggling;
+mod upstreams;

@@ -163,7 +163,8 @@ fn refuse(error: &LimitError, algorithm: Algorithm, raw: &raw::Limit, place: &Pl
     faults.refuse(at.unwrap_or(place), error.to_string());
 }
 
-fn key(
+/// What a key is made of.
+pub(super) fn key(
     parts: &Many<RawPart>,
     raw_match: &Field<raw::Match>,
     matches: &Match,

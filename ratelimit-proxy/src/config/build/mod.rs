@@ -6,6 +6,7 @@ mod requests;
 mod rls;
 mod store;
 mod token;
+mod upstream;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,8 +24,6 @@ use super::model::{ClientIp, Config, LimitConfig, LogConfig, LogKeys, LogRequest
 use super::raw::{self, BodyWord, HeadersWord, KeysWord, RequestsWord, ResetWord, Root};
 use super::source;
 use crate::answer::{Answers, DenialBody};
-use crate::state::Timeouts;
-use crate::upstream::Target;
 
 pub(super) use self::limit::limit;
 
@@ -38,20 +37,21 @@ pub(super) fn config(
     faults: &mut Faults,
 ) -> Option<Config> {
     let server = server(&root.server, faults);
-    let (upstream, timeouts) = upstream(root, top, server.timeouts, faults);
+    let upstreams = upstream::upstreams(root, top, faults);
     let limits = limits(root, top, faults);
     let rls = rls::rls(&root.rls, faults);
     let (listen, admin) = addresses(root, faults);
     let client_ip = client_ip(&root.client_ip, faults);
     let exempt = requests::exempt(&root.exempt, faults);
     let jwt = token::jwt(&root.jwt, env, base, faults);
-    token::needed(root, &exempt, &limits, top, faults);
+    token::needed(root, &exempt, &limits, &upstreams, top, faults);
     let answers = answers(&root.response, base, faults);
     let log = log(&root.log, faults);
     let store = store::store(&root.store, base, faults);
     rls::asked(root, &limits, top, faults);
     // Last, so that everything was looked at even where there is no upstream.
-    let mut config = Config::new(upstream?);
+    let mut config = Config::new(upstreams.first()?.servers.first()?.clone());
+    config.upstreams = upstreams;
     if !listen.is_empty() {
         config.listen = listen;
     }
@@ -70,7 +70,7 @@ pub(super) fn config(
     config.log = log;
     config.store = store;
     config.rls = rls;
-    config.server = ServerConfig { timeouts, ..server };
+    config.server = server;
     Some(config)
 }
 
@@ -118,57 +118,6 @@ fn addresses(root: &Root, faults: &mut Faults) -> (Vec<SocketAddr>, Option<Optio
         None => {}
     }
     (listen, admin)
-}
-
-/// Where requests go, and how long to wait there.
-fn upstream(
-    root: &Root,
-    top: &Place,
-    mut timeouts: Timeouts,
-    faults: &mut Faults,
-) -> (Option<Target>, Timeouts) {
-    let entries = match (&root.upstream, &root.upstreams) {
-        (Field::Absent, Field::Absent) => {
-            let hint = "write where requests go, such as upstream: http://127.0.0.1:9000";
-            faults.refuse_with(top, "upstream is missing", hint);
-            return (None, timeouts);
-        }
-        (upstream, Field::Absent) => return (upstream.get().map(|target| target.value.clone()), timeouts),
-        (Field::Absent, upstreams) => upstreams,
-        (_, upstreams) => {
-            if let Some(upstreams) = upstreams.get() {
-                let hint = "upstream is short for one entry of upstreams: write one of them";
-                faults.refuse_with(&upstreams.place, "stands beside upstream", hint);
-            }
-            upstreams
-        }
-    };
-    let Some(entries) = entries.get() else { return (None, timeouts) };
-    if entries.0.is_empty() {
-        faults.refuse(&entries.place, "an empty list: requests must go somewhere");
-    }
-    if let Some(second) = entries.0.get(1) {
-        faults.refuse(&second.place, "more than one entry is not available yet");
-    }
-    let mut target = None;
-    for entry in &entries.0 {
-        if let Some(matches) = entry.r#match.get()
-            && !requests::is_all(&matches.value)
-        {
-            faults.not_yet(&matches.place);
-        }
-        if let Some(servers) = entry.servers.get() {
-            if let Some(second) = servers.0.get(1) {
-                faults.refuse(&second.place, "more than one server is not available yet");
-            }
-            target = target.or_else(|| servers.0.first().map(|server| server.value.clone()));
-        }
-        if let Some(timeout) = entry.timeout.get() {
-            set(&timeout.connect, &mut timeouts.connect, faults);
-            set(&timeout.response, &mut timeouts.response, faults);
-        }
-    }
-    (target, timeouts)
 }
 
 /// A time limit, which nothing could keep if it were 0.

@@ -7,7 +7,7 @@ use ratelimit_core::SystemClock;
 use crate::config::decode::{At, Field};
 use crate::config::fault::{Faults, Place, shown};
 use crate::config::leaf::Text;
-use crate::config::model::{LimitConfig, Match};
+use crate::config::model::{LimitConfig, Match, Upstream};
 use crate::config::raw::{self, Root};
 use crate::identity::token::{JwtConfig, KeySource, TokenVerifier};
 
@@ -118,6 +118,7 @@ pub(super) fn needed(
     root: &Root,
     exempt: &[Match],
     limits: &[LimitConfig],
+    upstreams: &[Upstream],
     top: &Place,
     faults: &mut Faults,
 ) {
@@ -141,6 +142,10 @@ pub(super) fn needed(
     }
     if exempt.iter().any(Match::needs_token) {
         let place = root.exempt.get().map_or(top, |exempt| &exempt.place);
+        faults.refuse_with(place, "looks at a verified token, and jwt says of none whom to believe", hint);
+    }
+    if upstreams.iter().any(Upstream::needs_token) {
+        let place = root.upstreams.get().map_or(top, |upstreams| &upstreams.place);
         faults.refuse_with(place, "looks at a verified token, and jwt says of none whom to believe", hint);
     }
 }

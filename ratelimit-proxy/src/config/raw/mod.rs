@@ -6,13 +6,14 @@ mod later;
 mod limit;
 mod response;
 mod store;
+mod upstream;
 
 use std::net::SocketAddr;
 
 use http::HeaderName;
 use ratelimit_core::Rate;
 
-use self::later::{BalanceHash, BalanceWord, HealthCheck, ListenTls};
+use self::later::ListenTls;
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -21,6 +22,7 @@ use crate::upstream::Target;
 pub(super) use self::limit::*;
 pub(super) use self::response::*;
 pub(super) use self::store::*;
+pub(super) use self::upstream::*;
 
 type Count = Whole<0, { u32::MAX }>;
 type Positive = Whole<1, { u32::MAX }>;
@@ -86,34 +88,6 @@ section! {
         listen: SocketAddr [required],
         /// The variable with the token that changes need.
         token_env: Text [later],
-    }
-}
-
-section! {
-    /// Servers for some requests.
-    Upstream {
-        /// Which requests; all if absent.
-        r#match: Match,
-        /// URLs of the servers, such as http://10.0.0.1:9000.
-        servers: Many<Target> [required],
-        /// Which server is taken.
-        balance: Either<BalanceWord, BalanceHash> [later],
-        /// How a server is found to work.
-        health_check: HealthCheck [later],
-        /// How long to wait.
-        timeout: UpstreamTimeout,
-        /// How often idempotent requests are tried again.
-        retries: Count [later],
-    }
-}
-
-section! {
-    /// How long to wait for an upstream.
-    UpstreamTimeout {
-        /// For a connection; 1s if absent.
-        connect: Lasting,
-        /// For the head of the response once the request was sent, then for each piece of its body; 30s if absent.
-        response: Lasting,
     }
 }
 

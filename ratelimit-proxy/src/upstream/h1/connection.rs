@@ -69,8 +69,6 @@ pub(crate) struct Connection<S, B> {
     pub(crate) reused: bool,
     /// Since when nobody has used it.
     pub(crate) idle_since: Instant,
-    /// Where it leads, as who made it numbers that.
-    pub(crate) destination: u64,
 }
 
 struct Upload<B> {
@@ -99,7 +97,6 @@ where
             keep: true,
             reused: false,
             idle_since: now,
-            destination: 0,
         }
     }
 

@@ -130,8 +130,21 @@ impl Proxy {
         Self::serve(Arc::new(Shared::new(&load(yaml, upstream).config, AnyStore::default())), 1)
     }
 
+    /// As a whole configuration says, with one thread.
+    pub fn of(yaml: &str) -> Self {
+        let loaded = load_str(yaml, "test.yaml", &|_| None, Path::new(""));
+        let loaded = loaded.unwrap_or_else(|faults| {
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            panic!("{}\n{yaml}", faults.join("\n"))
+        });
+        let mut config = loaded.config;
+        config.log.requests = LogRequests::Off;
+        Self::serve(Arc::new(Shared::new(&config, AnyStore::default())), 1)
+    }
+
     fn serve(shared: Arc<Shared>, threads: usize) -> Self {
         let listeners = Listeners::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], threads).unwrap();
+        shared.watch_upstreams().unwrap();
         let server = Server::start(&shared, listeners).unwrap();
         Self { address: server.addresses()[0], shared, server: Some(server) }
     }
