@@ -20,7 +20,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::origin::Origin;
-use crate::support::program::{Program, address, metric};
+use crate::support::program::{Program, address, metric, parts, run};
 use crate::support::raw_client::Client;
 use crate::support::{soon, until};
 
@@ -512,4 +512,37 @@ pub(crate) async fn post(admin: SocketAddr, path: &str, body: &str) -> (u16, ser
     client.send(format!("{head}{body}")).await;
     let response = client.response_to("POST").await.unwrap();
     (response.status, serde_json::from_slice(&response.body).unwrap())
+}
+
+#[tokio::test]
+async fn explain_says_what_a_descriptor_meets() {
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    let limits = "  - {name: per-client, key: client.ip, rate: 1/s}
+  - {name: two, match: {descriptors: [{service: auth}, {user: '*'}]}, rate: 2/s}
+  - {name: other, match: {domain: other}, rate: 2/s}
+";
+    let text = format!("upstream: http://127.0.0.1:9\nrls: 127.0.0.1:0\nlimits:\n{USERS}{limits}");
+    std::fs::write(file.path(), text).unwrap();
+    let path = file.path().to_str().unwrap();
+    let asked = ["explain", "--config", path, "--domain", "edge", "--descriptor", "user=ann"];
+    let output = run(&asked).await;
+    let (code, shown, errors) = parts(&output);
+    assert_eq!((code, errors), (0, ""));
+    let expected = "domain edge, user=ann
+user        counts     quota 3/h; key descriptor.user = \"ann\"; cost 1
+per-client  no match   it judges requests only
+two         no match   the descriptor is not service=auth, user=*
+other       no match   the domain is not other
+";
+    assert_eq!(shown, expected);
+    let output = run(&["explain", "--config", path, "/"]).await;
+    let (code, shown, _) = parts(&output);
+    assert!(
+        code == 0 && shown.contains("user        no match   it judges Envoy's questions only"),
+        "{shown}"
+    );
+    for wrong in [&["--descriptor", "user=ann"][..], &["--domain", "edge", "/"], &[]] {
+        let output = run(&[&["explain", "--config", path], wrong].concat()).await;
+        assert_eq!(parts(&output).0, 2, "{wrong:?}");
+    }
 }
