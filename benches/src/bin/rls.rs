@@ -73,7 +73,7 @@ async fn round(client: &RateLimitServiceClient<Channel>, denied: bool) -> Result
 async fn main() -> Result<(), Box<dyn Error>> {
     let file = std::env::temp_dir().join(format!("bench-rls-{}.yaml", std::process::id()));
     std::fs::write(&file, CONFIGURATION)?;
-    let program = std::env::var("RATELIMIT_PROXY").unwrap_or("target/release/ratelimit-proxy".to_owned());
+    let program = std::env::args().nth(1).unwrap_or("target/release/ratelimit-proxy".to_owned());
     let mut child = Command::new(program).arg("--config").arg(&file).stderr(Stdio::piped()).spawn()?;
     let log = child.stderr.take().ok_or("no log")?;
     let proxy = Proxy(child);

@@ -103,8 +103,16 @@ mod tests {
             headers.append("x-key", HeaderValue::from_static(key));
         }
         let client = [192, 0, 2, 1].into();
-        let facts =
-            Facts { method: &Method::GET, host, path, query: "", headers: &headers, client, claims: None };
+        let facts = Facts {
+            method: &Method::GET,
+            host,
+            path,
+            query: "",
+            headers: &headers,
+            client,
+            claims: None,
+            descriptor: None,
+        };
         routes.find(&facts, &mut KeyBuf::new())
     }
 
