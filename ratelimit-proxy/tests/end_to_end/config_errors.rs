@@ -232,7 +232,7 @@ fn what_limits_on_envoys_questions_can_not_have() {
     assert_faults(
         &of_limits(
             "  - {name: a, rate: 1/s, key: [descriptor.user, client.ip]}
-  - {name: b, rate: 1/s, match: {domain: d, path: /a, not: {methods: [GET]}}, key: descriptor.user, cost: 2}
+  - {name: b, rate: 1/s, match: {domain: d, path: /a, not: {methods: [GET]}}, key: descriptor.user, cost: 1}
   - {name: c, match: {descriptors: [{a: b}]}, concurrency: 4}
   - {name: d, rate: 1/s, match: {descriptors: []}}
   - {name: e, rate: 1/s, match: {descriptors: [{a: b, c: d}]}, count: {status: 401}}
@@ -241,14 +241,14 @@ fn what_limits_on_envoys_questions_can_not_have() {
 ",
         ),
         &[
-            "3:48: limits[0].key[1]: Envoy's questions have no client.ip: the limit names descriptors (write descriptor.NAME)",
+            "3:49: limits[0].key[1]: Envoy's questions have no client.ip: the limit names descriptors (write descriptor.NAME)",
             "4:51: limits[1].match.path: Envoy's questions have no path: they are matched by domain and descriptors (let Envoy send it as an entry of the descriptor)",
-            "4:67: limits[1].match.not.methods: Envoy's questions have no method: they are matched by domain and descriptors (let Envoy send it as an entry of the descriptor)",
+            "4:70: limits[1].match.not.methods: Envoy's questions have no method: they are matched by domain and descriptors (let Envoy send it as an entry of the descriptor)",
             "4:107: limits[1].cost: the cost of a question comes with it (Envoy says it: hits_addend in its configuration)",
             "5:60: limits[2].concurrency: concurrency needs to know when a request ends, and Envoy does not tell",
             "6:47: limits[3].match.descriptors: an empty list: no descriptor has no entry (write [{user: \"*\"}], say, or leave it out to mean every descriptor)",
             "7:48: limits[4].match.descriptors[0]: 2 names where one entry has one (write [{service: auth}, {user: \"*\"}], in order)",
-            "7:69: limits[4].count: count needs to know when a request ends, and Envoy does not tell",
+            "7:71: limits[4].count: count needs to know when a request ends, and Envoy does not tell",
             "8:47: limits[5].match.descriptors: a section is not a list",
             "9:31: limits[6].key: \"descriptor\": descriptor. needs a name behind the dot",
         ],
