@@ -3,7 +3,7 @@
 
     cargo build --release -p ratelimit-proxy
     benches/proxy/compare.py [--rounds 5] [--seconds 2] [--work allowed,denied,two] [--peers nginx,haproxy]
-                             [COMMAND ...]
+                             [--stores memory,strict,leased] [COMMAND ...]
 
 The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker, and by the work:
 
@@ -12,16 +12,17 @@ The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker
     two       two limits by client address, which no run reaches
 
 COMMAND starts the proxy under test; it is target/release/ratelimit-proxy unless given, and gets --config, --listen
-and --admin. The configuration says the upstream, one thread, and one or two limits. Load comes from wrk, one thread, 64 keep-alive connections.
-wrk and the origin are pinned to processor 0, the proxies to processor 1; rounds alternate between the works and
+and --admin. The configuration says the upstream, one thread, and one or two limits; it is started once for each of
+the stores: counters in memory, in a Redis that is asked each time, or leased from it. Load comes from wrk, one thread, 64 keep-alive connections.
+wrk, the origin and Redis are pinned to processor 0, the proxies to processor 1; rounds alternate between the works and
 the proxies, so that drift of the machine hits all alike.
 
 The figure to compare is CPU microseconds a request (user and system time of the proxy's processes over the
 requests answered): unlike requests a second it does not depend on what the load generator takes. Medians with
-the lowest and highest, and the ratio to nginx in the same run. The ratio is the median of each round's, so that
-it is taken between neighbours.
+the lowest and highest, and the ratio to nginx in the same run (without nginx, to the first row). The ratio is the
+median of each round's, so that it is taken between neighbours.
 
-Needs Debian's wrk, nginx-light and haproxy.
+Needs Debian's wrk, nginx-light and haproxy, and redis-server for the stores that are shared.
 """
 import argparse
 import os
@@ -102,6 +103,19 @@ class Programs:
                 time.sleep(0.1)
         sys.exit(f"{argv[0]} did not answer on {url}; see {self.log.name}")
 
+    def start_redis(self):
+        port = free_port()
+        argv = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
+        process = subprocess.Popen(argv, stdout=self.log, stderr=self.log, cwd=self.directory)
+        self.running.append(process)
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return port, process.pid
+            except OSError:
+                time.sleep(0.1)
+        sys.exit(f"redis-server did not answer; see {self.log.name}")
+
     def end(self):
         for process in reversed(self.running):
             if process.poll() is None:
@@ -137,11 +151,18 @@ WORKS = {
 }
 
 
-def start_ours(programs, command, origin, limits):
+STORES = {
+    "memory": ("ours", ""),
+    "strict": ("ours, Redis", "store: {{ redis: 'redis://127.0.0.1:{}' }}\n"),
+    "leased": ("ours, leased", "store: {{ redis: 'redis://127.0.0.1:{}', consistency: leased }}\n"),
+}
+
+
+def start_ours(programs, command, origin, store, limits):
     port, admin = free_port(), free_port()
     config = os.path.join(programs.directory, f"ours-{port}.yaml")
     with open(config, "w") as file:
-        file.write(f"upstream: http://127.0.0.1:{origin}\nserver: {{ threads: 1 }}\nlimits:\n")
+        file.write(f"upstream: http://127.0.0.1:{origin}\nserver: {{ threads: 1 }}\n{store}limits:\n")
         file.writelines(f"  - {limit}\n" for limit in limits)
     argv = command + ["--config", config, "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
     return port, programs.start(argv, f"http://127.0.0.1:{port}/")
@@ -166,14 +187,13 @@ def measure(url, pids, seconds):
 
 
 def report(work, samples):
-    print(f"\n| {work} | CPU µs a request (lowest–highest) | ratio to nginx | requests/s | p99 | RSS KiB | not 2xx |")
+    base = "nginx" if "nginx" in samples else next(iter(samples))
+    print(f"\n| {work} | CPU µs a request (lowest–highest) | ratio to {base} | requests/s | p99 | RSS KiB | not 2xx |")
     print("|---|---|---|---|---|---|---|")
     for name, rounds in samples.items():
         us = [sample["us"] for sample in rounds]
-        ratio = "–"
-        if "nginx" in samples:
-            pairs = zip(us, samples["nginx"])
-            ratio = f"{statistics.median(ours / theirs['us'] for ours, theirs in pairs):.2f}"
+        pairs = zip(us, samples[base])
+        ratio = f"{statistics.median(ours / theirs['us'] for ours, theirs in pairs):.2f}"
         print(
             f"| {name} | {statistics.median(us):.2f} ({min(us):.2f}–{max(us):.2f}) | {ratio} "
             f"| {statistics.median(sample['rps'] for sample in rounds):.0f} | {rounds[-1]['p99']} "
@@ -187,6 +207,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--work", default=",".join(WORKS))
     parser.add_argument("--peers", default="nginx,haproxy")
+    parser.add_argument("--stores", default="memory")
     parser.add_argument("command", nargs="*", default=[os.path.join(ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()
     works = [work for work in args.work.split(",") if work]
@@ -200,10 +221,17 @@ def main():
         pin(family(pid), 0)
 
         rows = []
-        for work in works:
-            port, pid = start_ours(programs, command, origin, WORKS[work][1])
-            print(f"idle, {work}: ours {rss_kib(family(pid))} KiB")
-            rows.append((work, "ours", f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)))
+        stores = [store for store in args.stores.split(",") if store]
+        redis = 0
+        if stores != ["memory"]:
+            redis, pid = programs.start_redis()
+            pin(family(pid), 0)
+        for store in stores:
+            name, section = STORES[store]
+            for work in works:
+                port, pid = start_ours(programs, command, origin, section.format(redis), WORKS[work][1])
+                print(f"idle, {work}: {name} {rss_kib(family(pid))} KiB")
+                rows.append((work, name, f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)))
         for peer in filter(None, args.peers.split(",")):
             port, pid = start_peer(programs, peer, origin)
             rows += [(work, peer, f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)) for work in works]

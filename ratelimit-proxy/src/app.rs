@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Admin, View};
 use crate::config::{Config, LimitConfig, Match, RedisConfig, StoreConfig};
+use crate::doubts;
 use crate::identity::token::TokenVerifier;
 use crate::overload;
 use crate::reload::{Reloader, Source, follow};
@@ -59,6 +60,7 @@ impl App {
         shared.tokens = config.jwt.clone().map(verifier).transpose()?;
         let shared = Arc::new(shared);
         overload::watch(&shared)?;
+        doubts::watch(&shared)?;
         shared.watch_upstreams()?;
         let redis = match config.store {
             StoreConfig::Memory(_) => None,

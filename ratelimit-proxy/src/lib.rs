@@ -6,6 +6,7 @@ mod app;
 mod call;
 mod deadlines;
 mod decide;
+mod doubts;
 mod exchange;
 mod fault;
 mod overload;

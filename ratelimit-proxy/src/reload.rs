@@ -199,6 +199,7 @@ impl Reloader {
             return Err(vec!["jwt can't change before the next start".to_owned()]);
         }
         let current = &self.shared.rules;
+        self.shared.doubts.of_file(loaded.warnings.iter().map(ToString::to_string));
         current.replace(current.load().next(config, &self.shared.metrics));
         Ok(Applied { limits: config.limits.len(), kept: kept(&self.running, config) })
     }

@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -34,6 +35,8 @@ pub(crate) struct Rules {
     pub(crate) answers: Answers,
     /// What is written about requests.
     pub(crate) log: RequestLog,
+    /// How long what is likely wrong has to show before it is told; `None`: nobody looks.
+    pub(crate) doubted_after: Option<Duration>,
     /// How Envoy is answered.
     pub(crate) rls: Option<RlsConfig>,
     /// Which set of rules this is, from 0.
@@ -62,6 +65,7 @@ impl Rules {
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
             log,
+            doubted_after: config.log.doubts,
             rls: config.rls,
             generation: before.map_or(0, |before| before.generation + 1),
         }

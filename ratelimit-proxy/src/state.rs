@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::answer::KnownPolicy;
 use crate::config::Config;
+use crate::doubts::{Doubts, Surveyor};
 use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
 use crate::rules::{Adopted, Current, Rules};
@@ -65,6 +66,8 @@ pub struct Shared {
     pub store: AnyStore,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
+    /// What is likely wrong with the configuration.
+    pub(crate) doubts: Doubts,
     /// Who verifies tokens; `None` if nobody does.
     pub tokens: Option<TokenVerifier>,
     /// Most connections at a time, over all threads.
@@ -89,6 +92,7 @@ impl Shared {
         Self {
             rules: Current::new(Rules::first(config, &metrics)),
             metrics,
+            doubts: Doubts::default(),
             store,
             tokens: None,
             max_connections: config.server.max_connections,
@@ -125,6 +129,7 @@ impl Shared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) surveyor: Surveyor,
     rules: RefCell<Adopted>,
     connections: RefCell<Slab<Option<Waker>>>,
     /// Connections that ended while the proxy drained.
@@ -139,6 +144,7 @@ impl Worker {
             metrics,
             rules: RefCell::new(Adopted::new(shared.rules.load(), None)),
             shared,
+            surveyor: Surveyor::new(),
             connections: RefCell::default(),
             finished: Cell::new(0),
             all_closed: tokio::sync::Notify::new(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ratelimit_core::store::{Charge, Verdict};
 use ratelimit_core::{Limit, LocalStore as _, MemoryStore, Store, StoreError};
-use ratelimit_redis::lease::LeasedStore;
+use ratelimit_redis::lease::{HeldBack, LeasedStore};
 use ratelimit_redis::{Builder, RedisStore};
 
 use crate::config::{MemoryConfig, RedisConfig, Servers, StoreConfig};
@@ -92,6 +92,16 @@ impl AnyStore {
         match self {
             Self::Memory(store) => store.overflowed(limit),
             Self::Shared(_) | Self::Leased(_) => 0,
+        }
+    }
+
+    /// What leases of the other replicas may hold back of a limit at most, where there are any.
+    pub(crate) fn held_back(&self, limit: &Limit) -> Option<HeldBack> {
+        match self {
+            Self::Memory(_) | Self::Shared(_) => None,
+            Self::Leased(SharedStore { store, .. }) => {
+                store.what_may_lie_elsewhere(limit, store.source().replicas())
+            }
         }
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) answer: Option<oneshot::Sender<Answer>>,
     /// It was sent before, with calendars that did not cover the store's time.
     pub(crate) again: bool,
+    /// It travels alone, because its keys are on their way to another node.
+    pub(crate) alone: bool,
 }
 
 impl Request {
@@ -124,9 +126,11 @@ impl Batcher {
                 waiting.pop_front();
                 continue;
             }
-            if !self.fits(&request.parts, keys.len()) {
+            let is_apart = !requests.is_empty() && (request.alone || call.is_patient);
+            if is_apart || !self.fits(&request.parts, keys.len()) {
                 break;
             }
+            call.is_patient = request.alone;
             let Some(request) = waiting.pop_front() else { break };
             for part in &request.parts {
                 if self.places.contains_key(&part.digest) {
@@ -225,7 +229,7 @@ mod tests {
             let (digest, shape) = (Digest::of(limit, key.key()), Shape::of(limit));
             Part { digest, limit: limit.clone(), shape, what: What::Do(Op::Take(1)) }
         });
-        Request { parts: parts.collect(), answer: None, again: false }
+        Request { parts: parts.collect(), answer: None, again: false, alone: false }
     }
 
     fn next(waiting: &mut VecDeque<Request>) -> Option<(usize, usize)> {

@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::calls::{Call, Observer};
 use crate::dispatch::{Dispatcher, Settings};
+use crate::health::Health;
 use crate::keys::Names;
+use crate::partition::Partition;
+use crate::partitions::{Partitions, slot};
 use crate::shared::Shared;
 use crate::store::RedisStore;
 use crate::topology::Topology;
@@ -65,6 +69,7 @@ pub struct Builder {
     queue: usize,
     runtime: Option<Handle>,
     observer: Option<Observer>,
+    partitions: Option<Partitions>,
 }
 
 impl Builder {
@@ -84,6 +89,7 @@ impl Builder {
             queue: QUEUE,
             runtime: None,
             observer: None,
+            partitions: None,
         }
     }
 
@@ -170,6 +176,20 @@ impl Builder {
         self
     }
 
+    /// Into how many parts the keys are cut so that the nodes of a Cluster share the work, 1 to 255; 16 by default
+    /// in a Cluster, which is fair for up to eight nodes, and 1 elsewhere.
+    ///
+    /// A request whose keys lie in one part is decided in one step. Limits that count by the same key always do.
+    /// One whose keys lie in several is charged in each and given back when one refuses: that never admits more,
+    /// and may deny a competitor for the length of a round trip. With 1, all keys are on one node, and every
+    /// request is decided in one step.
+    ///
+    /// All replicas need the same number. Changing it is a fresh burst for every key.
+    pub fn partitions(mut self, number: std::num::NonZero<u8>) -> Self {
+        self.partitions = Some(Partitions::new(number));
+        self
+    }
+
     /// Runs the task that owns the connection on that runtime, which must have I/O and time enabled. By default
     /// it has a thread of its own: callers on any runtime, or on many, meet there.
     pub fn runtime(mut self, handle: Handle) -> Self {
@@ -177,7 +197,8 @@ impl Builder {
         self
     }
 
-    /// Calls `tell` after each call of the store, from the task that makes them, one at a time. It must be quick.
+    /// Calls `tell` after each call of the store, from the task that makes it: one at a time, unless
+    /// the store is a Cluster and [`Builder::runtime`] one of several threads. It must be quick.
     pub fn observe(mut self, tell: impl Fn(&Call) + Send + Sync + 'static) -> Self {
         self.observer = Some(Observer::new(tell));
         self
@@ -213,43 +234,65 @@ impl Builder {
     /// # Errors
     /// When a setting is wrong, or the store can't be reached or refuses us.
     pub async fn connect(self) -> Result<RedisStore, StoreError> {
-        let settings = Settings {
-            topology: self.topology()?,
-            names: Names::new(&self.prefix, "10"),
-            deadline: self.deadline,
-            permit_expiry: Nanos::from(self.permit_expiry),
-            replica: fastrand::u64(..).to_le_bytes(),
-            observer: self.observer,
-        };
-        let shared = Arc::new(Shared::new(self.replicas));
-        let (requests, queue) = mpsc::channel(self.queue);
-        let (ready, first) = oneshot::channel();
-        let dispatcher = {
-            let shared = Arc::clone(&shared);
-            move || Dispatcher::new(settings, shared, queue, ready).run()
-        };
+        let topology = self.topology()?;
+        let usual = if topology.is_cluster() { Partitions::CLUSTER } else { Partitions::ONE };
+        let which = self.partitions.unwrap_or(usual);
+        let (replica, health) = (fastrand::u64(..).to_le_bytes(), Health::default());
+        let (mut partitions, mut tasks, mut first) = (Vec::new(), Vec::new(), Vec::new());
+        for tag in which.tags() {
+            let settings = Settings {
+                topology: topology.clone(),
+                slot: slot(&tag),
+                standing: health.partition(),
+                names: Names::new(&self.prefix, &tag),
+                deadline: self.deadline,
+                permit_expiry: Nanos::from(self.permit_expiry),
+                replica,
+                observer: self.observer.clone(),
+            };
+            let shared = Arc::new(Shared::new(self.replicas));
+            let (requests, queue) = mpsc::channel(self.queue.div_ceil(which.number()));
+            let (ready, connected) = oneshot::channel();
+            first.push(connected);
+            partitions.push(Partition::new(requests, Arc::clone(&shared), self.deadline, self.on_failure));
+            tasks.push(move || Dispatcher::new(settings, shared, queue, ready).run());
+        }
         match self.runtime {
-            Some(handle) => drop(handle.spawn(async move { dispatcher().await })),
-            None => spawn_thread(dispatcher)?,
+            Some(handle) => {
+                tasks.into_iter().for_each(|task| drop(handle.spawn(async move { task().await })))
+            }
+            None => spawn_thread(move || join_all(tasks.into_iter().map(|task| task())))?,
         }
-        let first = first.await.unwrap_or_else(|_| {
-            Err(StoreError::new(StoreErrorKind::Unavailable, "the store's task ended at once"))
-        });
-        match first {
-            Err(error) if !self.start_degraded || error.kind() == StoreErrorKind::Misconfigured => Err(error),
-            _ => Ok(RedisStore::over(requests, shared, self.deadline, self.on_failure)),
+        let (mut misconfigured, mut unreached) = (None, None);
+        for connected in first {
+            let connected = connected.await.unwrap_or_else(|_| {
+                Err(StoreError::new(StoreErrorKind::Unavailable, "the store's task ended at once"))
+            });
+            match connected {
+                Err(error) if error.kind() == StoreErrorKind::Misconfigured => misconfigured = Some(error),
+                Err(error) => unreached = Some(error),
+                Ok(()) => {}
+            }
         }
+        if let Some(error) = misconfigured.or(unreached.filter(|_| !self.start_degraded)) {
+            return Err(error);
+        }
+        let mut partitions = partitions.into_iter();
+        let first = partitions
+            .next()
+            .ok_or_else(|| StoreError::new(StoreErrorKind::Misconfigured, "the store has no partition"))?;
+        Ok(RedisStore::over(which, first, partitions.collect(), self.deadline))
     }
 }
 
 /// A thread with a runtime of its own, which ends with the store.
-fn spawn_thread<F: Future<Output = ()>>(
-    dispatcher: impl FnOnce() -> F + Send + 'static,
-) -> Result<(), StoreError> {
+fn spawn_thread<F: Future>(dispatcher: impl FnOnce() -> F + Send + 'static) -> Result<(), StoreError> {
     let failed = |error| {
         StoreError::new(StoreErrorKind::Unavailable, "no thread for the store").with_source(Box::new(error))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let run = move || runtime.block_on(async move { dispatcher().await });
+    let run = move || {
+        runtime.block_on(async move { dispatcher().await });
+    };
     std::thread::Builder::new().name("ratelimit-redis".to_owned()).spawn(run).map(drop).map_err(failed)
 }

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, RedisResult, Value};
 use smallvec::SmallVec;
 
 use crate::error::{Remedy, Trouble};
+use crate::redirect::ClusterLine;
 use crate::script::Script;
 
 /// A connection that many calls share. Clones share it too.
 #[derive(Clone)]
 pub(crate) enum Line {
     Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
+    Cluster(ClusterLine),
 }
 
 impl Line {
@@ -27,11 +27,9 @@ impl Line {
         deadline: Duration,
     ) -> Result<Value, Trouble> {
         let run = async {
-            match self.send(&call.command("EVALSHA", script.digest())).await.map_err(Trouble::of) {
-                Err(trouble) if trouble.remedy == Remedy::Load => {
-                    self.send(&call.command("EVAL", script.text())).await.map_err(Trouble::of)
-                }
-                answer => answer,
+            match self {
+                Self::Single(connection) => run_on(connection, script, call).await,
+                Self::Cluster(line) => line.run(script, call).await,
             }
         };
         tokio::time::timeout(deadline, run).await.unwrap_or_else(|_| Err(Trouble::timeout()))
@@ -40,8 +38,29 @@ impl Line {
     pub(crate) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
         match self {
             Self::Single(connection) => command.query_async(connection).await,
-            Self::Cluster(connection) => command.query_async(connection).await,
+            Self::Cluster(line) => line.send(command).await,
         }
+    }
+
+    /// It is of no use any more: nobody is to be given it again.
+    pub(crate) fn discard(&self) {
+        if let Self::Cluster(line) = self {
+            line.discard();
+        }
+    }
+}
+
+async fn run_on(
+    connection: &mut MultiplexedConnection,
+    script: &Script,
+    call: &ScriptCall,
+) -> Result<Value, Trouble> {
+    let by_digest = call.command("EVALSHA", script.digest());
+    match by_digest.query_async(connection).await.map_err(Trouble::of) {
+        Err(trouble) if trouble.remedy == Remedy::Load => {
+            call.command("EVAL", script.text()).query_async(connection).await.map_err(Trouble::of)
+        }
+        answer => answer,
     }
 }
 
@@ -52,10 +71,12 @@ pub(crate) struct ScriptCall {
     pub(crate) keys: Vec<u8>,
     pub(crate) key_length: usize,
     pub(crate) arguments: SmallVec<[Vec<u8>; 3]>,
+    /// Whether it is worth waiting for keys that are just being moved to another node.
+    pub(crate) is_patient: bool,
 }
 
 impl ScriptCall {
-    fn command(&self, name: &str, script: &str) -> Cmd {
+    pub(crate) fn command(&self, name: &str, script: &str) -> Cmd {
         let arguments: usize = self.arguments.iter().map(Vec::len).sum();
         let keys = self.keys.chunks_exact(self.key_length.max(1));
         let number = 3 + keys.len() + self.arguments.len();

@@ -27,7 +27,8 @@ use tokio::time::{Sleep, sleep};
 use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request, Said};
 use crate::breaker::Breaker;
 use crate::calls::{Call, Observer};
-use crate::error::Trouble;
+use crate::error::{Remedy, Trouble};
+use crate::health::Standing;
 use crate::keys::{Digest, Names};
 use crate::link::{Link, census_call, connect, dataset_of, elapsed, next_step, replicas_of};
 use crate::permits::Ledger;
@@ -49,6 +50,10 @@ const CENSUS: Duration = Duration::from_millis(1000);
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) topology: Topology,
+    /// In a Cluster, the slot that all of the keys are in.
+    pub(crate) slot: u16,
+    /// What operators know of this partition.
+    pub(crate) standing: Standing,
     pub(crate) names: Names,
     pub(crate) deadline: Duration,
     pub(crate) permit_expiry: Nanos,
@@ -241,6 +246,7 @@ impl Dispatcher {
                         self.answer(batch, answers, &held);
                     }
                     Ok(Judged::WrongCalendar { time }) => self.ask_again(batch, time),
+                    Err(trouble) if trouble.remedy == Remedy::Again => self.send_apart(batch, &trouble),
                     Err(trouble) => {
                         self.fail(batch, &trouble);
                         self.failed(&trouble, generation);
@@ -339,6 +345,20 @@ impl Dispatcher {
         }
     }
 
+    /// Some of a batch's keys have moved to another node and some have not. Each request's keys may well be
+    /// together; one that was alone already has waited for them.
+    fn send_apart(&mut self, batch: Batch, trouble: &Trouble) {
+        if batch.requests.iter().any(|request| request.alone) {
+            return self.fail(batch, trouble);
+        }
+        for request in batch.requests.into_iter().rev() {
+            if batch.has_permits {
+                self.ledger.lost(&request.parts);
+            }
+            self.waiting.push_front(Request { alone: true, ..request });
+        }
+    }
+
     fn fail(&mut self, batch: Batch, trouble: &Trouble) {
         self.shared.counters.failed(trouble.kind, batch.requests.len());
         for request in batch.requests {
@@ -358,7 +378,7 @@ impl Dispatcher {
         }
         for (digest, limit, what) in self.ledger.due(self.now(), self.settings.permit_expiry, REQUESTS) {
             let parts = smallvec![Part { digest, shape: Shape::of(&limit), limit, what }];
-            self.waiting.push_back(Request { parts, answer: None, again: false });
+            self.waiting.push_back(Request { parts, answer: None, again: false, alone: false });
         }
     }
 
@@ -398,5 +418,5 @@ pub(crate) fn release_of(parts: &[Part], verdict: &Verdict) -> Option<Request> {
         _ => None,
     });
     let parts: crate::wire::Parts = granted.collect();
-    (!parts.is_empty()).then_some(Request { parts, answer: None, again: false })
+    (!parts.is_empty()).then_some(Request { parts, answer: None, again: false, alone: false })
 }

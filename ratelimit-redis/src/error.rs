@@ -23,6 +23,10 @@ pub(crate) enum Remedy {
     Load,
     /// Another connection is needed: this one is broken, or leads to the wrong server.
     Reconnect,
+    /// Another node of the Cluster has the keys.
+    Follow,
+    /// Some of the keys have moved to another node and some have not: soon all will have.
+    Again,
     /// Nothing but time, or somebody, mends it.
     Wait,
 }
@@ -36,7 +40,7 @@ const CODES: &[(&str, Kind, Remedy)] = &[
     ("LOADING", Kind::Unavailable, Remedy::Wait),
     ("MASTERDOWN", Kind::Unavailable, Remedy::Wait),
     ("CLUSTERDOWN", Kind::Unavailable, Remedy::Wait),
-    ("TRYAGAIN", Kind::Unavailable, Remedy::Wait),
+    ("TRYAGAIN", Kind::Unavailable, Remedy::Again),
     ("NOREPLICAS", Kind::Unavailable, Remedy::Wait),
     ("MISCONF", Kind::Unavailable, Remedy::Wait),
     ("OOM", Kind::Unavailable, Remedy::Wait),
@@ -47,8 +51,8 @@ const CODES: &[(&str, Kind, Remedy)] = &[
     ("NOPERM", Kind::Misconfigured, Remedy::Wait),
     ("DENIED", Kind::Misconfigured, Remedy::Reconnect),
     // A member of a Cluster that was not said to be one.
-    ("MOVED", Kind::Misconfigured, Remedy::Wait),
-    ("ASK", Kind::Misconfigured, Remedy::Wait),
+    ("MOVED", Kind::Misconfigured, Remedy::Follow),
+    ("ASK", Kind::Misconfigured, Remedy::Follow),
     ("WRONGTYPE", Kind::ForeignData, Remedy::Wait),
     // Keys of one call always share a slot: a fault of ours.
     ("CROSSSLOT", Kind::Protocol, Remedy::Wait),

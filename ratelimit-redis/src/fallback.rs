@@ -88,6 +88,9 @@ impl Fallback {
     }
 }
 
+/// Of what was let through without a charge: there is nothing to give back, now or when the store is back.
+pub(crate) const UNCHARGED: Receipt = Receipt::new(LOCAL);
+
 /// Whether a receipt is of a charge that was made here.
 pub(crate) fn is_local(op: Op) -> bool {
     matches!(op, Op::Refund(_, Some(receipt)) if receipt.mark() & LOCAL == LOCAL)

@@ -10,8 +10,9 @@ use crate::error::Trouble;
 use crate::keys::Digest;
 use crate::lease::grant::Wish;
 use crate::lease::{self, Ask, Given, GrantSource, LeasedStore, Policy, Ticks};
+use crate::partition::gone;
 use crate::shape::{Kind, Shape, whole};
-use crate::store::{RedisStore, gone};
+use crate::store::RedisStore;
 use crate::wire::{Arguments, Part, Reply, Unanswered, What, nanos, ring};
 
 /// The script's number for a lease.
@@ -23,13 +24,13 @@ impl RedisStore {
     /// Hot keys are decided in this process from now on, out of leases; see [`crate::lease`].
     #[must_use]
     pub fn leased(self) -> LeasedStore<Self> {
-        LeasedStore::new(self)
+        LeasedStore::new(self.under_leases())
     }
 
     /// As [`RedisStore::leased`], with leases as large as that policy asks for.
     #[must_use]
     pub fn leased_by(self, policy: Policy) -> LeasedStore<Self> {
-        LeasedStore::by(self, policy)
+        LeasedStore::by(self.under_leases(), policy)
     }
 }
 
@@ -37,10 +38,11 @@ impl GrantSource for RedisStore {
     async fn lease(&self, limit: &Limit, key: Key<'_>, ask: &Ask) -> Result<lease::Reply, StoreError> {
         let (digest, shape) = (Digest::of(limit, key), Shape::of(limit));
         let part = Part { digest, limit: limit.clone(), shape, what: What::Lease(ask.wish()) };
-        if !self.is_up() {
+        let partition = self.home(key);
+        if !partition.is_up() {
             return Err(gone());
         }
-        match self.say(&smallvec![part]).await? {
+        match partition.say(&smallvec![part]).await? {
             Said::Lease(reply) => Ok(reply),
             Said::Verdict(_) => Err(Trouble::garbled().to_error()),
         }
@@ -58,7 +60,11 @@ impl GrantSource for RedisStore {
     }
 
     fn without(&self, charges: &[Charge<'_>], kind: StoreErrorKind) -> Option<Result<Verdict, StoreError>> {
-        Some(self.without_store(charges, StoreError::new(kind, "asking for a lease")))
+        let why = || StoreError::new(kind, "asking for a lease");
+        Some(match self.spread(charges) {
+            Ok(partition) => partition.without_store(charges, why()),
+            Err(several) => several.without_store(why),
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! same on every replica and nobody can find two keys that share one. No byte of a client's stands in a name.
 //! `v1` is the layout of the values: versions of this crate with different layouts never read each other's.
 //! The kind is part of the name for the same reason. The tag in braces puts all keys of a partition into one
-//! slot of a Cluster.
+//! slot of a Cluster; see [`crate::partitions`].
 
 use ratelimit_core::algorithm::Program;
 use ratelimit_core::{Key, KeyBuf, Limit};

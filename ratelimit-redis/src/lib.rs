@@ -23,6 +23,9 @@
 //!                  one TIME, one MGET, decisions in order, one write a key    scripts/decide.lua
 //! ```
 //!
+//! In a Cluster there is a queue for each of 16 partitions of the keys, each on its way to the node that serves it;
+//! a request whose keys lie in several is charged in each and given back where one refuses (`reserve.rs`).
+//!
 //! One task owns the connection; by default it has a thread, so that callers on many runtimes meet in one queue.
 //! Decisions that wait at the same moment travel in one call of the script, two of which are under way at once; a
 //! decision that finds nothing under way is sent at once.
@@ -48,9 +51,15 @@ mod dispatch;
 mod error;
 mod fallback;
 mod grants;
+mod health;
 mod keys;
 mod link;
+mod nodes;
+mod partition;
+mod partitions;
 mod permits;
+mod redirect;
+mod reserve;
 mod script;
 mod shape;
 mod shared;

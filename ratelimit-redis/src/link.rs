@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 
 use crate::connection::{Line, ScriptCall};
 use crate::dispatch::Settings;
-use crate::error::Trouble;
+use crate::error::{Remedy, Trouble};
 use crate::script::Script;
 use crate::topology::CONNECT;
 
@@ -28,12 +28,20 @@ pub(crate) fn connect(
     census: &Arc<Script>,
 ) -> BoxFuture<'static, Result<Line, Trouble>> {
     let (topology, census, deadline) = (settings.topology.clone(), Arc::clone(census), settings.deadline);
+    let slot = settings.slot;
     let call = census_call(settings);
     Box::pin(async move {
-        let opened = tokio::time::timeout(CONNECT, topology.open(deadline)).await;
+        let opened = tokio::time::timeout(CONNECT, topology.open(slot, deadline)).await;
         let mut line = opened.map_err(|_| Trouble::timeout())?.map_err(Trouble::of)?;
-        let reply = line.run(&census, &call, deadline).await?;
-        replicas_of(&reply).map(|_| line).ok_or_else(Trouble::garbled)
+        match line.run(&census, &call, deadline).await {
+            Ok(reply) => replicas_of(&reply).map(|_| line).ok_or_else(Trouble::garbled),
+            // It would have answered, were its keys not on their way to another node.
+            Err(trouble) if trouble.remedy == Remedy::Again => Ok(line),
+            Err(trouble) => {
+                line.discard();
+                Err(trouble)
+            }
+        }
     })
 }
 
@@ -42,7 +50,7 @@ pub(crate) fn census_call(settings: &Settings) -> ScriptCall {
     let arguments =
         smallvec![settings.replica.to_vec(), b"5000".to_vec(), fastrand::u64(..).to_le_bytes().to_vec()];
     let keys = [&members[..], &settings.names.single("dataset")].concat();
-    ScriptCall { key_length: members.len(), keys, arguments }
+    ScriptCall { key_length: members.len(), keys, arguments, is_patient: true }
 }
 
 /// The name that the store's data has: another one when it was lost.

@@ -295,7 +295,7 @@ fn trace(subject: &mut Subject, seed: u64) {
                 let ask = random_ask(random, limit);
                 let (shape, what) = (Shape::of(limit), What::Lease(ask.wish()));
                 let part = Part { digest: *digest, limit: limit.clone(), shape, what };
-                requests.push(Request { parts: smallvec![part], answer: None, again: false });
+                requests.push(Request { parts: smallvec![part], answer: None, again: false, alone: false });
                 asked.push(Asked::Lease(at, ask));
                 continue;
             }
@@ -313,7 +313,12 @@ fn trace(subject: &mut Subject, seed: u64) {
                 let Entry { limit, digest, .. } = &entries[at];
                 Part { digest: *digest, limit: limit.clone(), shape: Shape::of(limit), what: What::Do(op) }
             };
-            requests.push(Request { parts: parts.iter().map(part).collect(), answer: None, again: false });
+            requests.push(Request {
+                parts: parts.iter().map(part).collect(),
+                answer: None,
+                again: false,
+                alone: false,
+            });
             asked.push(Asked::Charges(parts));
         }
         let (_, said) = subject.run(requests, micros);
@@ -353,7 +358,7 @@ fn settle(subject: &mut Subject, entries: &mut [Entry], micros: u64) {
         Part { digest, shape: Shape::of(&limit), limit, what: What::Do(op) }
     };
     let parts = entries.iter().zip(ops).map(part).collect();
-    subject.run(vec![Request { parts, answer: None, again: false }], micros);
+    subject.run(vec![Request { parts, answer: None, again: false, alone: false }], micros);
 }
 
 /// What the oracle says to one request, and whether it is the same.

@@ -63,7 +63,7 @@ impl Ledger {
                 }
                 What::Do(Op::Reset) if charged => holding.granted = 0,
                 What::Do(Op::Refund(..)) | What::Hold(_) | What::Renew => holding.told = now,
-                What::Do(_) | What::Lease(_) => {}
+                What::Do(_) | What::Undo(..) | What::Lease(_) => {}
             }
             let differs = holding.busy == 0 && stored.is_some_and(|stored| stored != holding.granted);
             holding.doubtful = (holding.doubtful && !matches!(part.what, What::Hold(_))) || differs;

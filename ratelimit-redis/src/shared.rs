@@ -158,6 +158,23 @@ impl Counters {
     }
 }
 
+impl Troubles {
+    /// Those of two partitions.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            timeouts: self.timeouts + other.timeouts,
+            unavailable: self.unavailable + other.unavailable,
+            misconfigured: self.misconfigured + other.misconfigured,
+            foreign_data: self.foreign_data + other.foreign_data,
+            protocol: self.protocol + other.protocol,
+            overloaded: self.overloaded + other.overloaded,
+            lost_posts: self.lost_posts + other.lost_posts,
+            data_losses: self.data_losses + other.data_losses,
+            restarts: self.restarts + other.restarts,
+        }
+    }
+}
+
 /// Decisions that the store did not make, by what kept it from it, and what it lost, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,24 +1,17 @@
-//! [`RedisStore`]: the store contract over the task that owns the connection.
+//! [`RedisStore`]: the store contract over all partitions.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ratelimit_core::algorithm::{Op, Outcome};
-use ratelimit_core::store::{Charge, Origin, Outcomes, Verdict};
-use ratelimit_core::time::Clock;
-use ratelimit_core::{Nanos, Store, StoreError, StoreErrorKind};
-use smallvec::SmallVec;
-use tokio::sync::{mpsc, oneshot};
+use futures_util::future::try_join_all;
+use ratelimit_core::store::{Charge, Verdict};
+use ratelimit_core::{Key, Store, StoreError, StoreErrorKind};
 
-use crate::batch::{Answer, PARTS, Request, Said};
-use crate::config::{Builder, OnFailure};
-use crate::error::Trouble;
-use crate::fallback::is_local;
-use crate::keys::Digest;
-use crate::shape::Shape;
-use crate::shared::{Shared, Troubles};
-use crate::wire::{Part, Parts, What};
+use crate::config::Builder;
+use crate::partition::Partition;
+use crate::partitions::Partitions;
+use crate::reserve::Spread;
+use crate::shared::Troubles;
 
 /// Keeps limits in Redis or Valkey, where all replicas share them.
 ///
@@ -34,10 +27,12 @@ use crate::wire::{Part, Parts, What};
 /// # }
 /// ```
 pub struct RedisStore {
-    requests: mpsc::Sender<Request>,
-    shared: Arc<Shared>,
+    which: Partitions,
+    /// The only one, unless the store is a Cluster.
+    first: Partition,
+    more: Box<[Partition]>,
+    under_leases: bool,
     pub(crate) deadline: Duration,
-    on_failure: OnFailure,
 }
 
 impl RedisStore {
@@ -56,30 +51,35 @@ impl RedisStore {
     }
 
     pub(crate) fn over(
-        requests: mpsc::Sender<Request>,
-        shared: Arc<Shared>,
+        which: Partitions,
+        first: Partition,
+        more: Box<[Partition]>,
         deadline: Duration,
-        on_failure: OnFailure,
     ) -> Self {
-        Self { requests, shared, deadline, on_failure }
+        Self { which, first, more, under_leases: false, deadline }
     }
 
-    /// Whether the store answers, as far as is known.
+    /// The same, where pieces of its time lines are leased out.
+    pub(crate) fn under_leases(self) -> Self {
+        Self { under_leases: true, ..self }
+    }
+
+    /// Whether the store answers, as far as is known: in a Cluster, every node that has keys of ours.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.shared.is_up()
+        self.partitions().all(Partition::is_up)
     }
 
     /// By how many replicas a local share is divided at the moment.
     #[must_use]
     pub fn replicas(&self) -> u32 {
-        self.shared.replicas.count()
+        self.partitions().map(Partition::replicas).max().unwrap_or(1)
     }
 
     /// What went wrong so far.
     #[must_use]
     pub fn troubles(&self) -> Troubles {
-        self.shared.counters.snapshot()
+        self.partitions().map(Partition::troubles).fold(Troubles::default(), Troubles::and)
     }
 
     /// Waits until everything that was posted before is made: before a process ends. Bounded by nothing but the
@@ -88,11 +88,7 @@ impl RedisStore {
     /// # Errors
     /// When the store is gone, or goes: what it was not told is lost.
     pub async fn flush(&self) -> Result<(), StoreError> {
-        let (sender, receiver) = oneshot::channel();
-        // A request for nothing, which the task answers when there is nothing else.
-        let request = Request { parts: Parts::new(), answer: Some(sender), again: false };
-        self.requests.send(request).await.map_err(|_| ended())?;
-        receiver.await.unwrap_or_else(|_| Err(ended())).map(drop)
+        try_join_all(self.partitions().map(Partition::flush)).await.map(drop)
     }
 
     /// What the policy for a store that can't be reached says of these charges, without asking it: for who can't
@@ -101,261 +97,57 @@ impl RedisStore {
     /// # Errors
     /// When the policy is to say so.
     pub fn decide_without(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
-        self.without_store(charges, StoreError::new(StoreErrorKind::Timeout, "nobody waited for a decision"))
-    }
-
-    /// An answer from what is known of earlier denials.
-    fn known(&self, asked: &Asked, now: Nanos) -> Option<Verdict> {
-        let denies = |part: &Part| match part.what {
-            What::Do(Op::Take(units)) if !part.is_permits() => {
-                self.shared.denied.look(&part.digest, &part.shape, units, now)
-            }
-            _ => None,
-        };
-        let known: SmallVec<[Option<Outcome>; 4]> = asked.parts.iter().map(denies).collect();
-        let veto = |(part, known): (&Part, &Option<Outcome>)| known.is_some() && !part.limit.is_shadow();
-        if !asked.parts.iter().zip(&known).any(veto) {
-            return None;
-        }
-        // Of the other limits nothing is known; none of them is the one that binds.
-        let outcome = |(part, known): (&Part, Option<Outcome>)| {
-            known.unwrap_or(Outcome::admitted(part.limit.capacity()))
-        };
-        let outcomes = asked.parts.iter().zip(known).map(outcome).collect();
-        Some(asked.spread(Verdict { admitted: false, origin: Origin::Known, outcomes }))
-    }
-
-    /// Remembers what was denied, so that it need not be asked again too soon.
-    fn remember(&self, asked: &Asked, verdict: &Verdict, at: Nanos, changes: &[u32]) {
-        for ((part, outcome), &changes) in asked.parts.iter().zip(&verdict.outcomes).zip(changes) {
-            if let What::Do(Op::Take(units)) = part.what
-                && !outcome.admitted
-                && !part.is_permits()
-            {
-                self.shared.denied.keep(part.digest, part.shape, units, outcome, at, changes);
-            }
+        let late = || StoreError::new(StoreErrorKind::Timeout, "nobody waited for a decision");
+        match self.spread(charges) {
+            Ok(partition) => partition.without_store(charges, late()),
+            Err(several) => several.without_store(late),
         }
     }
 
-    /// What is given back ends what is known of the key.
-    fn forget(&self, parts: &[Part]) {
-        for part in parts {
-            if matches!(part.what, What::Do(Op::Refund(..) | Op::Reset)) {
-                self.shared.denied.forget(&part.digest);
-            }
-        }
+    fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        std::iter::once(&self.first).chain(&self.more)
     }
 
-    /// An answer when the store has none.
-    pub(crate) fn without_store(
-        &self,
-        charges: &[Charge<'_>],
-        error: StoreError,
-    ) -> Result<Verdict, StoreError> {
-        let all = |origin, outcome: fn(&Charge<'_>) -> Outcome| {
-            let outcomes: Outcomes = charges.iter().map(outcome).collect();
-            Ok(Verdict { admitted: origin == Origin::FailedOpen, origin, outcomes })
-        };
-        match self.on_failure {
-            OnFailure::Allow => all(Origin::FailedOpen, |charge| Outcome::admitted(charge.limit.capacity())),
-            OnFailure::Deny => all(Origin::FailedClosed, |_| Outcome::refused(0, Some(Nanos::from_secs(1)))),
-            OnFailure::Local => {
-                let now = self.shared.clock.now();
-                Ok(self.shared.outage(now).decide(charges, now))
-            }
-            OnFailure::Error => Err(error),
-        }
+    /// The partition of a key.
+    pub(crate) fn home(&self, key: Key<'_>) -> &Partition {
+        let number = self.which.of(key);
+        number.checked_sub(1).and_then(|more| self.more.get(more)).unwrap_or(&self.first)
     }
 
-    /// Queues what nobody waits for. Where there is no room a charge is lost and counted; a permit's release is not.
-    fn queue_unwaited(&self, request: Request) {
-        match self.requests.try_send(request) {
-            Err(mpsc::error::TrySendError::Full(request)) if request.parts.iter().any(Part::is_permits) => {
-                self.shared.release_later(request);
-            }
-            Err(_) => self.shared.counters.lost_post(),
-            Ok(()) => {}
+    /// The partition of all charges, if it is one; else who decides about several.
+    pub(crate) fn spread<'s, 'c>(
+        &'s self,
+        charges: &'s [Charge<'c>],
+    ) -> Result<&'s Partition, Box<Spread<'s, 'c>>> {
+        if self.more.is_empty() {
+            return Ok(&self.first);
         }
-    }
-
-    async fn ask(&self, asked: &Asked) -> Result<Verdict, StoreError> {
-        let said = self.say(&asked.parts).await?;
-        said.verdict().ok_or_else(|| Trouble::garbled().to_error())
-    }
-
-    /// Sends a request and waits for what the store says, not longer than the deadline.
-    pub(crate) async fn say(&self, parts: &Parts) -> Answer {
-        let (sender, receiver) = oneshot::channel();
-        let request = Request { parts: parts.clone(), answer: Some(sender), again: false };
-        if let Err(refused) = self.requests.try_send(request) {
-            return Err(match refused {
-                mpsc::error::TrySendError::Full(_) => {
-                    self.shared.counters.failed(StoreErrorKind::Overloaded, 1);
-                    StoreError::new(StoreErrorKind::Overloaded, "the queue is full")
-                }
-                mpsc::error::TrySendError::Closed(_) => ended(),
-            });
+        let Some((charge, others)) = charges.split_first() else { return Ok(&self.first) };
+        let home = self.home(charge.key);
+        if others.iter().all(|other| std::ptr::eq(self.home(other.key), home)) {
+            return Ok(home);
         }
-        let mut waiting = Waiting { store: self, parts, receiver };
-        // Without a runtime there are no timers; the call has its own deadline then.
-        if tokio::runtime::Handle::try_current().is_err() {
-            return (&mut waiting.receiver).await.unwrap_or_else(|_| Err(ended()));
-        }
-        match tokio::time::timeout(self.deadline, &mut waiting.receiver).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(ended())),
-            Err(_) => {
-                self.shared.counters.failed(StoreErrorKind::Timeout, 1);
-                Err(StoreError::new(StoreErrorKind::Timeout, "waiting for a decision"))
-            }
-        }
+        Err(Box::new(Spread::new(charges, self.under_leases, |key| self.home(key))))
     }
 }
 
 impl Store for RedisStore {
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
-        if !self.shared.is_up() || charges.iter().any(|charge| is_local(charge.op)) {
-            return self.without_store(charges, gone()).ok();
+        match self.spread(charges) {
+            Ok(partition) => partition.try_decide(charges),
+            Err(several) => several.known(),
         }
-        if self.shared.denied.is_empty() {
-            return None;
-        }
-        self.known(&Asked::of(charges), self.shared.clock.now())
     }
 
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
-        if charges.is_empty() {
-            return Ok(Verdict { admitted: true, origin: Origin::Store, outcomes: Outcomes::new() });
-        }
-        if charges.len() > PARTS {
-            return Err(StoreError::new(StoreErrorKind::Misconfigured, "more than 64 charges in one call"));
-        }
-        if !self.shared.is_up() {
-            return self.without_store(charges, gone());
-        }
-        let asked = Asked::of(charges);
-        let changes = |part: &Part| self.shared.denied.changes(&part.digest);
-        let changes: SmallVec<[u32; 4]> = asked.parts.iter().map(changes).collect();
-        let at = self.shared.clock.now();
-        self.forget(&asked.parts);
-        match self.ask(&asked).await {
-            Ok(verdict) => {
-                self.remember(&asked, &verdict, at, &changes);
-                self.forget(&asked.parts);
-                Ok(asked.spread(verdict))
-            }
-            Err(error) => self.without_store(charges, error),
+        match self.spread(charges) {
+            Ok(partition) => partition.decide(charges).await,
+            Err(several) => several.decide().await,
         }
     }
 
     fn post(&self, charge: Charge<'_>) {
-        let now = self.shared.clock.now();
-        if is_local(charge.op) {
-            // The outage it belongs to may be over; then it stays charged.
-            if let Some(outage) = self.shared.fallback.current() {
-                outage.post(charge, now);
-            }
-            return;
-        }
-        let asked = Asked::of(&[charge]);
-        self.forget(&asked.parts);
-        if !self.shared.is_up() && !asked.parts.iter().any(Part::is_permits) {
-            match self.on_failure {
-                OnFailure::Local => self.shared.outage(now).post(charge, now),
-                _ => self.shared.counters.lost_post(),
-            }
-            return;
-        }
-        let request = Request { parts: asked.parts, answer: None, again: false };
-        self.queue_unwaited(request);
-    }
-}
-
-fn ended() -> StoreError {
-    StoreError::new(StoreErrorKind::Unavailable, "the store's task has ended")
-}
-
-pub(crate) fn gone() -> StoreError {
-    StoreError::new(StoreErrorKind::Unavailable, "the store is gone")
-}
-
-/// A call as parts that the store is asked about.
-#[derive(Debug)]
-struct Asked {
-    parts: Parts,
-    /// For each charge the part that answers it.
-    of_charge: SmallVec<[u8; 4]>,
-}
-
-impl Asked {
-    /// Conditional charges that meet in one key are asked about in one, and charged in sum.
-    fn of(charges: &[Charge<'_>]) -> Self {
-        let mut asked = Self { parts: Parts::new(), of_charge: SmallVec::new() };
-        for charge in charges {
-            let digest = Digest::of(charge.limit, charge.key);
-            let known = asked.parts.iter().position(|part| part.digest == digest);
-            let shape = known.and_then(|at| asked.parts.get(at)).map(|part| part.shape);
-            let part = Part {
-                digest,
-                limit: charge.limit.clone(),
-                // A key has one quota in a call.
-                shape: shape.unwrap_or_else(|| Shape::of(charge.limit)),
-                what: What::Do(charge.op),
-            };
-            let shared = part.is_conditional().then(|| asked.join(&part)).flatten();
-            let place = shared.unwrap_or(asked.parts.len());
-            if shared.is_none() {
-                asked.parts.push(part);
-            }
-            asked.of_charge.push(u8::try_from(place).unwrap_or(u8::MAX));
-        }
-        asked
-    }
-
-    /// Adds a conditional part to one of the same key, if there is one, and says which.
-    fn join(&mut self, part: &Part) -> Option<usize> {
-        let same = |other: &Part| other.digest == part.digest && other.is_conditional();
-        let at = self.parts.iter().position(same)?;
-        let other = self.parts.get_mut(at)?;
-        other.what = match (other.what, part.what) {
-            (What::Do(Op::Take(one)), What::Do(Op::Take(two))) => What::Do(Op::Take(one.saturating_add(two))),
-            (take @ What::Do(Op::Take(_)), _) | (_, take @ What::Do(Op::Take(_))) => take,
-            (one, _) => one,
-        };
-        if other.limit.is_shadow() {
-            other.limit = part.limit.clone();
-        }
-        Some(at)
-    }
-
-    /// The verdict with an outcome for each charge.
-    fn spread(&self, verdict: Verdict) -> Verdict {
-        if self.of_charge.len() == self.parts.len() {
-            return verdict;
-        }
-        let outcome = |place: &u8| verdict.outcomes.get(usize::from(*place)).copied();
-        let outcomes = self.of_charge.iter().map(|place| outcome(place).unwrap_or(Outcome::refused(0, None)));
-        Verdict { outcomes: outcomes.collect(), ..verdict }
-    }
-}
-
-/// A call that is waited for. Given up after it was answered, it gives back the permits it was granted.
-struct Waiting<'a> {
-    store: &'a RedisStore,
-    parts: &'a Parts,
-    receiver: oneshot::Receiver<Answer>,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if !self.parts.iter().any(Part::is_permits) {
-            return;
-        }
-        self.receiver.close();
-        if let Ok(Ok(Said::Verdict(verdict))) = self.receiver.try_recv()
-            && let Some(request) = crate::dispatch::release_of(self.parts, &verdict)
-        {
-            self.store.queue_unwaited(request);
-        }
+        self.home(charge.key).post(charge);
     }
 }
 
@@ -363,8 +155,8 @@ impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
             .field("is_up", &self.is_up())
+            .field("partitions", &self.which.number())
             .field("deadline", &self.deadline)
-            .field("on_failure", &self.on_failure)
             .finish_non_exhaustive()
     }
 }

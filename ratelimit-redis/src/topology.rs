@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ratelimit_core::{StoreError, StoreErrorKind};
-use redis::cluster::ClusterClientBuilder;
+use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
@@ -14,6 +14,8 @@ use redis::{
 };
 
 use crate::connection::Line;
+use crate::nodes::{Address, Nodes};
+use crate::redirect::ClusterLine;
 
 /// A silent peer is noticed by the kernel after this, even if nothing else notices.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +35,8 @@ pub(crate) struct Topology {
     pub(crate) tls: Tls,
     /// The master that Sentinels named last, for when none of them answers.
     last_master: Arc<Mutex<Option<Client>>>,
+    /// What is known of the Cluster, if it is one.
+    pub(crate) cluster: Arc<Nodes>,
 }
 
 /// Files in PEM format.
@@ -60,6 +64,7 @@ impl Topology {
             password_file: None,
             tls: Tls::default(),
             last_master: Arc::default(),
+            cluster: Arc::default(),
         })
     }
 
@@ -67,45 +72,65 @@ impl Topology {
         self.nodes.len() > 1 && self.sentinel_master.is_none()
     }
 
-    /// Makes a connection.
-    pub(crate) async fn open(&self, deadline: Duration) -> Result<Line, RedisError> {
+    /// Makes a connection; in a Cluster to the node that serves the slot.
+    pub(crate) async fn open(&self, slot: u16, deadline: Duration) -> Result<Line, RedisError> {
         if self.nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. })) {
             // Where the program has chosen its cryptography already, that is used.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let password = self.password().await?;
         if let Some(master) = &self.sentinel_master {
+            let password = self.password().await?;
             return self.open_by_sentinel(master, password, deadline).await;
         }
         if self.is_cluster() {
-            return self.open_cluster(password, deadline).await;
+            return ClusterLine::open(slot, self, deadline).await.map(Line::Cluster);
         }
         let Some(node) = self.nodes.first() else {
             return Err((redis::ErrorKind::InvalidClientConfig, "no address").into());
         };
-        let node = self.with_secrets(node.clone(), password);
+        self.open_one(node.clone(), deadline).await.map(Line::Single)
+    }
+
+    /// Makes a connection to a node of the Cluster, with the secrets and the encryption of the first that was
+    /// configured.
+    pub(crate) async fn open_node(
+        &self,
+        (host, port): &Address,
+        deadline: Duration,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let Some(first) = self.nodes.first() else {
+            return Err((redis::ErrorKind::InvalidClientConfig, "no address").into());
+        };
+        let address = match first.addr().clone() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure, tls_params }
+            }
+            _ => ConnectionAddr::Tcp(host.clone(), *port),
+        };
+        self.open_one(first.clone().set_addr(address), deadline).await
+    }
+
+    /// The nodes that were configured.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.nodes.iter().filter_map(|node| match node.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some((host.clone(), *port))
+            }
+            _ => None,
+        })
+    }
+
+    async fn open_one(
+        &self,
+        node: ConnectionInfo,
+        deadline: Duration,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let node = self.with_secrets(node, self.password().await?);
         let client = match self.certificates().await? {
             Some(certificates) => Client::build_with_tls(node, certificates)?,
             None => Client::open(node)?,
         };
-        let connection = client.get_multiplexed_async_connection_with_config(&config(deadline)).await?;
-        Ok(Line::Single(connection))
-    }
-
-    async fn open_cluster(&self, password: Option<String>, deadline: Duration) -> Result<Line, RedisError> {
-        let nodes = self.nodes.iter().map(|node| self.with_secrets(node.clone(), password.clone()));
-        let mut builder = ClusterClientBuilder::new(nodes)
-            .tcp_settings(tcp())
-            .connection_timeout(CONNECT)
-            .response_timeout(deadline)
-            // What is worth retrying is decided here; a redirection needs one try each.
-            .retries(2)
-            .min_retry_wait(1)
-            .max_retry_wait(20);
-        if let Some(certificates) = self.certificates().await? {
-            builder = builder.certs(certificates);
-        }
-        Ok(Line::Cluster(builder.build()?.get_async_connection().await?))
+        client.get_multiplexed_async_connection_with_config(&config(deadline)).await
     }
 
     async fn open_by_sentinel(

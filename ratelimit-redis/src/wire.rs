@@ -31,6 +31,8 @@ pub(crate) enum What {
     Hold(u32),
     /// What this replica holds lapses later, however much it is.
     Renew,
+    /// A take is undone, if nothing was charged after it.
+    Undo(u32, Receipt),
     /// A lease; see `grants.rs`. The only part of its request.
     Lease(Wish),
 }
@@ -56,6 +58,7 @@ impl Part {
         match self.what {
             What::Do(Op::Take(units) | Op::Peek(units) | Op::Debit(units) | Op::Refund(units, _)) => units,
             What::Hold(permits) => permits,
+            What::Undo(units, _) => units,
             What::Do(_) | What::Renew | What::Lease(_) => 0,
         }
     }
@@ -136,6 +139,7 @@ impl Arguments {
                 What::Do(Op::Reset) => (6, None),
                 What::Hold(_) => (7, None),
                 What::Renew => (10, None),
+                What::Undo(_, receipt) => (11, Some(receipt)),
                 // An operation that this version does not know changes nothing.
                 What::Do(_) | What::Lease(_) => (2, None),
             };

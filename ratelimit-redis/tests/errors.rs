@@ -288,7 +288,8 @@ async fn a_loading_server_is_unavailable_and_heals() {
     let _: Vec<String> = pipe.query(&mut server.connection()).expect("written");
     server.command(&["SAVE"]).expect("saved");
     server.restart();
-    let refused = RedisStore::connect(&server.url()).await.expect_err("it takes two seconds to load");
+    let patient = RedisStore::builder(server.url()).deadline(Duration::from_secs(1));
+    let refused = patient.connect().await.expect_err("it takes two seconds to load");
     assert_eq!(
         (refused.kind(), refused.to_string().contains("LOADING")),
         (StoreErrorKind::Unavailable, true)

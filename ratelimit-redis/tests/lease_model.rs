@@ -90,6 +90,7 @@ fn terms() -> Terms {
         capacity: BURST,
         span: SECOND * u64::from(BURST),
         lapses: SECOND * u64::from(BURST),
+        rate: None,
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use ratelimit_core::algorithm::{Op, Outcome, Program, Receipt};
 use ratelimit_core::store::{Charge, LocalStore, Origin, Store, Verdict};
 use ratelimit_core::testing::Subject;
@@ -19,7 +20,9 @@ use ratelimit_core::{
     Algorithm, Key, Limit, Limiter, ManualClock, MemoryStore, Nanos, StoreError, StoreErrorKind,
 };
 use ratelimit_redis::lease::grant::{Grant, Level, grant};
-use ratelimit_redis::lease::{Ask, Given, GrantSource, Kind, LeasedStore, Policy, Reply, Terms, Ticks};
+use ratelimit_redis::lease::{
+    Ask, Given, GrantSource, Kind, LeasedStore, Next, Policy, Reply, Table, Terms, Ticks,
+};
 
 const MICRO: u64 = 1000;
 
@@ -295,6 +298,30 @@ async fn requests_that_are_given_up_stop_nobody() {
             assert!(waiting.await.expect("nobody waits for ever").unwrap().is_allowed());
         }
     }
+}
+
+/// Who waits for a question waits for that one, and is not woken by the end of another that is over already.
+#[test]
+fn a_question_that_is_over_wakes_nobody() {
+    let table = Table::new(Policy::default(), 10);
+    let limit = Limit::new("over", "1000/s".parse().unwrap());
+    let (id, terms) = (table.id(&limit, Key::GLOBAL), table.terms(&limit, 1).unwrap());
+    let ask = || {
+        let asks =
+            (0..1000).find_map(|micros| match table.arrive(id, Nanos::new(micros * MICRO), 1, &terms) {
+                Next::Ask(ask) => Some(ask),
+                _ => None,
+            });
+        asks.expect("a hot key is asked about")
+    };
+    let first = ask();
+    table.unanswered(id, &first);
+    let second = ask();
+    let mut waiting = Box::pin(table.under_way(id).unwrap());
+    table.unanswered(id, &first);
+    assert!(waiting.as_mut().now_or_never().is_none());
+    table.unanswered(id, &second);
+    assert!(waiting.as_mut().now_or_never().is_some());
 }
 
 /// Three replicas on one store, greedy traffic: no window is admitted more than its limit, and nearly all of it is

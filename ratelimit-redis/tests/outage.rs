@@ -91,6 +91,32 @@ async fn each_policy_and_its_bound() {
     assert_eq!(kind(take(&store, &limit(), "k").await), StoreErrorKind::Unavailable);
 }
 
+/// What was let through without the store was charged to nobody: given back later, it takes nobody's permit away.
+#[tokio::test]
+async fn what_was_let_through_is_not_given_back() {
+    let mut server = Server::start();
+    let store = local(&server.url(), 1).on_failure(OnFailure::Allow).connect().await.expect("a store");
+    let limit = Limit::concurrency("permits", 3);
+    assert!(take(&store, &limit, "k").await.expect("a decision").admitted);
+    server.kill();
+    until_up(&store, false).await;
+    let verdict = take(&store, &limit, "k").await.expect("an answer");
+    assert_eq!((verdict.origin, verdict.admitted), (Origin::FailedOpen, true));
+    server.restart();
+    until_up(&store, true).await;
+    let left = async || {
+        let verdict = ask(&store, &limit, "k", Op::Peek(0)).await.expect("a decision");
+        (verdict.origin == Origin::Store).then(|| verdict.outcomes[0].remaining())
+    };
+    until("the permit that is held", async || left().await == Some(2)).await;
+    let mut key = ratelimit_core::KeyBuf::new();
+    ratelimit_core::AsKey::encode("k", &mut key);
+    let op = Op::Refund(1, Some(verdict.outcomes[0].receipt));
+    store.post(ratelimit_core::store::Charge { limit: &limit, key: key.key(), op });
+    store.flush().await.expect("the store");
+    assert_eq!(left().await, Some(2));
+}
+
 /// Row 85: silence. Each call waits for its deadline, and soon nobody waits at all.
 #[tokio::test]
 async fn a_frozen_server_costs_a_few_deadlines_and_then_nothing() {

@@ -46,6 +46,10 @@ impl Drop for Replica {
 #[tokio::test]
 #[ignore = "the other process of the test below"]
 async fn replica() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how one process of a test tells another where the store is"
+    )]
     let Ok(url) = std::env::var(URL) else { return };
     let store = short(&url).await;
     for _ in 0..3 {

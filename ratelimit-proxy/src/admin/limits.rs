@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::view::View;
 use crate::config::{LimitConfig, Match};
 use crate::telemetry::LimitGauges;
-use crate::telemetry::metrics::{DecisionOutcome, LimitTotals};
+use crate::telemetry::metrics::LimitTotals;
 
 /// All of them.
 #[derive(Debug, Serialize)]
@@ -90,10 +90,7 @@ impl LimitView {
             capacity: limit.capacity(),
             key: key.iter().map(ToString::to_string).collect(),
             matches: MatchView::new(matches),
-            decisions: DecisionOutcome::ALL
-                .iter()
-                .map(|(outcome, word)| (*word, totals.said(*outcome)))
-                .collect(),
+            decisions: totals.by_word(),
             near_limit: totals.near,
             keys: gauges.keys,
             keys_overflowed: gauges.overflowed,

@@ -3,8 +3,11 @@
 
 mod ask;
 mod auth;
+mod history;
 mod limits;
+mod page;
 mod routes;
+mod stats;
 mod upstreams;
 mod view;
 
@@ -76,6 +79,12 @@ fn serve(
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         let slots = Arc::new(Semaphore::new(connections));
+        let watched = Arc::clone(routes);
+        let metrics = Arc::clone(&routes.view().shared().metrics);
+        tokio::spawn(supervise::keep("history", &metrics, move || {
+            let watched = Arc::clone(&watched);
+            async move { history::keep(watched.view()).await }
+        }));
         let mut connections = JoinSet::new();
         let mut spare = Spare::new();
         loop {

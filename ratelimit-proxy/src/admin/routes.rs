@@ -13,30 +13,32 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::limits::Limits;
+use super::locked;
+use super::page::PAGE;
+use super::stats::Stats;
 use super::upstreams::Upstreams;
 use super::view::View;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::{Format, expose};
-
-const PAGE: &str = include_str!("page/index.html");
-const SCRIPT: &str = include_str!("page/page.js");
-const STYLE: &str = include_str!("page/page.css");
 
 const HTML: &str = "text/html; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The page needs nothing that is not here, and nobody frames it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// What a browser may do with an answer: nothing, and nobody frames it. The dashboard has a policy of its own.
+pub(super) const NOTHING: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
 
 /// Fields of every answer.
-const GUARDS: [(HeaderName, HeaderValue); 4] = [
+const GUARDS: [(HeaderName, HeaderValue); 6] = [
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+    (header::CONTENT_SECURITY_POLICY, NOTHING),
 ];
 
 /// Answers operators.
@@ -102,13 +104,13 @@ impl Routes {
     #[expect(clippy::type_complexity, reason = "what a path leads to: a function from fields to a response")]
     fn route(&self, path: &str) -> Option<fn(&Self, &HeaderMap) -> Response<Full<Bytes>>> {
         Some(match path {
-            "/" => |_, _| response(StatusCode::OK, HTML, PAGE),
-            "/page.js" => |_, _| response(StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT),
-            "/page.css" => |_, _| response(StatusCode::OK, "text/css; charset=utf-8", STYLE),
+            "/" => Self::page,
             "/livez" => |_, _| response(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" => Self::readyz,
             "/metrics" => Self::metrics,
             "/api/limits" => Self::limits,
+            "/api/stats" => Self::stats,
+            "/api/history" => Self::history,
             "/api/upstreams" => Self::upstreams,
             _ => return None,
         })
@@ -172,6 +174,20 @@ impl Routes {
             Ok(page) => response(StatusCode::OK, format.content_type(), page),
             Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
         }
+    }
+
+    fn page(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
+        let mut response = response(StatusCode::OK, HTML, PAGE.html.clone());
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE.policy.clone());
+        response
+    }
+
+    fn stats(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
+        shown(&Stats::of(&self.view))
+    }
+
+    fn history(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
+        shown(&*locked(self.view.history()))
     }
 
     fn limits(&self, _: &HeaderMap) -> Response<Full<Bytes>> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ratelimit_core::Limit;
 use tokio::time::Instant;
 
+use super::history::History;
 use super::locked;
 use crate::reload::Reloader;
 use crate::rules::Rules;
@@ -33,12 +34,20 @@ pub(crate) struct View {
     needs_store: bool,
     ready: AtomicBool,
     census: Mutex<Option<Census>>,
+    history: Mutex<History>,
 }
 
 impl View {
     /// Of a proxy that is not ready yet.
     pub(crate) fn new(shared: Arc<Shared>, reloader: Option<Reloader>, needs_store: bool) -> Self {
-        Self { shared, reloader, needs_store, ready: AtomicBool::new(false), census: Mutex::default() }
+        Self {
+            shared,
+            reloader,
+            needs_store,
+            ready: AtomicBool::new(false),
+            census: Mutex::default(),
+            history: Mutex::default(),
+        }
     }
 
     /// What is shared by those who serve.
@@ -72,6 +81,11 @@ impl View {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
+    /// The last minutes.
+    pub(super) fn history(&self) -> &Mutex<History> {
+        &self.history
+    }
+
     /// The word for what a limit's "no" is worth.
     pub(crate) fn mode(limit: &Limit, off: bool) -> &'static str {
         match (off, limit.is_shadow()) {
@@ -89,6 +103,7 @@ impl View {
             max_connections: self.shared.max_connections,
             log_lost: log::lost(),
             store: self.shared.store.gauges(),
+            doubts: self.shared.doubts.counts(),
             upstreams: self.servers(),
         }
     }
@@ -121,6 +136,7 @@ impl View {
                     quota: limit.capacity(),
                     keys: self.shared.store.keys(limit),
                     overflowed: self.shared.store.overflowed(limit),
+                    held_back: self.shared.store.held_back(limit),
                 };
                 let gauges: Vec<_> = rules.policy.rules().iter().map(|rule| count(&rule.limit)).collect();
                 *census = Some(Census { at: now, generation: rules.generation(), gauges: gauges.clone() });

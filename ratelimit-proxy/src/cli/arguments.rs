@@ -52,6 +52,14 @@ pub(super) enum Command {
     Replay(Replay),
     /// Print the configuration's JSON Schema, for editors
     Schema,
+    /// Print completions for a shell, such as `ratelimit-proxy completions bash`
+    Completions {
+        /// Which one
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for `man`
+    Man,
 }
 
 /// Options of `run`.

@@ -10,14 +10,14 @@ use crate::config::{RedisConfig, StoreConfig};
 use crate::exchange::admit;
 use crate::facts::{Descriptor, Facts};
 use crate::identity::token::{JwtConfig, LazyClaims, TokenVerifier};
-use crate::policy::{Explained, Leases, Policy};
+use crate::policy::{Leases, Policy};
 use crate::telemetry::metrics::Metrics;
 
 /// Replicas that are assumed where the configuration does not say how many there are.
 const REPLICAS: u32 = 4;
 
 pub(super) fn explain(arguments: &Explain) -> Result<Exit, Failure> {
-    let config = run::load(&arguments.config)?;
+    let config = run::load(&arguments.config)?.config;
     let policy = Policy::of(&config);
     let tokens = config.jwt.map(verifier).transpose()?;
     if let Some(domain) = &arguments.domain {
@@ -55,12 +55,8 @@ fn tell(
 ) -> Result<Exit, Failure> {
     let mut explanation = policy.explain(facts, &mut KeyBuf::new());
     if let StoreConfig::Redis(redis) = store {
-        let selection = policy.select(facts, &mut KeyBuf::new());
-        for hit in selection.iter().flat_map(|selection| &selection.hits) {
-            let named = |explained: &&mut Explained| explained.limit == hit.limit.name();
-            if let Some(explained) = explanation.limits.iter_mut().find(named) {
-                explained.leases = leases(redis, hit.limit);
-            }
+        for explained in &mut explanation.limits {
+            explained.leases = explained.in_force.as_ref().and_then(|limit| leases(redis, limit));
         }
     }
     if arguments.json {

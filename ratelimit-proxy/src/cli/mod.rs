@@ -5,6 +5,7 @@ mod arguments;
 mod check;
 mod demo;
 mod explain;
+mod generated;
 mod replay;
 mod run;
 mod schema;
@@ -91,6 +92,8 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Some(Command::Explain(explain)) => explain::explain(&explain),
         Some(Command::Replay(replay)) => replay::replay(&replay),
         Some(Command::Schema) => schema::schema(),
+        Some(Command::Completions { shell }) => generated::completions(shell),
+        Some(Command::Man) => generated::man(),
     }
 }
 

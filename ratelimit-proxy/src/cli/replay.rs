@@ -15,7 +15,7 @@ use crate::replay::{EntryError, Judge, Reader, Report, page};
 const LONGEST: u64 = 64 << 10;
 
 pub(super) fn replay(arguments: &Replay) -> Result<Exit, Failure> {
-    let config = run::load(&arguments.config)?;
+    let config = run::load(&arguments.config)?.config;
     // All of them before the first is read: hours of reading should not end at a name that is misspelt.
     let (inputs, faults): (Vec<_>, Vec<_>) =
         arguments.logs.iter().map(|path| Input::open(path)).partition(Result::is_ok);

@@ -15,14 +15,14 @@ use crate::reload::Source;
 use crate::telemetry::log::{self, Style};
 
 pub(super) fn run(arguments: Run, style: Style) -> Result<Exit, Failure> {
-    let Configured { config, source } = configuration(arguments)?;
+    let Configured { config, source, warnings } = configuration(arguments)?;
     let _log = log::start(style, LevelFilter::INFO);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config, source))
+    runtime.block_on(serve(config, source, warnings))
 }
 
 /// Reads a file, says what is doubtful about it, and refuses what is wrong.
-pub(super) fn load(path: &Path) -> Result<Config, Failure> {
+pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
     let loaded = config::load_file(path).map_err(|faults| {
         let lines = faults.iter().map(ToString::to_string);
         Failure::Usage(lines.collect())
@@ -30,13 +30,15 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
     for warning in &loaded.warnings {
         let _ = writeln!(anstream::stderr(), "warning: {warning}");
     }
-    Ok(loaded.config)
+    Ok(loaded)
 }
 
 /// A configuration, and the file it is from.
 struct Configured {
     config: Config,
     source: Option<Source>,
+    /// What is doubtful about the file.
+    warnings: Vec<String>,
 }
 
 fn configuration(arguments: Run) -> Result<Configured, Failure> {
@@ -54,8 +56,13 @@ fn configuration(arguments: Run) -> Result<Configured, Failure> {
             config::load_file(&path).map(|loaded| Loaded { config: flags.over(loaded.config), ..loaded })
         })
     });
+    let mut warnings = Vec::new();
     let mut config = match (config, upstream) {
-        (Some(path), _) => Some(load(&path)?),
+        (Some(path), _) => {
+            let loaded = load(&path)?;
+            warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+            Some(loaded.config)
+        }
         (None, Some(upstream)) => Some(Config::new(upstream)),
         (None, None) => {
             faults.push(
@@ -91,7 +98,7 @@ fn configuration(arguments: Run) -> Result<Configured, Failure> {
     if leased && matches!(config.store, StoreConfig::Memory(_)) {
         return Err(Failure::Usage(vec!["--leased needs a store to lease from: --redis URL".to_owned()]));
     }
-    Ok(Configured { config, source })
+    Ok(Configured { config, source, warnings })
 }
 
 /// What flags say instead of the file, whenever it is read.
@@ -127,9 +134,10 @@ impl Flags {
     }
 }
 
-async fn serve(config: Config, source: Option<Source>) -> Result<Exit, Failure> {
+async fn serve(config: Config, source: Option<Source>, warnings: Vec<String>) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
     let app = App::start(config, source).await?;
+    app.view().shared().doubts.of_file(warnings);
     app.announce();
     let signal = tokio::select! {
         signal = signals.next() => signal,

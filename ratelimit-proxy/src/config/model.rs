@@ -18,6 +18,9 @@ use crate::identity::token::JwtConfig;
 use crate::state::Timeouts;
 use crate::upstream::Target;
 
+/// How long what is likely wrong has to show, if nothing else is said.
+const DOUBTED: Duration = Duration::from_secs(5 * 60);
+
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -303,6 +306,8 @@ pub struct LogConfig {
     pub sample: Option<u32>,
     /// How keys are shown.
     pub keys: LogKeys,
+    /// How long what is likely wrong with the configuration has to show before it is told; `None`: nobody looks.
+    pub doubts: Option<Duration>,
 }
 
 /// Which requests are logged.
@@ -352,7 +357,7 @@ impl Default for ClientIp {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { requests: LogRequests::Denied, sample: Some(20), keys: LogKeys::Hash }
+        Self { requests: LogRequests::Denied, sample: Some(20), keys: LogKeys::Hash, doubts: Some(DOUBTED) }
     }
 }
 

@@ -83,6 +83,8 @@ async fn attempt(
             claims: claims.as_ref(),
             descriptor: None,
         };
+        let now = call.deadlines.now();
+        client.worker.surveyor.look(&shared.doubts, rules, &facts, client.peer, now);
         let selected = rules.policy.select(&facts, &mut keys);
         (selected, rules.policy.route(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };

@@ -20,7 +20,7 @@ use crate::facts::{Descriptor, Facts};
 const FROM_LIMIT: &str = "limit";
 
 /// What the limits make of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
     /// The method.
     pub method: String,
@@ -49,7 +49,7 @@ pub struct ExplainedQuestion {
 }
 
 /// What one limit makes of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Explained {
     /// Name of the limit.
     pub limit: String,
@@ -72,6 +72,9 @@ pub struct Explained {
     /// What leases may hold back, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leases: Option<Leases>,
+    /// The limit that counts the request, with the quota in force for its key.
+    #[serde(skip)]
+    pub in_force: Option<Limit>,
     /// Where the canonical key lies in the buffer, if the limit counts the request.
     #[serde(skip)]
     pub bytes: Option<Range<usize>>,
@@ -188,7 +191,8 @@ impl Policy {
                 };
                 let counts = counts.quota(quota(limit), words(rule, *from));
                 let settled = settled(rule);
-                Explained { settled, cost: Some(*cost), bytes: Some(key.clone()), ..counts }
+                let in_force = Some((*limit).clone());
+                Explained { settled, cost: Some(*cost), in_force, bytes: Some(key.clone()), ..counts }
             }
         };
         let values = rule.key.read(facts).unwrap_or_default();
@@ -245,6 +249,7 @@ impl Explained {
             cost: None,
             settled: None,
             leases: None,
+            in_force: None,
             bytes: None,
         }
     }

@@ -14,6 +14,7 @@ mod pattern;
 mod route;
 mod rule;
 mod source;
+mod survey;
 mod tiers;
 
 use std::net::IpAddr;

@@ -8,6 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use ratelimit_redis::lease::HeldBack;
 
 use super::histogram::Distribution;
 use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Questioned, Reloaded, Totals};
@@ -44,6 +45,8 @@ pub(crate) struct Gauges {
     pub(crate) log_lost: u64,
     /// Of a store that is shared.
     pub(crate) store: Option<StoreGauges>,
+    /// Likely mistakes in the configuration by the word for their kind, all kinds.
+    pub(crate) doubts: Vec<(&'static str, u64)>,
     /// Of all upstreams.
     pub(crate) upstreams: Vec<ServerGauges>,
 }
@@ -70,6 +73,8 @@ pub(crate) struct LimitGauges {
     pub(crate) keys: Option<usize>,
     /// Decisions for keys that found no room.
     pub(crate) overflowed: u64,
+    /// What leases of the other replicas may hold back, if there are any.
+    pub(crate) held_back: Option<HeldBack>,
 }
 
 /// All of it, in that format.
@@ -118,11 +123,12 @@ impl Collector for Scrape {
         if let Some(gauges) = &gauges.store {
             store(&mut encoder, gauges)?;
         }
+        leases(&mut encoder, &gauges.limits)?;
         proxy(&mut encoder, totals)?;
         upstreams(&mut encoder, totals, gauges)?;
         pressure(&mut encoder, totals, gauges)?;
         questions(&mut encoder, totals)?;
-        reloads(&mut encoder, totals)?;
+        configuration(&mut encoder, totals, gauges)?;
         own(&mut encoder, totals, gauges, process)
     }
 }
@@ -178,8 +184,7 @@ fn store(encoder: &mut DescriptorEncoder<'_>, store: &StoreGauges) -> fmt::Resul
     let mut family =
         encoder.encode_descriptor("ratelimit_store_requests", help, None, MetricType::Counter)?;
     for (how, word) in Answered::ALL {
-        let sent = store.calls.requests(how);
-        let count = if how == Answered::Overloaded { store.overloaded } else { sent };
+        let count = store.requests(how);
         family.encode_family(&[("outcome", word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
     }
     let help = "How long calls of the shared store took";
@@ -189,6 +194,27 @@ fn store(encoder: &mut DescriptorEncoder<'_>, store: &StoreGauges) -> fmt::Resul
     let Some(tokens) = store.leased_tokens else { return Ok(()) };
     let help = "Units taken from the shared store that this replica has not spent yet";
     gauge(encoder, "ratelimit_leased_tokens", help, &tokens)
+}
+
+fn leases(encoder: &mut DescriptorEncoder<'_>, limits: &[LimitGauges]) -> fmt::Result {
+    let bounds = || limits.iter().filter_map(|limit| Some((&*limit.name, limit.held_back?)));
+    if bounds().next().is_none() {
+        return Ok(());
+    }
+    let help = "Units of a key that leases of the other replicas may hold back from this one at most";
+    let mut family =
+        encoder.encode_descriptor("ratelimit_lease_bound_tokens", help, None, MetricType::Gauge)?;
+    for (name, bound) in bounds() {
+        family.encode_family(&[("limit", name)])?.encode_gauge(&bound.units)?;
+    }
+    let help = "For how long at most: then what was not used is back for every replica";
+    let mut family =
+        encoder.encode_descriptor("ratelimit_lease_bound_seconds", help, None, MetricType::Gauge)?;
+    for (name, bound) in bounds() {
+        let seconds = std::time::Duration::from(bound.lasts).as_secs_f64();
+        family.encode_family(&[("limit", name)])?.encode_gauge(&seconds)?;
+    }
+    Ok(())
 }
 
 fn proxy(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
@@ -266,7 +292,12 @@ fn questions(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Resul
     Ok(())
 }
 
-fn reloads(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
+fn configuration(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauges) -> fmt::Result {
+    let help = "Likely mistakes in the configuration, as they show at the moment";
+    let mut family = encoder.encode_descriptor("ratelimit_config_warnings", help, None, MetricType::Gauge)?;
+    for (kind, count) in &gauges.doubts {
+        family.encode_family(&[("kind", *kind)])?.encode_gauge(count)?;
+    }
     let help =
         "Times that the configuration was read again: it is in force, or was refused and the old one stays";
     let mut family =

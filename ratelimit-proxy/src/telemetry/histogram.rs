@@ -72,7 +72,7 @@ impl Distribution {
     }
 
     /// Upper bounds in seconds, the last one endless, each with how many lie between it and the one before.
-    pub(super) fn buckets(&self) -> Vec<(f64, u64)> {
+    pub(crate) fn buckets(&self) -> Vec<(f64, u64)> {
         let bounds = BOUNDS.iter().map(|micros| Duration::from_micros(*micros).as_secs_f64());
         bounds.zip(self.counts).chain([(f64::INFINITY, self.beyond)]).collect()
     }

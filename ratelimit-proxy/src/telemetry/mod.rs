@@ -8,4 +8,5 @@ mod process;
 mod store;
 
 pub(crate) use exposition::{Format, Gauges, LimitGauges, ServerGauges, expose};
-pub(crate) use store::{StoreCalls, StoreGauges};
+pub(crate) use process::Reading as Process;
+pub(crate) use store::{Answered, StoreCalls, StoreGauges};

@@ -1,24 +1,25 @@
 //! What the kernel says about this process.
 
 use procfs::process::Process;
+use serde::Serialize;
 
 /// One reading; what can't be read is `None`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reading {
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Reading {
     /// Seconds of processor time, user and system.
-    pub(super) cpu_seconds: Option<f64>,
+    pub(crate) cpu_seconds: Option<f64>,
     /// Bytes of memory in use.
-    pub(super) resident_bytes: Option<u64>,
+    pub(crate) resident_bytes: Option<u64>,
     /// Bytes of address space.
-    pub(super) virtual_bytes: Option<u64>,
+    pub(crate) virtual_bytes: Option<u64>,
     /// File descriptors.
-    pub(super) open_fds: Option<u64>,
+    pub(crate) open_fds: Option<u64>,
     /// Most file descriptors there may be.
-    pub(super) max_fds: Option<u64>,
+    pub(crate) max_fds: Option<u64>,
     /// Threads.
-    pub(super) threads: Option<u64>,
+    pub(crate) threads: Option<u64>,
     /// When it started, in seconds since the Unix epoch.
-    pub(super) start_seconds: Option<f64>,
+    pub(crate) start_seconds: Option<f64>,
 }
 
 impl Reading {
@@ -27,7 +28,7 @@ impl Reading {
         clippy::cast_precision_loss,
         reason = "metrics are doubles; 2⁵³ ticks are longer than any machine lives"
     )]
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let Ok(process) = Process::myself() else { return Self::default() };
         let mut reading = Self {
             open_fds: process.fd_count().ok().and_then(|count| u64::try_from(count).ok()),

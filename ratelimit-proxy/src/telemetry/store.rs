@@ -103,6 +103,13 @@ fn wide(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
+impl StoreGauges {
+    /// Requests that ended so.
+    pub(crate) fn requests(&self, how: Answered) -> u64 {
+        if how == Answered::Overloaded { self.overloaded } else { self.calls.requests(how) }
+    }
+}
+
 /// What there is to tell about a store that is shared.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct StoreGauges {

@@ -369,11 +369,19 @@ async fn explain_answers_as_the_proxy_would() {
     let _: serde_json::Value = serde_json::from_str(out).unwrap();
     // What leases may hold back: a figure that only the store's section decides.
     let leased = File::new(
-        "upstream: http://a\nstore: {redis: redis://a, consistency: leased, replicas: 2}\nlimits: [1000/s by client.ip]\n",
+        "upstream: http://a\nstore: {redis: redis://a, consistency: leased, replicas: 2}\nlimits: [{name: plan, key: header.x-api-key, \
+         rate: 1000/s, overrides: [{key: gold, rate: 2000/s}, {key: free, unlimited: true}]}]\n",
     );
-    let output = run(&["explain", "--config", &leased.path(), "/"]).await;
-    let words = "leases of 1 other replica may hold back 430 of 1000 at most, 1 s at most";
-    assert!(parts(&output).1.contains(words), "{output:?}");
+    for (key, words) in [
+        ("x-api-key: any", "leases of 1 other replica may hold back 430 of 1000 at most, 1 s at most"),
+        // Of the quota that is in force for the key.
+        ("x-api-key: gold", "leases of 1 other replica may hold back 860 of 2000 at most, 1 s at most"),
+    ] {
+        let output = run(&["explain", "--config", &leased.path(), "/", "-H", key]).await;
+        assert!(parts(&output).1.contains(words), "{output:?}");
+    }
+    let output = run(&["explain", "--config", &leased.path(), "/", "-H", "x-api-key: free"]).await;
+    assert!(!parts(&output).1.contains("leases"), "{output:?}");
     for (request, words) in [
         ("GET /a%2fb", "the proxy would answer 400"),
         ("TRACE /", "the proxy would answer 405"),

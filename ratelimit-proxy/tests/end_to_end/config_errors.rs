@@ -152,6 +152,7 @@ fn all_that_lives_loads_and_means_what_it_says() {
             if content == "<h1>Slow down</h1>\n" && content_type == "text/html"));
     let log = config.log;
     assert_eq!((log.requests, log.sample, log.keys), (LogRequests::All, None, LogKeys::Plain));
+    assert_eq!(log.doubts, Some(Duration::from_secs(90)));
     let StoreConfig::Memory(memory) = config.store else { panic!("{:?}", config.store) };
     assert_eq!((memory.max_keys, memory.overflow), (5000, Overflow::Deny));
     let server = config.server;
@@ -173,6 +174,8 @@ fn what_is_left_out_is_as_documented() {
         (config.log.requests, config.log.sample, config.log.keys),
         (LogRequests::Denied, Some(20), LogKeys::Hash)
     );
+    assert_eq!(config.log.doubts, Some(Duration::from_secs(300)));
+    assert_eq!(loads("upstream: http://a\nlimits: []\nlog: {doubts: off}").config.log.doubts, None);
     assert!(matches!(config.store, StoreConfig::Memory(MemoryConfig { max_keys: 1_000_000, .. })));
     assert_eq!(config.limits[0].limit.name(), "limit-1");
     assert_eq!(loads("upstream: http://a\nadmin: off\nlimits: []").config.admin, None);

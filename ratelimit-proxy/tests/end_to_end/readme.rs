@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,9 @@ struct Block {
     text: String,
 }
 
-fn blocks() -> Vec<Block> {
+fn blocks(page: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
-    let mut lines = README.lines();
+    let mut lines = page.lines();
     while let Some(line) = lines.next() {
         let Some(language) = line.strip_prefix("```") else { continue };
         let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
@@ -71,18 +71,34 @@ fn install(directory: &Path, ports: &BTreeMap<&str, u16>) {
     fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// Every file of Markdown in a directory, and in those below it.
+fn pages(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let inside = |path: PathBuf| if path.is_dir() { pages(&path) } else { vec![path] };
+    entries.flat_map(inside).filter(|path| path.extension().is_some_and(|kind| kind == "md")).collect()
+}
+
 #[test]
-fn every_configuration_in_the_readme_loads() {
+fn every_configuration_in_the_documentation_loads() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let mut configurations = 0;
-    for block in blocks().iter().filter(|block| block.language == "yaml") {
-        configurations += 1;
-        let file = directory.path().join("limits.yaml");
-        fs::write(&file, &block.text).unwrap();
-        let checked = Command::new(PROGRAM).arg("check").arg("--config").arg(&file).output().unwrap();
-        assert!(checked.status.success(), "{}\n{}", block.text, String::from_utf8_lossy(&checked.stderr));
+    for page in pages(&root.join("docs")).into_iter().chain([root.join("README.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in blocks(&text).iter().filter(|block| block.language == "yaml") {
+            configurations += 1;
+            let file = directory.path().join("limits.yaml");
+            fs::write(&file, &block.text).unwrap();
+            let mut check = Command::new(PROGRAM);
+            check.arg("check").arg("--config").arg(&file);
+            check.env("JWT_SECRET", "0123456789abcdef0123456789abcdef");
+            check.env("RATELIMIT_ADMIN_TOKEN", "0123456789abcdef0123456789abcdef");
+            let checked = check.output().unwrap();
+            let said = String::from_utf8_lossy(&checked.stderr);
+            assert!(checked.status.success(), "{}: {}\n{said}", page.display(), block.text);
+        }
     }
-    assert!(configurations > 0);
+    assert!(configurations > 10, "{configurations}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,7 +111,7 @@ async fn every_command_in_the_readme_does_what_it_says() {
     install(programs.path(), &ports);
     let mut script = String::from("set -euo pipefail\n");
     let mut shown = Vec::new();
-    let blocks = blocks();
+    let blocks = blocks(README);
     for (number, block) in blocks.iter().enumerate() {
         match block.language.as_str() {
             "yaml" => {

@@ -24,7 +24,9 @@ impl Dispatcher {
     /// What a failed call says about the store.
     pub(super) fn failed(&mut self, trouble: &Trouble, generation: u64) {
         // Somebody else's data at one key says nothing about the store.
-        if generation != self.generation || trouble.kind == StoreErrorKind::ForeignData {
+        // Nor do keys that are on their way to another node.
+        let is_no_fault = trouble.kind == StoreErrorKind::ForeignData || trouble.remedy == Remedy::Again;
+        if generation != self.generation || is_no_fault {
             return;
         }
         let now = self.now();
@@ -42,9 +44,8 @@ impl Dispatcher {
 
     /// Gives the connection up and makes another one at once; meanwhile requests wait, not longer than they may.
     fn lose_line(&mut self, why: &'static str) {
-        if !matches!(self.link, Link::Up(_)) {
-            return;
-        }
+        let Link::Up(line) = &self.link else { return };
+        line.discard();
         tracing::debug!(why, "the connection to the store is made anew");
         self.generation += 1;
         self.link = Link::Connecting(connect(&self.settings, &self.census));
@@ -61,11 +62,14 @@ impl Dispatcher {
                 self.link = Link::Up(line);
                 let now = self.now();
                 if self.breaker.close(now) {
-                    tracing::info!("the store answers");
+                    self.settings.standing.answers();
                     // At the start there is nothing that others might not know yet.
                     let settled = self.shared.fallback.current().is_none();
                     self.shared.set_up(settled);
                     self.back = (!settled).then_some(now);
+                    if settled {
+                        self.settings.standing.decides(false);
+                    }
                 }
                 self.next_census = Box::pin(sleep(Duration::ZERO));
                 self.report_ready(Ok(()));
@@ -119,7 +123,7 @@ impl Dispatcher {
     }
 
     fn store_is_gone(&mut self, why: &'static str) {
-        tracing::warn!(why, "the store is gone");
+        self.settings.standing.is_gone(why);
         self.back = None;
         self.shared.set_up(false);
         self.refuse_waiting();
@@ -149,7 +153,7 @@ impl Dispatcher {
             Some(back) if now.saturating_sub(back) < OVERLAP => return,
             Some(_) => {
                 self.back = None;
-                tracing::info!("decisions are the store's again");
+                self.settings.standing.decides(true);
             }
             // Single requests that the store did not answer were decided here.
             None if self.shared.fallback.current().is_none_or(|outage| !outage.is_idle(now)) => return,
@@ -174,7 +178,12 @@ impl Dispatcher {
             first.extend(some.iter().filter_map(|digest| self.spent.remove(digest)));
         }
         for part in first {
-            self.waiting.push_front(Request { parts: smallvec![part], answer: None, again: false });
+            self.waiting.push_front(Request {
+                parts: smallvec![part],
+                answer: None,
+                again: false,
+                alone: false,
+            });
         }
     }
 }

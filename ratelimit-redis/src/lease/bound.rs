@@ -1,9 +1,9 @@
 //! How much of a key's quota may lie in leases where it is not wanted, and for how long: what `explain` prints
 //! and a gauge shows.
 
-use ratelimit_core::{Limit, Nanos};
+use ratelimit_core::{Algorithm, Limit, Nanos};
 
-use super::{Kind, Policy, Terms};
+use super::{Kind, Policy, Terms, spares};
 
 /// What leases may hold back at most, of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub struct HeldBack {
     /// After so long what was not used is back for everybody.
     pub lasts: Nanos,
     /// Calls a second that all replicas together make for one busy key, about: each asks anew once a lease is
-    /// over. Fewer on an exhausted key, which is given out in batches, unless many replicas wait for little.
+    /// over. Fewer on an exhausted key, which is given out in batches, unless many replicas wait for little. 0 for
+    /// permits, of which it depends on how long they are held.
     pub calls: u32,
 }
 
@@ -32,10 +33,16 @@ pub struct HeldBack {
 /// Every unit lapses at its own time, so after τ nothing of it is missing; on a bucket that is mostly full
 /// already after h and what others had leased before.
 ///
+/// # Permits
+/// A quarter of what is in use elsewhere is kept there: a fifth of all at most, until nobody took it for a second.
+///
 /// # Windows
 /// A quarter of what is there each, as above; until the fixed window ends, or a tenth of the sliding one.
 #[must_use]
 pub fn what_may_lie_elsewhere(limit: &Limit, replicas: u32, policy: &Policy) -> Option<HeldBack> {
+    if limit.spec().algorithm == Algorithm::Concurrency {
+        return kept_elsewhere(limit.capacity(), replicas);
+    }
     let terms = Terms::of(limit).filter(|terms| policy.leases(terms))?;
     let others = replicas.max(1) - 1;
     let longest = policy.longest(&terms);
@@ -60,6 +67,13 @@ pub fn what_may_lie_elsewhere(limit: &Limit, replicas: u32, policy: &Policy) -> 
     })
 }
 
+/// Of permits; `None` where there are too few for any to be kept.
+fn kept_elsewhere(capacity: u32, replicas: u32) -> Option<HeldBack> {
+    let units = if replicas > 1 { capacity / (spares::FOR_EACH + 1) } else { 0 };
+    let lasts = spares::IDLE.saturating_add(spares::LOOK);
+    (capacity > spares::FOR_EACH).then_some(HeldBack { units, capacity, lasts, calls: 0 })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +90,8 @@ mod tests {
         assert_eq!(of(4).lasts, Nanos::from_secs(1));
         // Four that ask each 62.5 ms at the soonest.
         assert_eq!(of(4).calls, 64);
-        assert_eq!(what_may_lie_elsewhere(&Limit::concurrency("c", 3), 4, &policy), None);
+        let permits = |count| what_may_lie_elsewhere(&Limit::concurrency("c", count), 4, &policy);
+        assert_eq!(permits(4), None);
+        assert_eq!(permits(19).map(|held| (held.units, held.capacity)), Some((3, 19)));
     }
 }

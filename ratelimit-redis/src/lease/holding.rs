@@ -137,23 +137,30 @@ impl Holding {
         }
     }
 
-    /// Whether the next piece should be asked for now, so that it is here in time: a small part is left, or
-    /// what is left does not last for `ahead`, given that `taken` of it are taken meanwhile.
+    /// Whether little is left: a quarter of what there was, and nothing after it.
     #[must_use]
-    pub fn is_running_out(&self, now: Ticks, ahead: Ticks, taken: u32, terms: &Terms) -> bool {
+    pub fn is_low(&self, now: Ticks) -> bool {
         match self {
             Self::Line(line) => {
                 // The earlier of several pieces has its successor already.
                 let mut pieces = line.pieces().filter(|piece| piece.left(now) > Ticks::ZERO);
                 let (Some(piece), None) = (pieces.next(), pieces.next()) else { return false };
-                let left = piece.left(now);
-                let share = Ticks::new(piece.whole().get() / 4);
+                piece.left(now) <= Ticks::new(piece.whole().get() / 4)
+            }
+            Self::Batch(batch) => now < batch.until && batch.units > 0 && batch.units <= batch.whole / 4,
+        }
+    }
+
+    /// Whether of the little that [is left](Self::is_low) nothing lasts for `ahead`, given that `taken` of it are
+    /// taken meanwhile: then the next piece should be asked for now, so that it is here in time.
+    #[must_use]
+    pub fn ends_within(&self, now: Ticks, ahead: Ticks, taken: u32, terms: &Terms) -> bool {
+        match self {
+            Self::Line(line) => {
                 let needed = terms.unit.times(taken);
-                left <= share && (left <= needed || piece.time_left(now) <= ahead)
+                line.pieces().all(|piece| piece.left(now) <= needed || piece.time_left(now) <= ahead)
             }
-            Self::Batch(batch) => {
-                now < batch.until && batch.units > 0 && batch.units <= taken.min(batch.whole / 4)
-            }
+            Self::Batch(batch) => batch.units <= taken,
         }
     }
 

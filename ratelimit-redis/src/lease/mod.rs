@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! LeasedStore     store.rs, several.rs   runs it over a shared store: tasks, waiting, refunds, late charges
+//!   Spares        spares.rs, keeping.rs  permits of concurrency limits, kept for the next request
 //!   Table         table.rs, cold.rs      all keys of this process, behind their locks; bounded
 //!     Lease       protocol.rs            one key: what to do about a request, a reply, a fault (pure)
 //!       Holding   segment.rs             what it has, and until when
@@ -35,6 +36,7 @@ mod cold;
 mod debts;
 pub mod grant;
 mod holding;
+mod keeping;
 mod message;
 mod policy;
 mod protocol;
@@ -42,6 +44,7 @@ pub mod segment;
 mod several;
 mod sleep;
 mod source;
+mod spares;
 mod store;
 mod table;
 mod terms;

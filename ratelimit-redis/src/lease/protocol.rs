@@ -51,6 +51,8 @@ pub struct Lease {
     epoch: u32,
     /// What the store's level was: until when the bucket fills, or units counted.
     level: Ticks,
+    /// When the window, or the cell, that was charged last ends.
+    ends: Ticks,
 }
 
 impl Lease {
@@ -70,6 +72,7 @@ impl Lease {
             low: None,
             epoch: 0,
             level: Ticks::ZERO,
+            ends: Ticks::ZERO,
         }
     }
 
@@ -98,11 +101,16 @@ impl Lease {
         if self.terms != *terms {
             self.change_terms(*terms);
         }
+        self.under_the_same_terms(now, units, policy)
+    }
+
+    /// [`Lease::at_once`] for a limit whose terms are known to be what they were.
+    pub fn under_the_same_terms(&mut self, now: Nanos, units: u32, policy: &Policy) -> Option<Step> {
         if let Some(anchor) = self.anchor {
             let time = anchor.at(now);
             let spent = match policy.spends_after_its_time {
-                false => self.holding.spend(time, units, terms),
-                true => self.holding.spend_after_its_time(units, terms),
+                false => self.holding.spend(time, units, &self.terms),
+                true => self.holding.spend_after_its_time(units, &self.terms),
             };
             if let Some(spent) = spent {
                 return Some(Step::Spent(spent));
@@ -121,12 +129,16 @@ impl Lease {
             return None;
         }
         let anchor = self.anchor?;
+        let time = anchor.at(now);
+        if !self.holding.is_low(time) {
+            return None;
+        }
         // Two round trips, and two requests, since only requests bring us here.
         let rate = self.arrivals.rate();
         let trips = anchor.round_trip().get().saturating_mul(2);
         let ahead = Nanos::new(trips.saturating_add(rate.micros_for(2).saturating_mul(1000)));
         let taken = u32::try_from(rate.in_micros(trips / 500)).unwrap_or(u32::MAX).saturating_add(2);
-        if !self.holding.is_running_out(anchor.at(now), Ticks::at_most(ahead), taken, &self.terms) {
+        if !self.holding.ends_within(time, Ticks::at_most(ahead), taken, &self.terms) {
             return None;
         }
         self.ask(now, 0, policy)
@@ -193,6 +205,7 @@ impl Lease {
         }
         let end = lapses.unwrap_or_else(|| Ticks::from_micros(at).plus(used));
         self.level = if lapses.is_some() { used } else { end };
+        self.ends = lapses.unwrap_or_default();
         // The request that waited was decided in the store, at the store's time; its units are the first.
         let rest = units.saturating_sub(ask.units);
         if rest > 0 {
@@ -209,20 +222,20 @@ impl Lease {
         Some(*flight)
     }
 
-    /// The question got no answer. Whatever it may have been granted lapses by itself.
-    pub fn unanswered(&mut self, flight: u64) {
-        self.flight.take_if(|ask| ask.flight == flight);
+    /// The question got no answer. Whatever it may have been granted lapses by itself. Whether it was under way.
+    pub fn unanswered(&mut self, flight: u64) -> bool {
+        self.flight.take_if(|ask| ask.flight == flight).is_some()
     }
 
-    /// A strict charge of `units`, sent at `sent`, was refused for that long. Says how much of it is left.
+    /// A strict charge of `units`, sent at `sent`, was refused for that long. Says for how long it is from now on.
     pub fn refused(&mut self, sent: Nanos, now: Nanos, units: u32, wait: Nanos) -> Nanos {
         self.starved = true;
-        // Counted from sending, so it ends early rather than late; and within a second, since others may reset
-        // the key or change its quota.
-        let free = sent.saturating_add(wait);
+        // It is believed from sending on, so for too short rather than too long; and a second at most, since others
+        // may reset the key or change its quota. What is told counts from now: whoever waits so long is not early.
         let until = sent.saturating_add(wait.min(Policy::LONGEST_DENIAL));
+        let free = now.saturating_add(wait);
         self.known = Some(Known { units, until, free });
-        free.saturating_sub(now)
+        wait
     }
 
     /// A request that was spent is not admitted after all. What it took is there again, until its time.
@@ -243,7 +256,7 @@ impl Lease {
     #[doc(hidden)]
     pub fn simplify(&mut self, now: Nanos, arrivals: Arrivals) {
         self.arrivals = arrivals;
-        (self.starved, self.low, self.level) = (false, None, Ticks::ZERO);
+        (self.starved, self.low, self.level, self.ends) = (false, None, Ticks::ZERO, Ticks::ZERO);
         self.known = self.known.filter(|known| now < known.until);
         if self.anchor.is_some_and(|anchor| self.holding.is_empty(anchor.at(now))) {
             self.holding = Holding::none(self.terms.kind);
@@ -300,6 +313,12 @@ impl Lease {
         self.forget();
     }
 
+    /// What the key is decided by.
+    #[must_use]
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     /// Units held at `now`.
     #[must_use]
     pub fn held(&self, now: Nanos) -> u32 {
@@ -312,26 +331,31 @@ impl Lease {
         self.anchor.map_or(0, |anchor| self.holding.most(anchor.at(now), &self.terms))
     }
 
-    /// Units that are left for this replica at `now`, as far as it knows: what it holds, and what the store had.
+    /// What clients are told at `now`, as far as is known here: the units that are left for this replica, which are
+    /// those it holds and those that the store had, and the time until the key has fully recovered.
     #[must_use]
-    pub fn remaining(&self, now: Nanos) -> u32 {
-        let Some(anchor) = self.anchor else { return 0 };
+    pub fn left(&self, now: Nanos) -> (u32, Nanos) {
+        let (span, cell) = (Ticks::from_micros(self.terms.span), Ticks::from_micros(self.terms.lapses));
+        let Some(anchor) = self.anchor else {
+            let most = if self.terms.slides() { span.plus(cell) } else { span };
+            return (0, most.to_nanos());
+        };
         let time = anchor.at(now);
-        let used = match self.terms.kind {
-            Kind::Bucket => self.level.minus(time),
-            Kind::Window => self.level,
+        let (used, recovered) = match self.terms.kind {
+            Kind::Bucket => {
+                let used = self.level.minus(time);
+                (used, used)
+            }
+            // Others may have charged the cell that it is now.
+            Kind::Window if self.terms.slides() => (self.level, span.plus(time.until_next(cell))),
+            Kind::Window if self.ends > time => (self.level, self.ends.minus(time)),
+            Kind::Window => (self.level, span),
         };
         let there = self.terms.cap().minus(used).units(self.terms.unit);
-        there.saturating_add(self.held(now)).min(self.terms.capacity)
-    }
-
-    /// Time until the key has fully recovered, as far as is known here.
-    #[must_use]
-    pub fn reset_after(&self, now: Nanos) -> Nanos {
-        match (self.anchor, self.terms.kind) {
-            (Some(anchor), Kind::Bucket) => self.level.minus(anchor.at(now)).to_nanos(),
-            _ => Nanos::new(self.terms.span.saturating_mul(1000)),
-        }
+        let held = self.holding.units(time, &self.terms);
+        // By a round trip this replica's time may be ahead of the store's, and nobody should come too early.
+        let recovered = recovered.to_nanos().saturating_add(anchor.round_trip());
+        (there.saturating_add(held).min(self.terms.capacity), recovered)
     }
 
     /// The question under way.

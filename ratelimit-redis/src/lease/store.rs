@@ -1,6 +1,7 @@
 //! [`LeasedStore`]: runs the protocol over a shared store.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
 use ratelimit_core::store::{Charge, Origin, Outcomes, Verdict};
@@ -9,10 +10,16 @@ use ratelimit_core::{Key, Limit, Nanos, Store, StoreError, StoreErrorKind, Syste
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
+use crate::fallback::is_local;
+
 use super::debts::{self, Debts};
+use super::keeping::is_permits;
 use super::sleep::Sleep;
+use super::spares::Spares;
 use super::table::mark_of;
-use super::{Ask, GrantSource, Id, Kind, Next, Policy, Table, Taken, Terms};
+use super::{
+    Ask, GrantSource, HeldBack, Id, Kind, Next, Policy, Table, Taken, Terms, what_may_lie_elsewhere,
+};
 
 /// Hot keys unless said otherwise; about 700 bytes each.
 const DEFAULT_KEYS: usize = 65_536;
@@ -22,16 +29,20 @@ const PATIENCE: usize = 8;
 /// A shared store whose hot keys are decided in this process, out of leases; see [the module](super).
 ///
 /// Calls about one limit ask for leases; calls about several use what is held, and decide the rest in one strict
-/// call, all or nothing. Permits, and everything but takes, are the shared store's.
+/// call, all or nothing. Of permits, a few that are given back are kept for the next request. Everything but takes is
+/// the shared store's.
 ///
 /// Leases are asked for in tasks of the runtime that a call is made in, so that an answer is not lost when its
 /// request is given up; outside of a runtime nothing is asked for ahead.
 pub struct LeasedStore<S, C = SystemClock>(pub(super) Arc<Shared<S, C>>);
 
 pub(super) struct Shared<S, C> {
-    source: S,
+    pub(super) source: S,
     clock: C,
     pub(super) table: Table,
+    pub(super) spares: Spares,
+    /// Whether somebody sees that what is kept goes back.
+    pub(super) sweeps: AtomicBool,
     sleep: Sleep,
     debts: Debts,
 }
@@ -55,8 +66,9 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
     #[must_use]
     pub fn with(source: S, clock: C, policy: Policy, keys: usize) -> Self {
         let sleep = Sleep::new(&clock);
-        let table = Table::new(policy, keys);
-        Self(Arc::new(Shared { source, clock, table, sleep, debts: Debts::default() }))
+        let (table, spares) = (Table::new(policy, keys), Spares::new(keys));
+        let (sweeps, debts) = (AtomicBool::new(false), Debts::default());
+        Self(Arc::new(Shared { source, clock, table, spares, sweeps, sleep, debts }))
     }
 
     /// The shared store.
@@ -65,15 +77,29 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         &self.0.source
     }
 
-    /// Units that lie in this process's leases. Walks the table: for gauges, not for requests.
+    /// What of a limit may lie with the other replicas at most, where this one looks for it; `None` for a limit
+    /// that is not leased. See [`what_may_lie_elsewhere`].
+    #[must_use]
+    pub fn what_may_lie_elsewhere(&self, limit: &Limit, replicas: u32) -> Option<HeldBack> {
+        what_may_lie_elsewhere(limit, replicas, self.0.table.policy())
+    }
+
+    /// Units that lie in this process's leases, and permits that it keeps. Walks the table: for gauges, not for
+    /// requests.
     #[must_use]
     pub fn leased_units(&self) -> u64 {
-        self.0.table.held_in_all(self.0.now())
+        self.0.table.held_in_all(self.0.now()).saturating_add(self.0.spares.kept_in_all())
     }
 
     /// Drops what is known and held of a key: it was reset, or its quota changed, elsewhere.
     pub fn forget(&self, limit: &Limit, key: Key<'_>) {
-        self.0.table.forget(self.0.table.id(limit, key));
+        let id = self.0.table.id(limit, key);
+        self.0.table.forget(id);
+        // The store counts these as held here, whatever became of the key.
+        let permits = self.0.spares.let_go(id);
+        if permits > 0 {
+            self.0.source.post(Charge { limit, key, op: Op::Refund(permits, None) });
+        }
     }
 
     /// Drops everything that is known and held.
@@ -81,9 +107,11 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
         self.0.table.forget_all();
     }
 
-    /// Sends what was charged after the fact and still waits: before the process ends.
+    /// Sends what was charged after the fact and still waits, and gives back the permits that are kept: before the
+    /// process ends.
     pub fn flush(&self) {
         self.0.debts.send_all(&self.0.source);
+        self.0.give_back_idle(Nanos::MAX);
     }
 
     /// Sends a question in a task of its own.
@@ -214,7 +242,7 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
             Some(verdict) => verdict,
             None => shared.source.decide(charges).await?,
         };
-        let now = shared.now();
+        let (now, admitted, origin) = (shared.now(), verdict.admitted, verdict.origin);
         for ((charge, id), outcome) in charges.iter().zip(ids).zip(&mut verdict.outcomes) {
             if let (Op::Take(units), false, Some(wait)) = (charge.op, outcome.admitted, outcome.retry_after) {
                 shared.table.refused(id, sent, now, units, wait);
@@ -222,8 +250,14 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
             if matches!(charge.op, Op::Reset) {
                 shared.table.forget(id);
             }
+            if is_permits(charge) && admitted && origin == Origin::Store {
+                shared.spares.decided(id, charge, outcome, now);
+            }
             // What the store has, and what lies here.
-            let held = shared.table.held(id, now);
+            let held = match is_permits(charge) {
+                true => shared.spares.kept(id),
+                false => shared.table.held(id, now),
+            };
             if held > 0 {
                 *outcome = with_held(charge, outcome, held);
             }
@@ -317,10 +351,11 @@ impl Drop for Over<'_> {
 
 impl<S: GrantSource, C: Clock> Store for LeasedStore<S, C> {
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
-        if charges.iter().any(|charge| self.leasable(charge).is_some()) {
-            return self.decide_here(charges);
+        match charges {
+            [] => None,
+            [charge] => self.decide_one_here(charge),
+            _ => self.decide_several_here(charges),
         }
-        None
     }
 
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
@@ -349,6 +384,9 @@ impl<S: GrantSource, C: Clock> Store for LeasedStore<S, C> {
             (Op::Debit(units), Some(terms)) => return self.debit(charge, units, &terms),
             (Op::Refund(units, receipt), Some(terms)) if self.refund(&charge, units, receipt, &terms) => {
                 return;
+            }
+            (Op::Refund(permits, receipt), None) if !is_local(charge.op) => {
+                return self.release(charge, permits, receipt);
             }
             (Op::Reset, _) => self.forget(charge.limit, charge.key),
             _ => {}

@@ -3,7 +3,7 @@
 //! Each hot key has an entry, behind whose lock the [`Lease`] decides; the lock is never held while anybody waits.
 //! The number of entries is bounded; keys beyond it, and cold ones, are charged strictly.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,12 +25,16 @@ const LEASED: u128 = 1 << 127;
 /// Where their epoch begins: ticks since the Unix epoch have 72 bits for another two centuries.
 const EPOCH: u32 = 80;
 
-/// A key of a limit: 128 bits of a hash that is keyed anew in each process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Id {
-    limit: u64,
-    algorithm: Algorithm,
-    hash: [u64; 2],
+/// A key of a limit, under an algorithm: 128 bits of a hash that is keyed anew in each process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id([u64; 2]);
+
+impl Hash for Id {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // It is one already; half of it finds the place, and all of it is compared there.
+        let Self([first, _]) = self;
+        state.write_u64(*first);
+    }
 }
 
 /// What was spent out of a lease.
@@ -90,6 +94,12 @@ impl Table {
         }
     }
 
+    /// How large leases are asked for.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// What a request for `units` of a limit's keys is decided by, if leases are of use for it.
     #[must_use]
     pub fn terms(&self, limit: &Limit, units: u32) -> Option<Terms> {
@@ -101,21 +111,32 @@ impl Table {
     #[must_use]
     pub fn id(&self, limit: &Limit, key: Key<'_>) -> Id {
         let (lead, rest) = key.parts();
-        let hash = self.hashers.each_ref().map(|state| {
+        // A change of the algorithm is a fresh start.
+        let algorithm = match limit.spec().algorithm {
+            Algorithm::TokenBucket => 0,
+            Algorithm::SlidingWindow => 1,
+            Algorithm::FixedWindow => 2,
+            _ => 3,
+        };
+        Id(self.hashers.each_ref().map(|state| {
             let mut hasher = state.build_hasher();
-            hasher.write_u16(u16::from_le_bytes(lead));
+            hasher.write_u64(limit.id().get());
+            hasher.write_u32(u32::from(u16::from_le_bytes(lead)) << 8 | algorithm);
             hasher.write(rest);
             hasher.finish()
-        });
-        Id { limit: limit.id().get(), algorithm: limit.spec().algorithm, hash }
+        }))
     }
 
-    /// Admits or denies a request where that needs no call; counts it if so.
+    /// Admits or denies a request for `units` of a limit's key where that needs no call; counts it if so.
     #[must_use]
-    pub fn at_once(&self, id: Id, now: Nanos, units: u32, terms: &Terms) -> Option<Next> {
+    pub fn at_once(&self, id: Id, now: Nanos, units: u32, limit: &Limit) -> Option<Next> {
         let mut entry = self.entries.get_mut(&id)?;
-        let step = entry.lease.at_once(now, units, terms, &self.policy)?;
-        entry.lease.count(units);
+        let lease = &mut entry.lease;
+        let step = match lease.terms().are_of(limit) && (1..=limit.capacity()).contains(&units) {
+            true => lease.under_the_same_terms(now, units, &self.policy)?,
+            false => lease.at_once(now, units, &self.terms(limit, units)?, &self.policy)?,
+        };
+        lease.count(units);
         Some(self.next(entry, now, step))
     }
 
@@ -137,7 +158,7 @@ impl Table {
     /// The rate of a key that is worth an entry, where there is room for one.
     fn is_hot(&self, id: Id, now: Nanos, units: u32, terms: &Terms) -> Option<super::PerMicro> {
         let (shortest, quiet) = self.policy.measuring(terms);
-        let hash = id.hash.first().copied().unwrap_or(0) ^ id.limit;
+        let Id([hash, _]) = id;
         let rate = self.cold.arrive(hash, now, units, shortest, quiet);
         let hot = rate.in_micros(self.policy.horizon(terms, rate)) >= Policy::HOT;
         (hot && self.entries.len() < self.most).then_some(rate)
@@ -170,7 +191,9 @@ impl Table {
     pub fn answered(&self, id: Id, ask: &Ask, now: Nanos, reply: Reply) -> Option<Outcome> {
         let mut entry = self.entries.get_mut(&id)?;
         let answer = entry.lease.answered(ask.flight, now, reply);
-        entry.answered.notify_waiters();
+        if answer != Answer::Ignored {
+            entry.answered.notify_waiters();
+        }
         let lease = &entry.lease;
         match answer {
             Answer::Admitted(mark) => Some(admitted(lease, now, mark)),
@@ -192,10 +215,12 @@ impl Table {
         entry.lease.asking().map(|_| Arc::clone(&entry.answered).notified_owned())
     }
 
-    /// The question gets no answer.
+    /// The question gets no answer, if it is still under way. Of one that is over nobody is told: whoever waits
+    /// then waits for the next.
     pub fn unanswered(&self, id: Id, ask: &Ask) {
-        if let Some(mut entry) = self.entries.get_mut(&id) {
-            entry.lease.unanswered(ask.flight);
+        if let Some(mut entry) = self.entries.get_mut(&id)
+            && entry.lease.unanswered(ask.flight)
+        {
             entry.answered.notify_waiters();
         }
     }
@@ -207,13 +232,17 @@ impl Table {
         }
     }
 
-    /// A request that was admitted here is not after all. `counted` anew, it is not counted here.
-    pub fn put_back(&self, id: Id, now: Nanos, units: u32, taken: &Taken, counted: bool) {
+    /// A request that was admitted here is not after all.
+    pub fn put_back(&self, id: Id, now: Nanos, taken: &Taken) {
         if let Some(mut entry) = self.entries.get_mut(&id) {
             entry.lease.put_back(taken.spent, taken.epoch, now);
-            if counted {
-                entry.lease.uncount(units);
-            }
+        }
+    }
+
+    /// A request that was counted here comes again.
+    pub fn uncount(&self, id: Id, units: u32) {
+        if let Some(mut entry) = self.entries.get_mut(&id) {
+            entry.lease.uncount(units);
         }
     }
 
@@ -300,14 +329,16 @@ impl std::fmt::Debug for Table {
 }
 
 fn admitted(lease: &Lease, now: Nanos, mark: Ticks) -> Outcome {
-    Outcome::admitted(lease.remaining(now))
-        .with_reset_after(lease.reset_after(now))
+    let (left, recovered) = lease.left(now);
+    Outcome::admitted(left)
+        .with_reset_after(recovered)
         .with_receipt(Receipt::new(LEASED | u128::from(lease.epoch()) << EPOCH | mark.get()))
 }
 
 fn refused(lease: &Lease, now: Nanos, wait: Nanos) -> Outcome {
     let wait = wait.max(Nanos::new(1));
-    Outcome::refused(lease.remaining(now), Some(wait)).with_reset_after(lease.reset_after(now).max(wait))
+    let (left, recovered) = lease.left(now);
+    Outcome::refused(left, Some(wait)).with_reset_after(recovered.max(wait))
 }
 
 /// The end of a charge that was made out of a lease, and its epoch, by its receipt.

@@ -31,6 +31,8 @@ pub struct Terms {
     pub span: u64,
     /// µs within which what is granted lapses at the latest.
     pub lapses: u64,
+    /// The rate that these were worked out from.
+    pub rate: Option<Rate>,
 }
 
 impl Terms {
@@ -47,7 +49,7 @@ impl Terms {
                 let Period::Seconds(seconds) = rate.map(Rate::period)? else { return None };
                 let unit = interval(u64::from(seconds) * MICROS, rate.map_or(1, Rate::count).into());
                 let span = unit.times(capacity).micros_rounded_up();
-                Self { kind: Kind::Bucket, unit, capacity, span, lapses: span }
+                Self { kind: Kind::Bucket, unit, capacity, span, lapses: span, rate: None }
             }
             Program::SlidingWindow(window) => {
                 let span = window.window().get() / 1000;
@@ -59,11 +61,24 @@ impl Terms {
             }
             _ => return None,
         };
-        Some(terms)
+        Some(Self { rate, ..terms })
     }
 
     fn window(capacity: u32, span: u64, lapses: u64) -> Self {
-        Self { kind: Kind::Window, unit: Ticks::from_micros(1), capacity, span, lapses }
+        Self { kind: Kind::Window, unit: Ticks::from_micros(1), capacity, span, lapses, rate: None }
+    }
+
+    /// Whether a window slides: what is charged to a cell of it is counted for a window's length after its end.
+    #[must_use]
+    pub fn slides(&self) -> bool {
+        self.kind == Kind::Window && self.lapses < self.span
+    }
+
+    /// Whether they are what that limit's numbers come to, without working them out again. The limit is of the
+    /// same algorithm.
+    #[must_use]
+    pub fn are_of(&self, limit: &Limit) -> bool {
+        self.capacity == limit.capacity() && self.rate == limit.spec().rate
     }
 
     /// What a recovered key has.

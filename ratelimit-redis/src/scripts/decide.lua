@@ -20,7 +20,7 @@
 --     0              a number m, and m times: operation, key, amount, mark, mark
 --                      operations: 1 take, 2 peek, 3 debit, 4 refund, 5 refund by receipt, 6 reset,
 --                      7 hold so many permits; 8 take and 9 peek of a limit that never vetoes; 10 hold the
---                      same number of permits for longer.
+--                      same number of permits for longer; 11 refund by receipt if nothing was charged after it.
 --                      Marks of a receipt: bucket: time of the charge and level after it; fixed window: its
 --                      end; sliding window: number of the cell and its length.
 -- ARGV[3]  with permits: eight bytes that name this replica
@@ -366,7 +366,9 @@ local function always(operation, i, amount, mark, mark2)
       said[i], dirty[i] = true, true
     end
   else
-    give_back(i, amount, operation == 5, mark, mark2)
+    -- Behind what was charged last lies nobody's lease.
+    if operation == 11 and mark - now + mark2 ~= used[i] then return end
+    give_back(i, amount, operation ~= 4, mark, mark2)
   end
 end
 

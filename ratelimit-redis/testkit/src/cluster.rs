@@ -18,12 +18,21 @@ impl Cluster {
     /// When it does not form within 60 s.
     #[must_use]
     pub fn start(replicas: usize) -> Self {
+        Self::start_with(replicas, &[])
+    }
+
+    /// The same, each node with those options.
+    ///
+    /// # Panics
+    /// When it does not form within 60 s.
+    #[must_use]
+    pub fn start_with(replicas: usize, options: &[&str]) -> Self {
         let node = |_| {
             // The bus is 10000 above the port unless it is said, and that may be no port at all.
             let bus = free_port().to_string();
             let timeout = ["--cluster-node-timeout", "1000"];
             let arguments = ["--cluster-enabled", "yes", "--cluster-port", &bus, timeout[0], timeout[1]];
-            Server::start_with(Program::Redis, &arguments)
+            Server::start_with(Program::Redis, &[&arguments[..], options].concat())
         };
         let cluster = Self { nodes: (0..3 * (1 + replicas)).map(node).collect() };
         let addresses = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port()));

@@ -16,6 +16,7 @@ mod world;
 
 use ratelimit_core::Nanos;
 use ratelimit_core::algorithm::{Gcra, Op};
+use ratelimit_redis::lease::{Policy, what_may_lie_elsewhere};
 use scenarios::{COUNT, Scenario, rough, scenario, steady};
 use world::{Arrival, Fault, MICRO, MILLI, Network, Quota, SECOND, Seen, Setup, World};
 
@@ -61,13 +62,24 @@ fn run(scenario: &Scenario, seed: u64) -> Figures {
         "{}, seed {seed}: every request is answered once: {seen:?}",
         scenario.name
     );
+    let bound = what_may_lie_elsewhere(&scenario.quota.limit(), scenario.replicas as u32, &Policy::default())
+        .unwrap();
+    assert!(
+        seen.elsewhere <= bound.units,
+        "{}, seed {seed}: {} lay with others, {} at most",
+        scenario.name,
+        seen.elsewhere,
+        bound.units
+    );
     let figures = figures(seen, scenario.quota, &scenario.arrivals);
     println!(
-        "{:32} seed {seed:3}  calls {:.4}  used {:.3}  held {:4.1} %  {:?}",
+        "{:32} seed {seed:3}  calls {:.4}  used {:.3}  held {:4.1} %  elsewhere {} of {}  {:?}",
         scenario.name,
         figures.calls,
         figures.used,
         100.0 * figures.held,
+        seen.elsewhere,
+        bound.units,
         seen.kinds,
     );
     figures

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use fastrand::Rng;
-use ratelimit_core::Nanos;
 use ratelimit_core::algorithm::{Gcra, Op};
+use ratelimit_core::{Limit, Nanos, Rate};
 use ratelimit_redis::lease::grant::{Grant, Level, grant};
 use ratelimit_redis::lease::{
     Answer, Arrivals, Ask, Given, Kind, Lease, Policy, Reply, Spent, Step, Terms, Ticks,
@@ -38,7 +38,7 @@ impl Quota {
     pub fn terms(self) -> Terms {
         let unit = Ticks::from_micros(self.interval);
         let span = self.interval * u64::from(self.burst);
-        Terms { kind: Kind::Bucket, unit, capacity: self.burst, span, lapses: span }
+        Terms { kind: Kind::Bucket, unit, capacity: self.burst, span, lapses: span, rate: None }
     }
 
     pub fn nanos(self) -> u64 {
@@ -47,6 +47,14 @@ impl Quota {
 
     pub fn refill(self) -> u64 {
         self.nanos() * u64::from(self.burst)
+    }
+
+    pub fn limit(self) -> Limit {
+        let fits = |seconds: &&u64| (*seconds * 1_000_000).is_multiple_of(self.interval);
+        let seconds = [1, 60, 86_400].iter().find(fits).unwrap();
+        let count = u32::try_from(seconds * 1_000_000 / self.interval).unwrap();
+        let rate = Rate::new(count, std::time::Duration::from_secs(*seconds)).unwrap();
+        Limit::new("simulated", rate).burst(self.burst)
     }
 
     fn bucket(self) -> Gcra {
@@ -206,6 +214,8 @@ pub struct Seen {
     /// Of the calls: strict ones, leases for a request, and refreshes; admitted and refused.
     pub kinds: [[u64; 2]; 3],
     pub held: f64,
+    /// Most that lay with others while one might look for it.
+    pub elsewhere: u32,
     pub samples: u64,
 }
 
@@ -291,13 +301,13 @@ impl World {
         };
         self.follow(arrival.replica, arrival.key, arrival.units, step);
         if self.seen.requests.is_multiple_of(16) {
-            let held: u32 = self
-                .replicas
-                .iter()
-                .filter_map(|replica| {
-                    replica.leases.get(&arrival.key).map(|lease| lease.held(replica.clock(self.now)))
-                })
-                .sum();
+            let held = |replica: &Replica| {
+                replica.leases.get(&arrival.key).map_or(0, |lease| lease.held(replica.clock(self.now)))
+            };
+            let each: Vec<u32> = self.replicas.iter().map(held).collect();
+            let held: u32 = each.iter().sum();
+            let elsewhere = held - each.iter().min().unwrap();
+            self.seen.elsewhere = self.seen.elsewhere.max(elsewhere);
             self.seen.held += f64::from(held) / f64::from(self.setup.quota.burst);
             self.seen.samples += 1;
         }

@@ -261,6 +261,12 @@ fn log(field: &Field<raw::Log>, faults: &mut Faults) -> LogConfig {
             KeysWord::Off => LogKeys::Off,
         };
     }
+    if let Some(doubts) = raw.doubts.get() {
+        built.doubts = match &doubts.value {
+            OrOff::Off => None,
+            OrOff::On(after) => Some(after.0),
+        };
+    }
     built
 }
 

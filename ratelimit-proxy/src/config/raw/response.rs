@@ -3,7 +3,7 @@
 use ratelimit_core::Rate;
 
 use crate::config::decode::{Either, choice, section};
-use crate::config::leaf::{OrOff, Share, Text, Whole};
+use crate::config::leaf::{Lasting, OrOff, Share, Text, Whole};
 
 section! {
     /// What a client sees.
@@ -76,6 +76,8 @@ section! {
         sample: OrOff<Rate>,
         /// How keys are shown; hash if absent.
         keys: KeysWord,
+        /// How long what is likely wrong with the configuration has to show before a line says so, or off; 5m if absent.
+        doubts: OrOff<Lasting>,
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod browser;
 pub mod origin;
 pub mod program;
 pub mod proxy;

@@ -48,6 +48,13 @@ impl Client {
         Self { socket, buffer: Vec::new() }
     }
 
+    /// If somebody listens there.
+    pub async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let socket = soon("a connection", TcpStream::connect(address)).await.ok()?;
+        socket.set_nodelay(true).unwrap();
+        Some(Self { socket, buffer: Vec::new() })
+    }
+
     /// From that address of this machine.
     pub async fn connect_from(from: IpAddr, to: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
