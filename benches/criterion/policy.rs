@@ -68,6 +68,7 @@ fn select(criterion: &mut Criterion) {
             headers: &headers,
             claims: None,
             descriptor: None,
+            tls_client: None,
             client: [192, 0, 2, 7].into(),
         };
         group.bench_function(name, |bencher| {

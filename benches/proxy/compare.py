@@ -2,18 +2,22 @@
 """Our proxy beside nginx and HAProxy, in one run: CPU a request, requests a second, p99, memory.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/compare.py [--rounds 5] [--seconds 2] [--work allowed,denied,two] [--peers nginx,haproxy]
-                             [--stores memory,strict,leased] [COMMAND ...]
+    benches/proxy/compare.py [--rounds 5] [--seconds 2] [--connections 64] [--work allowed,denied,two]
+                             [--peers nginx,haproxy] [--stores memory,strict,leased] [COMMAND ...]
 
 The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker, and by the work:
 
     allowed   one limit by client address, which no run reaches
     denied    one that all requests but the first few exceed
     two       two limits by client address, which no run reaches
+    large     as allowed, with a body of 10 kB in the answer (not unless asked for, as the next two)
+    huge      with one of 1 MB
+    upload    with one of 10 kB in the request
 
 COMMAND starts the proxy under test; it is target/release/ratelimit-proxy unless given, and gets --config, --listen
 and --admin. The configuration says the upstream, one thread, and one or two limits; it is started once for each of
-the stores: counters in memory, in a Redis that is asked each time, or leased from it. Load comes from wrk, one thread, 64 keep-alive connections.
+the stores: counters in memory, in a Redis that is asked each time, or leased from it. Load comes from wrk, one thread, 64 keep-alive connections
+unless said otherwise.
 wrk, the origin and Redis are pinned to processor 0, the proxies to processor 1; rounds alternate between the works and
 the proxies, so that drift of the machine hits all alike.
 
@@ -132,14 +136,16 @@ class Programs:
         return path
 
 
-def load(url, seconds):
-    argv = ["taskset", "-c", "0", "wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", url]
+def load(url, seconds, connections, script):
+    argv = ["taskset", "-c", "0", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+    argv += ["-s", script] if script else []
+    argv.append(url)
     out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     return {
         "requests": float(re.search(r"(\d+) requests in", out).group(1)),
         "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)),
-        "p99": re.search(r"99%\s+(\S+)", out).group(1),
+        "p99": re.search(r"^ +99% +([\d.]+\w+)", out, re.MULTILINE).group(1),
         "refused": int(refused.group(1)) if refused else 0,
     }
 
@@ -148,7 +154,26 @@ WORKS = {
     "allowed": ("/", ["1000000/s by client.ip"]),
     "denied": ("/deny", ["1/s by client.ip"]),
     "two": ("/two", ["1000000/s by client.ip", "60000000/min by client.ip"]),
+    "large": ("/large", ["1000000/s by client.ip"]),
+    "huge": ("/huge", ["1000000/s by client.ip"]),
+    "upload": ("/upload", ["1000000/s by client.ip"]),
 }
+USUAL = ["allowed", "denied", "two"]
+# Bytes of the bodies that the origin keeps in files, and of those that are sent to it.
+BODIES = {"large": 10_000, "huge": 1_000_000}
+UPLOAD = 'wrk.method = "POST"; wrk.body = string.rep("x", 10000)\n'
+
+
+def prepare(directory):
+    """The bodies, where the origin finds them, and what makes wrk send one."""
+    # nginx's worker is another user where this one is root.
+    os.chmod(directory, 0o755)
+    os.mkdir(os.path.join(directory, "data"))
+    for name, length in BODIES.items():
+        with open(os.path.join(directory, "data", name), "w") as file:
+            file.write("x" * length)
+    with open(os.path.join(directory, "upload.lua"), "w") as file:
+        file.write(UPLOAD)
 
 
 STORES = {
@@ -178,9 +203,9 @@ def start_peer(programs, peer, origin):
     return port, programs.start(argv, f"http://127.0.0.1:{port}/")
 
 
-def measure(url, pids, seconds):
+def measure(url, pids, seconds, connections, script):
     before = cpu_seconds(pids)
-    result = load(url, seconds)
+    result = load(url, seconds, connections, script)
     result["us"] = 1e6 * (cpu_seconds(pids) - before) / result["requests"]
     result["rss"] = rss_kib(pids)
     return result
@@ -205,7 +230,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--work", default=",".join(WORKS))
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--work", default=",".join(USUAL), help=", ".join(WORKS))
     parser.add_argument("--peers", default="nginx,haproxy")
     parser.add_argument("--stores", default="memory")
     parser.add_argument("command", nargs="*", default=[os.path.join(ROOT, "target/release/ratelimit-proxy")])
@@ -215,6 +241,8 @@ def main():
 
     programs = Programs(tempfile.mkdtemp(prefix="ratelimit-bench-"))
     try:
+        prepare(programs.directory)
+        upload = os.path.join(programs.directory, "upload.lua")
         origin = free_port()
         config = programs.written("origin.conf", port=origin)
         pid = programs.start(["nginx", "-p", programs.directory, "-c", config], f"http://127.0.0.1:{origin}/")
@@ -243,7 +271,9 @@ def main():
         rows.sort(key=lambda row: works.index(row[0]))
         for _ in range(args.rounds):
             for work, name, url, pids in rows:
-                samples[work].setdefault(name, []).append(measure(url, pids, args.seconds))
+                script = upload if work == "upload" else None
+                sample = measure(url, pids, args.seconds, args.connections, script)
+                samples[work].setdefault(name, []).append(sample)
         for work in works:
             report(work, samples[work])
     finally:

@@ -55,6 +55,14 @@ impl<'a> Decision<'a> {
         decision
     }
 
+    /// The same, in memory of its own from the start.
+    #[must_use]
+    pub fn boxed(limits: impl IntoIterator<Item = &'a Limit>, verdict: &Verdict) -> Box<Self> {
+        let mut decision = Box::new(Self::of_nothing());
+        decision.fill(limits, verdict);
+        decision
+    }
+
     /// About no limit, and denied: to be filled.
     pub(crate) const fn of_nothing() -> Self {
         let first = Part { limit: None, outcome: Outcome::admitted(u32::MAX) };
@@ -101,19 +109,19 @@ impl<'a> Decision<'a> {
     /// smallest share left. `None` only for a decision about no limit.
     #[must_use]
     pub fn limit(&self) -> Option<&Limit> {
-        self.binding().and_then(|part| part.limit.as_deref())
+        self.binding().map(|(limit, _)| limit)
     }
 
     /// Units the binding limit has left.
     #[must_use]
     pub fn remaining(&self) -> u32 {
-        self.binding().map_or(u32::MAX, |part| part.outcome.remaining())
+        self.binding().map_or(u32::MAX, |(_, outcome)| outcome.remaining())
     }
 
     /// Time until the binding limit is fully recovered, if nothing else is charged.
     #[must_use]
     pub fn reset_after(&self) -> Nanos {
-        self.binding().map_or(Nanos::ZERO, |part| part.outcome.reset_after)
+        self.binding().map_or(Nanos::ZERO, |(_, outcome)| outcome.reset_after)
     }
 
     /// When denied: the shortest wait after which the same request would be admitted, if nothing else is
@@ -160,8 +168,16 @@ impl<'a> Decision<'a> {
         first.chain(few.iter().flatten()).chain(many)
     }
 
-    /// Shadow limits speak for a request only where no other does.
-    fn binding(&self) -> Option<&Part<'a>> {
+    /// The limit that binds with what it said. Shadow limits speak for a request only where no other does.
+    pub(crate) fn binding(&self) -> Option<(&Limit, &Outcome)> {
+        let part = match self.more {
+            More::None => &self.first,
+            _ => self.binding_of_several()?,
+        };
+        Some((part.limit.as_deref()?, &part.outcome))
+    }
+
+    fn binding_of_several(&self) -> Option<&Part<'a>> {
         let enforcing = self.parts().any(|part| !part.is_shadow());
         self.parts()
             .filter(|part| !enforcing || !part.is_shadow())

@@ -102,7 +102,7 @@ pub use decision::Decision;
 pub use error::{CheckError, StoreError, StoreErrorKind};
 #[cfg(feature = "tower")]
 pub use fields::{FieldStyle, Fields, ResetFormat};
-pub use key::{AsKey, Key, KeyBuf};
+pub use key::{AsKey, Key, KeyBuf, ReadPart};
 pub use limit::{Algorithm, Limit, LimitError, LimitId, LimitSpec, Mode};
 pub use limiter::{Limiter, Permit, Reservation};
 pub use rate::{MAX_PER_SECOND, MAX_PERIOD_SECONDS, Period, Rate, RateError};

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use ratelimit_core::fields::REDUCED_CAPACITY;
-use ratelimit_core::{Decision, Fields, Limit, Nanos};
-use smallvec::SmallVec;
+use ratelimit_core::fields::{REDUCED_CAPACITY, Told};
+use ratelimit_core::{Decision, Fields, Nanos};
 
 use crate::exchange::Body;
 use crate::fault::Fault;
@@ -61,68 +60,32 @@ pub enum DenialBody {
     },
 }
 
-/// What is told of the limits asked last, whatever they say: the same for nearly all requests of a connection.
-#[derive(Debug, Default)]
-pub(crate) struct KnownPolicy {
-    limits: SmallVec<[Limit; 2]>,
-    value: Option<HeaderValue>,
-    /// The body of a denial.
-    problem: Option<Bytes>,
-}
-
-impl KnownPolicy {
-    /// The value for this decision; made anew only where its limits are others than the last.
-    fn of(&mut self, decision: &Decision<'_>) -> Option<&HeaderValue> {
-        let asked = || decision.limits().map(|(limit, _)| limit);
-        // Limits are immutable and ours are alive, so one at the same place is the same.
-        let same = |known: &Limit, limit: &Limit| std::ptr::eq(known.spec(), limit.spec());
-        let mut known = self.limits.iter();
-        let all = asked().all(|limit| known.next().is_some_and(|known| same(known, limit)));
-        if !all || known.next().is_some() {
-            self.limits = asked().cloned().collect();
-            let limits: SmallVec<[&Limit; 4]> = self.limits.iter().collect();
-            self.value = Fields::policy(&limits);
-            self.problem = None;
-        }
-        self.value.as_ref()
-    }
-
-    /// The body for this denial. It names the limits that said no, which is no question where there is but one.
-    fn problem(&mut self, decision: &Decision<'_>, status: StatusCode) -> Bytes {
-        self.of(decision);
-        let make = || Fields::problem_with_status(decision, status);
-        if self.limits.len() == 1 { self.problem.get_or_insert_with(make).clone() } else { make() }
-    }
-}
-
 impl Answers {
     /// Adds what a client may know about its limits to a response of the upstream's.
-    pub(crate) fn tell(
-        &self,
-        decision: &Decision<'_>,
-        known: &mut KnownPolicy,
-        utc: Nanos,
-        headers: &mut HeaderMap,
-    ) {
-        let retry_after = Fields::retry_after(decision);
-        self.fields.write_with(decision, known.of(decision), retry_after, utc, headers);
+    pub(crate) fn tell(&self, decision: &Decision<'_>, told: &mut Told, utc: Nanos, headers: &mut HeaderMap) {
+        self.fields.write_again(decision, told, Fields::retry_after(decision), utc, headers);
     }
 
-    /// A limit said no; asking again later helps.
+    /// A limit said no; asking again later helps. The memory of the request's fields serves for the answer's.
     pub(crate) fn denied(
         &self,
         decision: &Decision<'_>,
-        known: &mut KnownPolicy,
-        head: &Parts,
+        told: &mut Told,
+        head: &mut Parts,
         utc: Nanos,
     ) -> Response<Body> {
         let retry_after = Fields::retry_after(decision).map(|seconds| self.spread(seconds));
         if is_grpc(head) {
             return self.grpc(decision, retry_after, utc);
         }
-        let (body, content_type) = self.body(retry_after, || known.problem(decision, self.status));
-        let mut response = response(self.status, body, content_type);
-        self.fields.write_with(decision, known.of(decision), retry_after, utc, response.headers_mut());
+        let (body, content_type) = self.body(retry_after, || told.problem(decision, self.status));
+        let mut headers = std::mem::take(&mut head.headers);
+        headers.clear();
+        headers.insert(header::CONTENT_TYPE, content_type);
+        self.fields.write_again(decision, told, retry_after, utc, &mut headers);
+        let mut response = Response::new(Body::own(body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
         response
     }
 
@@ -235,31 +198,4 @@ fn is_grpc(head: &Parts) -> bool {
         return false;
     };
     start.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-}
-
-#[cfg(test)]
-mod tests {
-    use ratelimit_core::{Limit, Limiter, MemoryStore, Rate};
-
-    use super::*;
-
-    /// An override has the name of its limit, and another quota: what is known must not be told for it.
-    #[test]
-    fn a_known_policy_is_told_for_the_same_limits_only() {
-        let limiter = Limiter::new(MemoryStore::default());
-        let (one, two) = (Limit::new("one", Rate::per_hour(1)), Limit::new("two", Rate::per_hour(2)));
-        let other = one.with_quota(Rate::per_hour(9), None).unwrap();
-        let mut known = KnownPolicy::default();
-        for limits in
-            [&[&one][..], &[&one], &[&other], &[&one, &two], &[&two, &one], &[&two], &[&two, &other], &[&one]]
-        {
-            let checks: Vec<_> = limits.iter().map(|limit| (*limit, "ann")).collect();
-            let decision = limiter.try_check_all(&checks, 1).unwrap();
-            assert_eq!(known.of(&decision), Fields::policy(limits).as_ref(), "{limits:?}");
-            if !decision.is_allowed() {
-                let status = StatusCode::TOO_MANY_REQUESTS;
-                assert_eq!(known.problem(&decision, status), Fields::problem_with_status(&decision, status));
-            }
-        }
-    }
 }

@@ -19,9 +19,12 @@ use crate::overload;
 use crate::reload::{Reloader, Source, follow};
 use crate::rls::Rls;
 use crate::server::descriptors::Connections;
+use crate::server::ports::cannot_listen;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
+use crate::steer::Steering;
 use crate::store::AnyStore;
+use crate::supervise::keep;
 
 /// How long the last words to the store may take at least, even where draining took all its time.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -50,9 +53,6 @@ impl App {
         config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
         let rls = config.rls.map(|rls| Ok::<_, io::Error>((bind(rls.listen)?, rls))).transpose()?;
-        for address in &config.listen {
-            refuse_if_taken(*address)?;
-        }
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
         let mut shared = Shared::new(&config, store);
@@ -66,10 +66,13 @@ impl App {
             StoreConfig::Memory(_) => None,
             StoreConfig::Redis(redis) => Some(redis),
         };
-        let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
-        let reloader = source.map(|source| Reloader::new(Arc::clone(&shared), source, asked));
-        let view = Arc::new(View::new(Arc::clone(&shared), reloader, needs_store));
-        let admin = admin.map(|listener| Admin::start(listener, &view, connections.operators)).transpose()?;
+        let steering = Steering::open(&shared, &asked).await?;
+        let reloader =
+            source.map(|source| Reloader::new(Arc::clone(&shared), source, asked, listeners.ports()));
+        let view = Arc::new(View::new(Arc::clone(&shared), reloader, steering, redis.clone()));
+        let token = config.operators.token.clone();
+        let start = |listener| Admin::start(listener, &view, token, connections.operators);
+        let admin = admin.map(start).transpose()?;
         let rls = rls.map(|(listener, rls)| Rls::start(listener, &view, &rls, threads)).transpose()?;
         let server = Server::start(&shared, listeners)?;
         if connections.clients < wanted {
@@ -81,7 +84,7 @@ impl App {
     }
 
     /// Where clients connect.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.server.addresses()
     }
 
@@ -97,8 +100,8 @@ impl App {
 
     /// Says to the log what listens where, and which limits hold.
     pub(crate) fn announce(&self) {
-        for address in self.addresses() {
-            tracing::info!(address = %format_args!("http://{address}"), "listening");
+        for address in self.server.ports().urls() {
+            tracing::info!(%address, "listening");
         }
         let rules = self.view.rules();
         for group in rules.upstreams.groups() {
@@ -126,7 +129,7 @@ impl App {
         if rules.limits.is_empty() {
             tracing::warn!("no limits: everything is forwarded");
         }
-        for config in &rules.limits {
+        for config in rules.limits.iter() {
             let LimitConfig { limit, off, .. } = config;
             let spec = limit.spec();
             tracing::info!(
@@ -142,9 +145,16 @@ impl App {
         }
     }
 
-    /// Follows what the configuration's source says, until dropped.
+    /// Follows what the configuration's source and certificates say, and what other replicas do, until dropped.
     pub(crate) async fn follow(&self) -> Infallible {
-        follow(self.view.reloader()).await
+        let certificates = keep("certificates", &self.view.shared().metrics, || {
+            self.server.ports().follow(&self.view.shared().metrics)
+        });
+        tokio::select! {
+            never = follow(self.view.reloader()) => never,
+            never = certificates => never,
+            never = self.view.steering().follow() => never,
+        }
     }
 
     /// Takes nothing new, lets what is under way finish, lets the store know of what that charged or gave back,
@@ -227,19 +237,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, &error))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Our threads share an address (`SO_REUSEPORT`), so another proxy of the same user could listen there without
-/// an error, and each would get a share of the connections. An ordinary listener is refused instead.
-fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
-    if address.port() == 0 {
-        return Ok(());
-    }
-    TcpListener::bind(address).map(drop).map_err(|error| cannot_listen(address, &error))
-}
-
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("can't listen on {address}: {error}"))
 }
 
 fn processors() -> usize {

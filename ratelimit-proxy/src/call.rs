@@ -23,9 +23,10 @@ pub(crate) struct Call {
     timeouts: Cell<Timeouts>,
     unread: Cell<bool>,
     phase: Cell<Phase>,
+    answered: Cell<bool>,
 }
 
-/// Where a connection is between two requests.
+/// Where the connection is between two requests.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// No byte of the next request has come.
@@ -34,22 +35,33 @@ enum Phase {
     Head,
     /// A request is under way.
     Busy,
+    /// The call is a stream's: its connection looks after itself.
+    Stream,
 }
 
 impl Call {
     /// For a connection that serves one request after the other.
     pub(crate) fn new(client: &Rc<Client>) -> Rc<Self> {
-        let deadlines = Deadlines::new();
-        let timeouts = client.worker.rules().timeouts;
-        deadlines.arm(Wait::Head, timeouts.head);
-        Rc::new(Self {
+        let call = Self::within(client, Phase::Between);
+        call.deadlines.arm(Wait::Head, call.timeouts().head);
+        Rc::new(call)
+    }
+
+    /// For one stream of several.
+    pub(crate) fn stream(client: &Rc<Client>) -> Rc<Self> {
+        Rc::new(Self::within(client, Phase::Stream))
+    }
+
+    fn within(client: &Rc<Client>, phase: Phase) -> Self {
+        Self {
             client: Rc::clone(client),
-            deadlines,
+            deadlines: Deadlines::new(),
             leftover: RefCell::default(),
-            timeouts: Cell::new(timeouts),
+            timeouts: Cell::new(client.worker.rules().timeouts),
             unread: Cell::new(false),
-            phase: Cell::new(Phase::Between),
-        })
+            phase: Cell::new(phase),
+            answered: Cell::new(false),
+        }
     }
 
     /// How long to wait for whom, as it was when the request began.
@@ -88,22 +100,42 @@ impl Call {
 
     /// A request is complete up to its body.
     pub(crate) fn request_began(&self) {
-        self.phase.set(Phase::Busy);
-        self.deadlines.disarm(Wait::Head);
+        if self.phase.get() != Phase::Stream {
+            self.phase.set(Phase::Busy);
+            self.deadlines.disarm(Wait::Head);
+        }
+    }
+
+    /// There is an answer.
+    pub(crate) fn answered(&self) {
+        self.answered.set(true);
+    }
+
+    /// Whether there was one.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.get()
     }
 
     /// Its response has been handed over in full, or never will be.
     pub(crate) fn request_ended(&self) {
-        self.phase.set(Phase::Between);
         self.deadlines.disarm(Wait::Upstream);
         self.deadlines.disarm(Wait::Body);
-        self.deadlines.arm(Wait::Head, self.timeouts().idle);
+        if self.phase.get() != Phase::Stream {
+            self.phase.set(Phase::Between);
+            self.deadlines.arm(Wait::Head, self.timeouts().idle);
+        }
     }
 
     /// Takes the body of a request that will be answered without it. Returns whether the connection has to be
     /// closed after the answer, because reading the body to its end would take too long or would need a
     /// `100 Continue` that was never meant.
     pub(crate) fn set_aside(&self, body: Incoming, expects_continue: bool) -> bool {
+        if self.phase.get() == Phase::Stream {
+            // A stream that is reset now would be forgotten soon, and what its client still sends held against the
+            // connection.
+            tokio::task::spawn_local(Leftover::of_stream(body).discard());
+            return false;
+        }
         match Leftover::new(body, expects_continue) {
             Ok(leftover) => {
                 self.deadlines.arm(Wait::Leftover, Leftover::TIME);

@@ -26,37 +26,55 @@ pub(crate) enum Wait {
     Leftover,
 }
 
+/// How many there are.
+const WAITS: usize = 5;
+
 impl Wait {
-    const ALL: [Self; 5] = [Self::Head, Self::Body, Self::Write, Self::Upstream, Self::Leftover];
+    const ALL: [Self; WAITS] = [Self::Head, Self::Body, Self::Write, Self::Upstream, Self::Leftover];
 }
 
 /// The deadlines of one connection.
+///
+/// They are nanoseconds since it began: each time a task is woken all of them are looked at, and a number is compared
+/// in one step.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
+    began: Instant,
     now: Cell<Instant>,
-    head: Cell<Option<Instant>>,
-    body: Cell<Option<Instant>>,
-    write: Cell<Option<Instant>>,
-    upstream: Cell<Option<Instant>>,
-    leftover: Cell<Option<Instant>>,
+    /// The same as `now`.
+    elapsed: Cell<u64>,
+    head: Cell<u64>,
+    body: Cell<u64>,
+    write: Cell<u64>,
+    upstream: Cell<u64>,
+    leftover: Cell<u64>,
 }
+
+/// What is not armed.
+const NEVER: u64 = u64::MAX;
 
 impl Deadlines {
     /// None armed.
     pub(crate) fn new() -> Self {
+        let began = Instant::now();
+        let never = || Cell::new(NEVER);
         Self {
-            now: Cell::new(Instant::now()),
-            head: Cell::default(),
-            body: Cell::default(),
-            write: Cell::default(),
-            upstream: Cell::default(),
-            leftover: Cell::default(),
+            began,
+            now: Cell::new(began),
+            elapsed: Cell::new(0),
+            head: never(),
+            body: never(),
+            write: never(),
+            upstream: never(),
+            leftover: never(),
         }
     }
 
     /// Reads the clock.
     pub(crate) fn tick(&self) {
-        self.now.set(Instant::now());
+        let now = Instant::now();
+        self.now.set(now);
+        self.elapsed.set(nanos(now.saturating_duration_since(self.began)));
     }
 
     /// The time at the last [`Deadlines::tick`].
@@ -66,37 +84,45 @@ impl Deadlines {
 
     /// From now on, that long.
     pub(crate) fn arm(&self, wait: Wait, length: Duration) {
-        self.cell(wait).set(self.now().checked_add(length));
+        self.cell(wait).set(self.elapsed.get().saturating_add(nanos(length)));
     }
 
     /// The same, unless it is armed already.
     pub(crate) fn arm_once(&self, wait: Wait, length: Duration) {
-        if self.cell(wait).get().is_none() {
+        if self.cell(wait).get() == NEVER {
             self.arm(wait, length);
         }
     }
 
     /// Nobody waits for that any more.
     pub(crate) fn disarm(&self, wait: Wait) {
-        self.cell(wait).set(None);
+        self.cell(wait).set(NEVER);
     }
 
     /// Whether the wait has been too long.
     pub(crate) fn expired(&self, wait: Wait) -> bool {
-        self.cell(wait).get().is_some_and(|deadline| deadline <= self.now())
+        self.cell(wait).get() <= self.elapsed.get()
     }
 
     /// Some wait that has been too long.
     pub(crate) fn any_expired(&self) -> Option<Wait> {
+        if self.first() > self.elapsed.get() {
+            return None;
+        }
         Wait::ALL.into_iter().find(|wait| self.expired(*wait))
     }
 
     /// The next deadline.
     pub(crate) fn earliest(&self) -> Option<Instant> {
-        Wait::ALL.into_iter().filter_map(|wait| self.cell(wait).get()).min()
+        let first = self.first();
+        if first == NEVER { None } else { self.began.checked_add(Duration::from_nanos(first)) }
     }
 
-    fn cell(&self, wait: Wait) -> &Cell<Option<Instant>> {
+    fn first(&self) -> u64 {
+        Wait::ALL.into_iter().map(|wait| self.cell(wait).get()).fold(NEVER, u64::min)
+    }
+
+    fn cell(&self, wait: Wait) -> &Cell<u64> {
         match wait {
             Wait::Head => &self.head,
             Wait::Body => &self.body,
@@ -105,6 +131,11 @@ impl Deadlines {
             Wait::Leftover => &self.leftover,
         }
     }
+}
+
+/// Up to 584 years, which is never.
+fn nanos(length: Duration) -> u64 {
+    length.as_secs().saturating_mul(1_000_000_000).saturating_add(length.subsec_nanos().into())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::fault::Fault;
 use crate::policy::{Ending, Hit, How, Refusal, Selection};
 use crate::store::AnyStore;
 use crate::telemetry::metrics::{DecisionOutcome, WorkerMetrics};
+use crate::telemetry::top::Event;
 
 /// What the limits together said to a request. Decisions are boxed, because they are handed on and large.
 #[derive(Debug)]
@@ -129,16 +130,18 @@ fn charges<'a>(
     metrics: &WorkerMetrics,
 ) -> SmallVec<[Charge<'a>; 4]> {
     selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
-    let charge = |hit: &'a Hit<'_>| {
+    let mut charges = SmallVec::new();
+    // Pushed, not collected: what is collected is moved as a whole once more.
+    for hit in &selection.hits {
         let op = match hit.how {
             // Nothing is refused only to a key in debt.
             How::Charge => Op::Take(if hit.overdraft { 0 } else { hit.cost }),
             How::Ask => Op::Peek(1),
             How::GiveBack => Op::Refund(hit.cost, None),
         };
-        Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op }
-    };
-    selection.hits.iter().map(charge).collect()
+        charges.push(Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op });
+    }
+    charges
 }
 
 /// The ruling, where nobody has to be waited for.
@@ -153,9 +156,7 @@ fn at_once<'p>(
     if charges.is_empty() {
         return Some(Ruling::Admit(Admission { decision: None, holds: Vec::new() }));
     }
-    let verdict = store.try_decide(charges)?;
-    metrics.decided_at_once();
-    Some(rule(store, verdict, selection, keys, metrics))
+    decide_at_once(store, charges, selection, keys, metrics)
 }
 
 /// The ruling on what the store answered.
@@ -167,7 +168,7 @@ fn answered<'p>(
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
     match answer {
-        Ok(verdict) => rule(store, verdict, selection, keys, metrics),
+        Ok(verdict) => rule(store, &verdict, selection, keys, metrics),
         Err(_unavailable) => {
             selection.hits.iter().for_each(|hit| metrics.decision(hit.rule, DecisionOutcome::FailedClosed));
             Ruling::Undecided
@@ -175,14 +176,30 @@ fn answered<'p>(
     }
 }
 
+/// Apart from what may wait, whose state would have room for the verdict all the time.
+fn decide_at_once<'p>(
+    store: &impl Store,
+    charges: &[Charge<'_>],
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+) -> Option<Ruling<'p>> {
+    let mut verdict = Verdict::empty();
+    if !store.try_decide_into(charges, &mut verdict) {
+        return None;
+    }
+    metrics.decided_at_once();
+    Some(rule(store, &verdict, selection, keys, metrics))
+}
+
 fn rule<'p>(
     store: &impl Store,
-    verdict: Verdict,
+    verdict: &Verdict,
     selection: &Selection<'p>,
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
-    count(&verdict, &selection.hits, metrics);
+    count(verdict, &selection.hits, keys, metrics);
     if verdict.origin == Origin::FailedClosed {
         return Ruling::Undecided;
     }
@@ -213,9 +230,8 @@ fn rule<'p>(
     } else {
         Vec::new()
     };
-    let admitted = verdict.admitted;
-    let decision = Box::new(Decision::new(selection.hits.iter().map(|hit| hit.limit), verdict));
-    match (admitted, never) {
+    let decision = Decision::boxed(selection.hits.iter().map(|hit| hit.limit), verdict);
+    match (verdict.admitted, never) {
         (true, _) => Ruling::Admit(Admission { decision: Some(decision), holds }),
         (false, true) => Ruling::Never(decision),
         (false, false) => Ruling::Deny(decision),
@@ -245,7 +261,7 @@ pub(crate) fn denied<'p>(by: &[(usize, &'p Limit)], metrics: &WorkerMetrics) -> 
 }
 
 /// Of a denied request only the limits that said no are counted: the others were not charged.
-fn count(verdict: &Verdict, hits: &[Hit<'_>], metrics: &WorkerMetrics) {
+fn count(verdict: &Verdict, hits: &[Hit<'_>], keys: &KeyBuf, metrics: &WorkerMetrics) {
     for (hit, outcome) in hits.iter().zip(&verdict.outcomes) {
         let shadow = hit.limit.is_shadow();
         let counted = match (verdict.origin, outcome.admitted) {
@@ -258,8 +274,12 @@ fn count(verdict: &Verdict, hits: &[Hit<'_>], metrics: &WorkerMetrics) {
             (_, true) => DecisionOutcome::Allowed,
         };
         metrics.decision(hit.rule, counted);
+        if matches!(counted, DecisionOutcome::Denied | DecisionOutcome::ShadowDenied) {
+            metrics.top.saw(hit.rule, Event::Denied, keys.slice(hit.key.clone()));
+        }
         if outcome.admitted && u64::from(outcome.remaining()) * 5 < u64::from(hit.limit.capacity()) {
             metrics.near_limit(hit.rule);
+            metrics.top.saw(hit.rule, Event::Near, keys.slice(hit.key.clone()));
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Facts<'r> {
     pub client: IpAddr,
     /// What a verified token says, known once somebody asks; `None` where no tokens are verified.
     pub claims: Option<&'r LazyClaims<'r>>,
+    /// The subject of the client's verified certificate, as RFC 4514 writes it; `None` if it has none.
+    pub tls_client: Option<&'r str>,
     /// What is asked about if it is no request but a descriptor of Envoy's, which has nothing else.
     pub descriptor: Option<&'r Descriptor<'r>>,
 }
@@ -56,6 +58,7 @@ impl<'r> Facts<'r> {
             headers: none,
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             claims: None,
+            tls_client: None,
             descriptor: Some(descriptor),
         }
     }

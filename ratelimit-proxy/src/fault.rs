@@ -38,6 +38,8 @@ pub enum Fault {
     Method,
     /// A transfer coding other than `chunked`.
     TransferCoding,
+    /// The request is for a host that has another certificate than the one the client was shown.
+    Misdirected,
     /// The head is too big.
     HeadTooLarge,
     /// The target is too long.
@@ -50,6 +52,8 @@ pub enum Fault {
     Unreachable,
     /// None of the upstream's servers is thought to work, and the one that was tried does not.
     AllDown,
+    /// The upstream can't prove that it is the one, or speaks no TLS.
+    Untrusted,
     /// The upstream did not accept the connection in time.
     ConnectTimeout,
     /// The upstream closed the connection, or answered what nobody should answer.
@@ -77,11 +81,13 @@ impl Fault {
             | Self::SlowBody
             | Self::Method
             | Self::TransferCoding
+            | Self::Misdirected
             | Self::HeadTooLarge
             | Self::TargetTooLong
             | Self::NoUpstream
             | Self::Gone => Side::Client,
             Self::Unreachable
+            | Self::Untrusted
             | Self::AllDown
             | Self::ConnectTimeout
             | Self::BadAnswer
@@ -104,10 +110,11 @@ impl Fault {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::NoUpstream => StatusCode::NOT_FOUND,
-            Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::Untrusted | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::AnswerTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Undecided | Self::Overloaded | Self::AllDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
@@ -126,11 +133,13 @@ impl Fault {
             Self::SlowBody => "the body did not arrive in time",
             Self::Method => "this method is not forwarded",
             Self::TransferCoding => "the only transfer coding accepted is chunked",
+            Self::Misdirected => "the request is for another host than the connection",
             Self::HeadTooLarge => "the header fields are too large",
             Self::TargetTooLong => "the request target is too long",
             Self::Gone => "the client closed the connection",
             Self::NoUpstream => "nothing here answers such requests",
             Self::AllDown => "no server of the upstream is up",
+            Self::Untrusted => "there is no secure connection to the upstream",
             Self::Unreachable => "the upstream can't be reached",
             Self::ConnectTimeout => "the upstream did not accept the connection in time",
             Self::BadAnswer => "the upstream's answer is broken",
@@ -151,6 +160,7 @@ impl Fault {
                 | Self::BadCost
                 | Self::NoUpstream
                 | Self::Unreachable
+                | Self::Untrusted
                 | Self::AllDown
                 | Self::ConnectTimeout
                 | Self::BadAnswer

@@ -8,13 +8,16 @@ mod deadlines;
 mod decide;
 mod doubts;
 mod exchange;
+mod explain;
 mod fault;
 mod overload;
 mod reload;
 mod rls;
 mod rules;
 mod socket;
+mod stamp;
 mod state;
+mod steer;
 mod store;
 mod supervise;
 mod upstream;
@@ -34,7 +37,7 @@ pub use fault::{Fault, Side};
 pub use overload::Memory;
 pub use state::{Shared, Timeouts};
 pub use store::{AnyStore, SharedStore, Unusable};
-pub use upstream::{Target, TargetError};
+pub use upstream::{Target, TargetError, Tls, TlsError, TlsParts};
 
 /// For the fuzzer: reads a response of an upstream's in two ways and compares.
 #[cfg(fuzzing)]

@@ -1,8 +1,9 @@
 //! Reading the configuration again while it is in force: after SIGHUP, when the file changes, when an operator asks.
 //! A configuration that holds replaces the rules as a whole; one that does not changes nothing, and says why.
 //!
-//! Counters, connections and permits live on: stores know limits by their names. What belongs to sockets, threads
-//! and the store itself can't change while they run; it is kept, and said to be.
+//! Counters, connections and permits live on: stores know limits by their names. Listeners come and go, and
+//! connections that are there stay. What belongs to threads and the store itself can't change while they run; it is
+//! kept, and said to be.
 //!
 //! The file is asked for its state once a second rather than watched. That is one call of the system, works on
 //! every file system and through any chain of symbolic links (Kubernetes swaps one in the middle of the path, and
@@ -10,10 +11,8 @@
 //! once the file has been left alone for a moment, so that half a file is not read.
 
 use std::convert::Infallible;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,14 +20,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, ConfigFault, Loaded};
+use crate::server::ports::Ports;
+use crate::stamp::{LOOK, SETTLED, Stamp};
 use crate::state::Shared;
 use crate::supervise;
 use crate::telemetry::metrics::Reloaded;
 
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long a changed file must have been left alone.
-const SETTLED: Duration = Duration::from_millis(200);
 /// Least time between two attempts: what comes meanwhile is one.
 const GAP: Duration = Duration::from_millis(250);
 
@@ -54,30 +51,6 @@ impl Source {
     }
 }
 
-/// What changes when a file does, or when another takes its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// Of the file that a path leads to; `None` if that is no file at the moment.
-    fn of(path: &Path) -> Option<Self> {
-        let file = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        Some(Self {
-            device: file.dev(),
-            inode: file.ino(),
-            length: file.len(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        })
-    }
-}
-
 /// What came of an attempt.
 pub(crate) type Outcome = Result<Applied, Vec<String>>;
 
@@ -96,6 +69,7 @@ pub(crate) struct Reloader {
     source: Source,
     /// As it was started.
     running: Config,
+    ports: Arc<Ports>,
     last: Mutex<Last>,
 }
 
@@ -107,9 +81,9 @@ struct Last {
 
 impl Reloader {
     /// For a proxy that was started with that configuration from there.
-    pub(crate) fn new(shared: Arc<Shared>, source: Source, running: Config) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, source: Source, running: Config, ports: Arc<Ports>) -> Self {
         let last = Last { stamp: source.stamp, attempt: None };
-        Self { shared, source, running, last: Mutex::new(last) }
+        Self { shared, source, running, ports, last: Mutex::new(last) }
     }
 
     /// Reads it again. What is asked for right after another attempt on the same file gets what that came to.
@@ -198,9 +172,11 @@ impl Reloader {
             // New limits would be asked with claims that the old keys vouch for, or with none.
             return Err(vec!["jwt can't change before the next start".to_owned()]);
         }
+        // The only step that may fail, so it comes first.
+        self.ports.replace(&config.listen).map_err(|error| vec![error.to_string()])?;
         let current = &self.shared.rules;
         self.shared.doubts.of_file(loaded.warnings.iter().map(ToString::to_string));
-        current.replace(current.load().next(config, &self.shared.metrics));
+        current.replace(|old| old.next(config, &self.shared.metrics));
         Ok(Applied { limits: config.limits.len(), kept: kept(&self.running, config) })
     }
 
@@ -214,12 +190,19 @@ fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
     let (old, server) = (&running.server, &new.server);
     let listener = |config: &Config| config.rls.map(|rls| (rls.listen, rls.max_connection_age));
     let fixed = [
-        ("listen", running.listen == new.listen),
-        ("admin", running.admin == new.admin),
+        ("admin", running.admin == new.admin && running.operators == new.operators),
         ("store", running.store == new.store),
         ("rls", listener(running) == listener(new)),
         ("server.threads", old.threads == server.threads),
         ("server.max_connections", old.max_connections == server.max_connections),
+        (
+            "server.max_connections_per_client",
+            old.max_connections_per_client == server.max_connections_per_client,
+        ),
+        (
+            "server.new_connections_per_client",
+            old.new_connections_per_client == server.new_connections_per_client,
+        ),
         ("server.max_memory", old.max_memory == server.max_memory),
         ("server.drain", old.drain == server.drain),
     ];

@@ -3,11 +3,14 @@
 //! There is one set of rules in force for all threads ([`Current`]); each thread holds on to the set that it saw
 //! last ([`Adopted`]) and looks at one number to learn that there is another. A request keeps the set it began with
 //! to its end. A set is gone with the last request that began under it.
+//!
+//! Overrides that operators give while the proxy runs are part of the set: a change of them makes another one, which
+//! shares nearly all with the one before.
 
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,16 +20,18 @@ use crate::answer::Answers;
 use crate::config::{Config, LimitConfig, RlsConfig};
 use crate::policy::Policy;
 use crate::state::Timeouts;
+use crate::steer::Book;
 use crate::telemetry::log::RequestLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Local, Upstreams};
 
 /// What a configuration says about requests.
+#[derive(Clone)]
 pub(crate) struct Rules {
     /// Which limits apply to which request.
     pub(crate) policy: Policy,
     /// The limits as they were written, switched-off ones included.
-    pub(crate) limits: Vec<LimitConfig>,
+    pub(crate) limits: Arc<[LimitConfig]>,
     /// Where requests go.
     pub(crate) upstreams: Upstreams,
     /// How long to wait for whom.
@@ -34,11 +39,13 @@ pub(crate) struct Rules {
     /// What a client is told.
     pub(crate) answers: Answers,
     /// What is written about requests.
-    pub(crate) log: RequestLog,
+    pub(crate) log: Arc<RequestLog>,
     /// How long what is likely wrong has to show before it is told; `None`: nobody looks.
     pub(crate) doubted_after: Option<Duration>,
     /// How Envoy is answered.
     pub(crate) rls: Option<RlsConfig>,
+    /// Which configuration they are from, from 0.
+    edition: u64,
     /// Which set of rules this is, from 0.
     generation: u64,
 }
@@ -61,14 +68,25 @@ impl Rules {
         Self {
             upstreams: Upstreams::new(config, before.map(|before| &before.upstreams)),
             policy: policy.counted_as(series),
-            limits: config.limits.clone(),
+            limits: config.limits.as_slice().into(),
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
-            log,
+            log: Arc::new(log),
             doubted_after: config.log.doubts,
             rls: config.rls,
+            edition: before.map_or(0, |before| before.edition + 1),
             generation: before.map_or(0, |before| before.generation + 1),
         }
+    }
+
+    /// Which configuration they are from.
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// These with other overrides.
+    fn overridden(self, book: &Book) -> Self {
+        Self { policy: self.policy.overridden(|rule| book.of(rule)), ..self }
     }
 
     /// Which set of rules this is.
@@ -82,6 +100,8 @@ pub(crate) struct Current {
     rules: ArcSwap<Rules>,
     /// That of `rules`, or for a moment of those before.
     generation: AtomicU64,
+    /// The overrides that are part of them. Held while they are replaced, so that one thread at a time does.
+    book: Mutex<Arc<Book>>,
     /// Told when others come into force.
     changes: Arc<Notify>,
 }
@@ -92,6 +112,7 @@ impl Current {
         Self {
             generation: AtomicU64::new(rules.generation),
             rules: ArcSwap::from_pointee(rules),
+            book: Mutex::default(),
             changes: Arc::default(),
         }
     }
@@ -101,8 +122,31 @@ impl Current {
         self.rules.load_full()
     }
 
-    /// Puts others in force. Only one thread at a time may do so.
-    pub(crate) fn replace(&self, rules: Rules) {
+    /// Puts others in force, made of those, with the overrides that there are.
+    pub(crate) fn replace(&self, make: impl FnOnce(&Rules) -> Rules) {
+        let book = self.locked();
+        self.put(make(&self.rules.load()).overridden(&book));
+    }
+
+    /// Puts other overrides in force.
+    pub(crate) fn steer(&self, book: Arc<Book>) {
+        let mut current = self.locked();
+        let rules = Rules::clone(&self.rules.load());
+        self.put(Rules { generation: rules.generation + 1, ..rules }.overridden(&book));
+        *current = book;
+    }
+
+    /// The overrides that are in force.
+    pub(crate) fn book(&self) -> Arc<Book> {
+        Arc::clone(&self.locked())
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Arc<Book>> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Only who holds the book may do so.
+    fn put(&self, rules: Rules) {
         let generation = rules.generation;
         self.rules.store(Arc::new(rules));
         // Pairs with the load of who sees the new number: it must find the new rules, or it would not look again.
@@ -118,7 +162,7 @@ impl Current {
     /// Which ones they are.
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
-        // As cheap as a relaxed load where it matters; see `replace`.
+        // As cheap as a relaxed load where it matters; see `put`.
         self.generation.load(Ordering::Acquire)
     }
 }

@@ -12,18 +12,20 @@ use std::task::Waker;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ratelimit_core::fields::Told;
 use ratelimit_core::time::Clock as _;
 use ratelimit_core::{KeyBuf, Nanos, ResetFormat, SystemClock};
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::answer::KnownPolicy;
 use crate::config::Config;
 use crate::doubts::{Doubts, Surveyor};
 use crate::identity::token::TokenVerifier;
 use crate::overload::Memory;
 use crate::rules::{Adopted, Current, Rules};
+use crate::server::crowd::Crowd;
 use crate::server::descriptors::Shortage;
+use crate::server::tls::{Certificate, Session};
 use crate::store::AnyStore;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
 use crate::upstream;
@@ -72,6 +74,8 @@ pub struct Shared {
     pub tokens: Option<TokenVerifier>,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
+    /// Who may have how many of them.
+    pub(crate) crowd: Crowd,
     /// Whether there are file descriptors for more connections.
     pub(crate) shortage: Shortage,
     /// Whether there is memory for more requests.
@@ -96,6 +100,7 @@ impl Shared {
             store,
             tokens: None,
             max_connections: config.server.max_connections,
+            crowd: Crowd::new(&config.server),
             shortage: Shortage::default(),
             memory: Memory::new(config.server.max_memory),
             clock: SystemClock::default(),
@@ -219,16 +224,27 @@ impl Worker {
 }
 
 /// A place in the worker's list of connections.
-struct Place {
+pub(crate) struct Place {
     worker: Rc<Worker>,
     number: usize,
 }
 
 impl Place {
-    fn new(worker: Rc<Worker>) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
         let number = worker.connections.borrow_mut().insert(None);
         worker.metrics.connection_opened();
-        Self { worker, number }
+        Self { worker: Rc::clone(worker), number }
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Whom to wake when the worker drains.
+    pub(crate) fn register(&self, waker: &Waker) {
+        if let Some(place) = self.worker.connections.borrow_mut().get_mut(self.number) {
+            *place = Some(waker.clone());
+        }
     }
 }
 
@@ -251,11 +267,13 @@ pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     /// The other end of the socket, an IPv4 address inside IPv6 as the IPv4 address.
     pub(crate) peer: IpAddr,
+    /// What the handshake said, where there was one.
+    pub(crate) session: Option<Session>,
     /// Reused from request to request.
     pub(crate) keys: Cell<KeyBuf>,
     /// Field values that are the same for all requests of the connection, nearly always.
     pub(crate) forwarding: RefCell<Forwarding>,
-    pub(crate) policy: RefCell<KnownPolicy>,
+    pub(crate) told: RefCell<Told>,
     place: Place,
 }
 
@@ -269,21 +287,31 @@ pub(crate) struct Forwarding {
 }
 
 impl Client {
-    pub(crate) fn new(worker: Rc<Worker>, peer: IpAddr) -> Rc<Self> {
+    /// On a connection that was opened.
+    pub(crate) fn new(place: Place, peer: IpAddr, session: Option<Session>) -> Rc<Self> {
         Rc::new(Self {
+            worker: Rc::clone(&place.worker),
             peer: peer.to_canonical(),
+            session,
             keys: Cell::default(),
             forwarding: RefCell::default(),
-            policy: RefCell::default(),
-            place: Place::new(Rc::clone(&worker)),
-            worker,
+            told: RefCell::default(),
+            place,
         })
     }
 
     /// Whom to wake when the worker drains.
     pub(crate) fn register(&self, waker: &Waker) {
-        if let Some(place) = self.worker.connections.borrow_mut().get_mut(self.place.number) {
-            *place = Some(waker.clone());
-        }
+        self.place.register(waker);
+    }
+
+    /// The protocol that the client used, as URLs name it.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.session.is_some() { "https" } else { "http" }
+    }
+
+    /// The client's verified certificate.
+    pub(crate) fn certificate(&self) -> Option<&Certificate> {
+        self.session.as_ref()?.certificate.as_ref()
     }
 }

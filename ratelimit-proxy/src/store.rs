@@ -77,6 +77,23 @@ impl AnyStore {
         }
     }
 
+    /// The store that is shared with other replicas.
+    pub(crate) fn shared(&self) -> Option<&RedisStore> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Shared(shared) => Some(&shared.store),
+            Self::Leased(leased) => Some(leased.store.source()),
+        }
+    }
+
+    /// One charge, answered here or after waiting.
+    pub(crate) async fn ask(&self, charge: Charge<'_>) -> Result<Verdict, StoreError> {
+        match self.try_decide(&[charge]) {
+            Some(verdict) => Ok(verdict),
+            None => self.decide(&[charge]).await,
+        }
+    }
+
     /// Keys of a limit that have not fully recovered, if this process knows. Walks the table.
     #[must_use]
     pub fn keys(&self, limit: &Limit) -> Option<usize> {
@@ -210,6 +227,15 @@ impl Store for AnyStore {
             Self::Memory(store) => store.try_decide(charges),
             Self::Shared(shared) => shared.store.try_decide(charges),
             Self::Leased(leased) => leased.store.try_decide(charges),
+        }
+    }
+
+    #[inline]
+    fn try_decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) -> bool {
+        match self {
+            Self::Memory(store) => store.try_decide_into(charges, verdict),
+            Self::Shared(shared) => shared.store.try_decide_into(charges, verdict),
+            Self::Leased(leased) => leased.store.try_decide_into(charges, verdict),
         }
     }
 

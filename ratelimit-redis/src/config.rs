@@ -14,6 +14,7 @@ use crate::calls::{Call, Observer};
 use crate::dispatch::{Dispatcher, Settings};
 use crate::health::Health;
 use crate::keys::Names;
+use crate::notes;
 use crate::partition::Partition;
 use crate::partitions::{Partitions, slot};
 use crate::shared::Shared;
@@ -238,6 +239,7 @@ impl Builder {
         let usual = if topology.is_cluster() { Partitions::CLUSTER } else { Partitions::ONE };
         let which = self.partitions.unwrap_or(usual);
         let (replica, health) = (fastrand::u64(..).to_le_bytes(), Health::default());
+        let mut operations = None;
         let (mut partitions, mut tasks, mut first) = (Vec::new(), Vec::new(), Vec::new());
         for tag in which.tags() {
             let settings = Settings {
@@ -252,10 +254,13 @@ impl Builder {
             };
             let shared = Arc::new(Shared::new(self.replicas));
             let (requests, queue) = mpsc::channel(self.queue.div_ceil(which.number()));
+            let (operate, notes) = notes::queue();
+            // Notes are the first one's.
+            operations.get_or_insert(operate);
             let (ready, connected) = oneshot::channel();
             first.push(connected);
             partitions.push(Partition::new(requests, Arc::clone(&shared), self.deadline, self.on_failure));
-            tasks.push(move || Dispatcher::new(settings, shared, queue, ready).run());
+            tasks.push(move || Dispatcher::new(settings, shared, queue, notes, ready).run());
         }
         match self.runtime {
             Some(handle) => {
@@ -278,10 +283,9 @@ impl Builder {
             return Err(error);
         }
         let mut partitions = partitions.into_iter();
-        let first = partitions
-            .next()
-            .ok_or_else(|| StoreError::new(StoreErrorKind::Misconfigured, "the store has no partition"))?;
-        Ok(RedisStore::over(which, first, partitions.collect(), self.deadline))
+        let none = || StoreError::new(StoreErrorKind::Misconfigured, "the store has no partition");
+        let (first, operations) = partitions.next().zip(operations).ok_or_else(none)?;
+        Ok(RedisStore::over(which, first, partitions.collect(), operations, self.deadline))
     }
 }
 

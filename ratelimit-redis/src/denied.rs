@@ -100,6 +100,14 @@ impl Denied {
         self.entries.remove(digest);
     }
 
+    /// Nothing that is known is worth anything.
+    pub(crate) fn forget_all(&self) {
+        for group in &self.changes {
+            group.fetch_add(1, Ordering::AcqRel);
+        }
+        self.entries.clear();
+    }
+
     /// Drops what has ended.
     pub(crate) fn sweep(&self, now: Nanos) {
         self.entries.retain(|_, entry| now < entry.until);

@@ -6,6 +6,7 @@
 //! anybody.
 
 mod lifecycle;
+mod news;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -31,6 +32,7 @@ use crate::error::{Remedy, Trouble};
 use crate::health::Standing;
 use crate::keys::{Digest, Names};
 use crate::link::{Link, census_call, connect, dataset_of, elapsed, next_step, replicas_of};
+use crate::notes::{Operation, Reader};
 use crate::permits::Ledger;
 use crate::script::Script;
 use crate::shape::{Shape, float};
@@ -43,8 +45,8 @@ use crate::wire::{Part, Unanswered, What};
 const UNDER_WAY: usize = 2;
 /// How often it is looked at what lapses.
 const TICK: Duration = Duration::from_millis(100);
-/// How often a replica says that it is alive: about every second.
-const CENSUS: Duration = Duration::from_millis(1000);
+/// How often a replica says that it is alive, and asks for news: all know of a change within a second.
+const CENSUS: Duration = Duration::from_millis(400);
 
 /// What the task is made of.
 #[derive(Debug)]
@@ -67,6 +69,10 @@ enum Done {
     Batch(Batch, Result<Value, Trouble>, u64, Nanos),
     Census(Result<Value, Trouble>, u64),
     Survey(Survey),
+    /// All notes.
+    Notes(Result<Value, Trouble>),
+    /// An operation on them, for whoever waits.
+    Noted(oneshot::Sender<Result<Value, Trouble>>, Result<Value, Trouble>, u64),
 }
 
 /// The first attempt to connect, reported to whoever waits for it.
@@ -76,9 +82,13 @@ pub(crate) struct Dispatcher {
     settings: Settings,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
+    operations: mpsc::Receiver<Operation>,
     ready: Option<Ready>,
     decide: Arc<Script>,
     census: Arc<Script>,
+    notes: Arc<Script>,
+    /// What is known of the notes.
+    reader: Reader,
     batcher: Batcher,
     breaker: Breaker,
     ledger: Ledger,
@@ -111,6 +121,7 @@ impl Dispatcher {
         settings: Settings,
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
+        operations: mpsc::Receiver<Operation>,
         ready: Ready,
     ) -> Self {
         let (decide, census) = (Arc::new(Script::decide()), Arc::new(Script::census()));
@@ -119,9 +130,12 @@ impl Dispatcher {
             settings,
             shared,
             requests,
+            operations,
             ready: Some(ready),
             decide,
             census,
+            notes: Arc::new(Script::notes()),
+            reader: Reader::default(),
             batcher: Batcher::default(),
             breaker: Breaker::new(),
             ledger: Ledger::default(),
@@ -177,6 +191,7 @@ impl Dispatcher {
                     self.gone("no connection");
                 }
                 () = &mut self.next_census => self.take_census(),
+                Some(operation) = self.operations.recv() => self.operate(operation),
                 _ = tick.tick() => {
                     self.waiting.extend(self.shared.kept_releases());
                     self.keep_permits();
@@ -259,9 +274,17 @@ impl Dispatcher {
                     self.shared.replicas.heard(replicas, self.now());
                 }
                 self.heard_of_data(dataset_of(&reply));
+                self.heard_of_notes(&reply);
             }
             Done::Census(Err(trouble), generation) => self.failed(&trouble, generation),
             Done::Survey(survey) => self.surveyed(survey),
+            Done::Notes(reply) => self.reader.read(reply, &self.shared, self.shared.now()),
+            Done::Noted(answer, reply, generation) => {
+                if let Err(trouble) = &reply {
+                    self.failed(trouble, generation);
+                }
+                let _ = answer.send(reply);
+            }
         }
     }
 
@@ -384,9 +407,9 @@ impl Dispatcher {
 
     fn take_census(&mut self) {
         // Spread by a fifth, so that replicas don't ask in step.
-        let spread = fastrand::u64(0..400);
+        let spread = fastrand::u64(0..160);
         self.next_census =
-            Box::pin(sleep(CENSUS - Duration::from_millis(200) + Duration::from_millis(spread)));
+            Box::pin(sleep(CENSUS - Duration::from_millis(80) + Duration::from_millis(spread)));
         let Link::Up(line) = &self.link else { return };
         let (mut line, script) = (line.clone(), Arc::clone(&self.census));
         let (deadline, generation) = (self.settings.deadline, self.generation);

@@ -1,5 +1,7 @@
 //! Leases over the store: how the question travels and what the answer says; see [`crate::lease`].
 
+use std::sync::Arc;
+
 use ratelimit_core::algorithm::Receipt;
 use ratelimit_core::store::{Charge, Verdict};
 use ratelimit_core::{Key, Limit, StoreError, StoreErrorKind};
@@ -24,13 +26,16 @@ impl RedisStore {
     /// Hot keys are decided in this process from now on, out of leases; see [`crate::lease`].
     #[must_use]
     pub fn leased(self) -> LeasedStore<Self> {
-        LeasedStore::new(self.under_leases())
+        self.leased_by(Policy::default())
     }
 
     /// As [`RedisStore::leased`], with leases as large as that policy asks for.
     #[must_use]
     pub fn leased_by(self, policy: Policy) -> LeasedStore<Self> {
-        LeasedStore::by(self.under_leases(), policy)
+        let shared = Arc::clone(self.shared());
+        let leased = LeasedStore::by(self.under_leases(), policy);
+        shared.known.listen(leased.forgetter());
+        leased
     }
 }
 

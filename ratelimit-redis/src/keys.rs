@@ -36,6 +36,16 @@ impl Digest {
         Self(digest)
     }
 
+    /// The one that was written as those bytes.
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub(crate) const fn bytes(&self) -> [u8; 16] {
+        self.0
+    }
+
     /// A number spread evenly over all keys.
     pub(crate) fn spread(&self) -> u64 {
         let Self([a, b, c, d, e, f, g, h, ..]) = *self;

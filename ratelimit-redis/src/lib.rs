@@ -55,6 +55,7 @@ mod health;
 mod keys;
 mod link;
 mod nodes;
+mod notes;
 mod partition;
 mod partitions;
 mod permits;
@@ -76,6 +77,7 @@ mod lua_is_rust;
 
 pub use calls::Call;
 pub use config::{Builder, OnFailure};
+pub use notes::{Board, Note};
 pub use shared::Troubles;
 pub use store::RedisStore;
 

@@ -49,8 +49,22 @@ pub(crate) fn census_call(settings: &Settings) -> ScriptCall {
     let members = settings.names.single("members");
     let arguments =
         smallvec![settings.replica.to_vec(), b"5000".to_vec(), fastrand::u64(..).to_le_bytes().to_vec()];
-    let keys = [&members[..], &settings.names.single("dataset")].concat();
+    let (dataset, notes) = (settings.names.single("dataset"), settings.names.single("notices"));
+    let keys = [&members[..], &dataset, &notes].concat();
     ScriptCall { key_length: members.len(), keys, arguments, is_patient: true }
+}
+
+/// The version of the notes, and the store's time in milliseconds.
+pub(crate) fn notes_of(reply: &Value) -> Option<(Option<&[u8]>, u64)> {
+    let Value::Array(parts) = reply else { return None };
+    let time = match parts.get(1)? {
+        Value::BulkString(time) => std::str::from_utf8(time).ok()?.parse().ok()?,
+        _ => return None,
+    };
+    match parts.get(3) {
+        Some(Value::BulkString(version)) => Some((Some(version), time)),
+        _ => Some((None, time)),
+    }
 }
 
 /// The name that the store's data has: another one when it was lost.

@@ -436,6 +436,57 @@ impl Oracle {
     }
 }
 
+/// What a bucket has used is the same share of another one, whoever computes it: rounded up, by two microseconds.
+#[test]
+fn a_rescaled_bucket_keeps_its_share() {
+    let server = Server::start();
+    let mut subject = Subject {
+        connection: server.connection(),
+        script: driven(),
+        batcher: Batcher::default(),
+        names: Names::new("rl", "10"),
+        sequence: 0,
+    };
+    let mut random = fastrand::Rng::with_seed(11);
+    let micros = ORIGIN + 90_000_000_000_000;
+    for number in 0..500_u64 {
+        let limit = |random: &mut fastrand::Rng| {
+            let period = [1, 60, 3600, 86_400][random.usize(..4)];
+            let rate = Rate::new([1, 10, 100, 1000][random.usize(..4)], secs(period)).unwrap();
+            let spec = LimitSpec { burst: Some([1, 7, 100][random.usize(..3)]), ..LimitSpec::new("l", rate) };
+            Limit::try_from(spec).unwrap()
+        };
+        let (from, to) = (limit(&mut random), limit(&mut random));
+        let units = random.u32(..=from.capacity());
+        let mut key = KeyBuf::new();
+        key.push_u64(number);
+        let mut run = |limit: &Limit, op: Op| {
+            let (digest, shape) = (Digest::of(limit, key.key()), Shape::of(limit));
+            let part = Part { digest, limit: limit.clone(), shape, what: What::Do(op) };
+            let request = Request { parts: smallvec![part], answer: None, again: false, alone: false };
+            match subject.run(vec![request], micros).1.remove(0) {
+                Said::Verdict(verdict) => verdict.outcomes[0],
+                said => panic!("{said:?}"),
+            }
+        };
+        let place = format!("{units} of {from:?} to {to:?}");
+        run(&from, Op::Take(units));
+        let (before, after) = (Oracle::new(&from), Oracle::new(&to));
+        let (Oracle::Bucket(from, mut tat), Oracle::Bucket(bucket, _)) = (before, after) else {
+            unreachable!()
+        };
+        let now = Nanos::new((micros - ORIGIN) * 1000);
+        tat = from.step(tat, now, Op::Take(units)).0.unwrap_or(tat);
+        let op = Op::Rescale(if number % 5 == 0 { Nanos::ZERO } else { from.refill() });
+        let expected = bucket.step(tat, now, op).1.reset_after;
+        let found = run(&to, op).reset_after;
+        assert!(found >= expected && found.get() - expected.get() <= 2000, "{place}: {found:?} {expected:?}");
+        // And it is written.
+        let again = run(&to, Op::Peek(1)).reset_after;
+        assert_eq!(again, found, "{place}");
+    }
+}
+
 #[test]
 fn the_script_does_what_the_steps_do() {
     let server = Server::start();

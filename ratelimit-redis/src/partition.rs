@@ -37,6 +37,10 @@ impl Partition {
         Self { requests, shared, deadline, on_failure }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Whether the store answers, as far as is known.
     pub(crate) fn is_up(&self) -> bool {
         self.shared.is_up()
@@ -174,7 +178,7 @@ impl Partition {
     /// What is given back ends what is known of the key.
     fn forget(&self, parts: &[Part]) {
         for part in parts {
-            if matches!(part.what, What::Do(Op::Refund(..) | Op::Reset)) {
+            if matches!(part.what, What::Do(Op::Refund(..) | Op::Reset | Op::Rescale(_))) {
                 self.shared.denied.forget(&part.digest);
             }
         }

@@ -18,6 +18,11 @@ impl Script {
         Self::new(include_str!("scripts/census.lua"))
     }
 
+    /// Tells replicas what others said.
+    pub(crate) fn notes() -> Self {
+        Self::new(include_str!("scripts/notes.lua"))
+    }
+
     fn new(source: &str) -> Self {
         // Comments need not travel, and no server needs to keep them.
         let lines = source.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));

@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ratelimit_core::time::Clock as _;
 use ratelimit_core::{Nanos, StoreErrorKind, SystemClock};
 
 use crate::batch::Request;
 use crate::denied::Denied;
 use crate::fallback::{Fallback, Outage};
+use crate::notes::Known;
 
 /// Replicas that are assumed when the store was never reached and none were configured.
 const UNKNOWN_REPLICAS: u32 = 8;
@@ -21,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) replicas: Replicas,
     pub(crate) counters: Counters,
     pub(crate) fallback: Fallback,
+    /// What replicas tell each other.
+    pub(crate) known: Known,
     /// Releases of permits that found the queue full: they must not be lost, or the permits would be renewed for
     /// ever. As many as there are permits, at most.
     releases: Mutex<Vec<Request>>,
@@ -36,9 +40,14 @@ impl Shared {
             replicas: Replicas { configured: replicas, ..Replicas::default() },
             counters: Counters::default(),
             fallback: Fallback::default(),
+            known: Known::new(),
             releases: Mutex::default(),
             away: AtomicBool::new(true),
         }
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        self.clock.now()
     }
 
     /// Whether the store is asked.

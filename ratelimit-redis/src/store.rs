@@ -1,17 +1,20 @@
 //! [`RedisStore`]: the store contract over all partitions.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use ratelimit_core::store::{Charge, Verdict};
 use ratelimit_core::{Key, Store, StoreError, StoreErrorKind};
+use tokio::sync::mpsc;
 
 use crate::config::Builder;
+use crate::notes::{Forgotten, Operation};
 use crate::partition::Partition;
 use crate::partitions::Partitions;
 use crate::reserve::Spread;
-use crate::shared::Troubles;
+use crate::shared::{Shared, Troubles};
 
 /// Keeps limits in Redis or Valkey, where all replicas share them.
 ///
@@ -32,6 +35,8 @@ pub struct RedisStore {
     first: Partition,
     more: Box<[Partition]>,
     under_leases: bool,
+    /// To the task of the first one, which has the notes.
+    operations: mpsc::Sender<Operation>,
     pub(crate) deadline: Duration,
 }
 
@@ -54,9 +59,26 @@ impl RedisStore {
         which: Partitions,
         first: Partition,
         more: Box<[Partition]>,
+        operations: mpsc::Sender<Operation>,
         deadline: Duration,
     ) -> Self {
-        Self { which, first, more, under_leases: false, deadline }
+        for other in &more {
+            let shared = Arc::clone(other.shared());
+            first.shared().known.listen(move |what| match what {
+                Forgotten::Key { digest, .. } => shared.denied.forget(&digest),
+                Forgotten::All => shared.denied.forget_all(),
+            });
+        }
+        Self { which, first, more, under_leases: false, operations, deadline }
+    }
+
+    /// What is known by the task that has the notes.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        self.first.shared()
+    }
+
+    pub(crate) fn operations(&self) -> &mpsc::Sender<Operation> {
+        &self.operations
     }
 
     /// The same, where pieces of its time lines are leased out.

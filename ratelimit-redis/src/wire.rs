@@ -137,6 +137,7 @@ impl Arguments {
                 What::Do(Op::Refund(_, Some(receipt))) if part.is_permits() => (4, Some(receipt)),
                 What::Do(Op::Refund(_, Some(receipt))) => (5, Some(receipt)),
                 What::Do(Op::Reset) => (6, None),
+                What::Do(Op::Rescale(_)) => (12, None),
                 What::Hold(_) => (7, None),
                 What::Renew => (10, None),
                 What::Undo(_, receipt) => (11, Some(receipt)),
@@ -146,7 +147,11 @@ impl Arguments {
             let (mark, mark2) = receipt.map_or((0.0, 0.0), |receipt| marks(&part.shape, receipt));
             self.byte(operation);
             self.byte(key_of(part));
-            self.double(part.shape.amount(part.units()));
+            self.double(match part.what {
+                // Rounded down: the share that is used is never less than it was.
+                What::Do(Op::Rescale(former)) => float(former.get() / 1000),
+                _ => part.shape.amount(part.units()),
+            });
             self.double(mark);
             self.double(mark2);
         }

@@ -2,10 +2,11 @@
 //!
 //! cargo run --release -p benches --bin decision              # everything, about two minutes
 //! cargo run --release -p benches --bin decision -- '1 M' denied    # the rows whose name has one of these
+//! cargo run --release -p benches --bin decision -- --raw           # beside bare maps as well
 //!
 //! Printed are the median of each with the quartiles beside it, and the median of the rounds' ratios.
 
-use benches::{Contender, Governor, Ours, run, warm_up};
+use benches::{Contender, Governor, Ours, OverDashMap, OverMutex, run, warm_up};
 
 const ROUNDS: usize = 11;
 
@@ -43,9 +44,12 @@ const ROWS: [Row; 13] = [
 ];
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    println!("| | threads | {} ns | {} ns | times as fast |", Ours::NAME, Governor::NAME);
-    println!("|---|---|---|---|---|");
+    let (options, wanted): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|word| word.starts_with("--"));
+    let raw = options.iter().any(|option| option == "--raw");
+    print!("| | threads | {} ns | {} ns | times as fast |", Ours::NAME, Governor::NAME);
+    println!("{}", if raw { " dashmap ns | mutex ns |" } else { "" });
+    println!("|---|---|---|---|---|{}", if raw { "---|---|" } else { "" });
     for row in ROWS {
         if !wanted.is_empty() && !wanted.iter().any(|word| row.name.contains(word)) {
             continue;
@@ -61,8 +65,18 @@ fn main() {
             }
         }
         let [ours, peer, ratio] = samples.map(Spread::of);
-        println!("| {} | {} | {ours:.1} | {peer:.1} | {ratio:.2} |", row.name, row.threads);
+        print!("| {} | {} | {ours:.1} | {peer:.1} | {ratio:.2} |", row.name, row.threads);
+        if raw {
+            print!(" {:.1} | {:.1} |", alone::<OverDashMap>(&row), alone::<OverMutex>(&row));
+        }
+        println!();
     }
+}
+
+fn alone<C: Contender>(row: &Row) -> Spread {
+    let limiter = C::new(row.limits, row.denying);
+    warm_up(&limiter, row.keys);
+    Spread::of((0..ROUNDS).map(|_| nanos(&limiter, row)).collect())
 }
 
 fn nanos<C: Contender>(limiter: &C, row: &Row) -> f64 {

@@ -1,9 +1,9 @@
 //! Keys for people: `"ann", 192.0.2.1, missing`. Only for logs and the like: stores and comparisons use the bytes.
 
 use std::fmt::{self, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::{Key, tag};
+use super::{Key, KeyBuf, tag};
 
 /// The parts of a key, separated by commas: text in quotes and escaped, so that it can not forge a part or a
 /// line; numbers and addresses as they are. The global key is `-`. Bytes that no [`KeyBuf`](super::KeyBuf) wrote
@@ -17,9 +17,9 @@ impl fmt::Display for Key<'_> {
         let mut rest = &*bytes;
         let mut separator = "";
         while !rest.is_empty() {
-            let (part, behind) = Part::read(rest).unwrap_or((Part::Unknown(rest), &[]));
+            let (part, behind) = Part::read(rest).unwrap_or((Part::Bytes(rest), &[]));
             rest = behind;
-            if let Part::Source = part {
+            if let Part::Source(_) = part {
                 continue;
             }
             write!(f, "{separator}{part}")?;
@@ -29,16 +29,39 @@ impl fmt::Display for Key<'_> {
     }
 }
 
-enum Part<'k> {
+/// A part of a key, as it was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadPart<'k> {
+    /// Text, or any bytes.
     Bytes(&'k [u8]),
+    /// A number.
     Unsigned(u64),
+    /// A number.
     Signed(i64),
-    V4(Ipv4Addr),
-    V6(Ipv6Addr),
+    /// An address.
+    Address(IpAddr),
+    /// A value that is not there.
     Missing,
     /// Says where the next part is from, and is no part itself.
-    Source,
-    Unknown(&'k [u8]),
+    Source(u8),
+}
+
+use ReadPart as Part;
+
+impl KeyBuf {
+    /// The parts that were pushed; `None` for bytes that no [`KeyBuf`] wrote.
+    #[must_use]
+    pub fn parts(&self) -> Option<Vec<ReadPart<'_>>> {
+        let mut rest = self.bytes();
+        let mut parts = Vec::new();
+        while !rest.is_empty() {
+            let (part, behind) = Part::read(rest)?;
+            parts.push(part);
+            rest = behind;
+        }
+        Some(parts)
+    }
 }
 
 impl<'k> Part<'k> {
@@ -57,10 +80,14 @@ impl<'k> Part<'k> {
             tag::SIGNED => {
                 rest.split_first_chunk().map(|(n, rest)| (Self::Signed(i64::from_le_bytes(*n)), rest))?
             }
-            tag::IPV4 => rest.split_first_chunk::<4>().map(|(ip, rest)| (Self::V4((*ip).into()), rest))?,
-            tag::IPV6 => rest.split_first_chunk::<16>().map(|(ip, rest)| (Self::V6((*ip).into()), rest))?,
+            tag::IPV4 => {
+                rest.split_first_chunk::<4>().map(|(ip, rest)| (Self::Address((*ip).into()), rest))?
+            }
+            tag::IPV6 => {
+                rest.split_first_chunk::<16>().map(|(ip, rest)| (Self::Address((*ip).into()), rest))?
+            }
             tag::MISSING => (Self::Missing, rest),
-            tag::SOURCE => rest.split_first().map(|(_, rest)| (Self::Source, rest))?,
+            tag::SOURCE => rest.split_first().map(|(number, rest)| (Self::Source(*number), rest))?,
             _ => return None,
         })
     }
@@ -85,13 +112,12 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 impl fmt::Display for Part<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bytes(bytes) | Self::Unknown(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
+            Self::Bytes(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
             Self::Unsigned(number) => number.fmt(f),
             Self::Signed(number) => number.fmt(f),
-            Self::V4(address) => address.fmt(f),
-            Self::V6(address) => address.fmt(f),
+            Self::Address(address) => address.fmt(f),
             Self::Missing => f.write_str("missing"),
-            Self::Source => Ok(()),
+            Self::Source(_) => Ok(()),
         }
     }
 }
@@ -124,6 +150,8 @@ mod tests {
         buffer.push_bytes(b"k");
         buffer.push_missing();
         assert_eq!(buffer.key().to_string(), "\"k\", missing");
+        let parts = [super::ReadPart::Source(1), super::ReadPart::Bytes(b"k"), super::ReadPart::Missing];
+        assert_eq!(buffer.parts().as_deref(), Some(&parts[..]));
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub struct Verdict {
 
 impl Verdict {
     /// Room for an answer: nothing asked, nothing admitted.
-    pub(crate) fn empty() -> Self {
+    #[must_use]
+    pub fn empty() -> Self {
         Self { admitted: false, origin: Origin::Store, outcomes: Outcomes::new() }
     }
 }
@@ -80,6 +81,19 @@ pub trait Store: Send + Sync + 'static {
     /// Answers without waiting where this process can; `None` asks the caller to `decide`.
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict>;
 
+    /// As `try_decide`, writing the answer where the caller has room for it: it is too large to be moved about for
+    /// nothing. Returns whether there is one.
+    #[inline]
+    fn try_decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) -> bool {
+        match self.try_decide(charges) {
+            Some(answer) => {
+                *verdict = answer;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// As `try_decide`, waiting for the shared store, never longer than its deadline. Dropping the future
     /// charges at most once.
     ///
@@ -113,6 +127,10 @@ pub trait LocalStore: Store {
 impl<S: Store> Store for std::sync::Arc<S> {
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
         (**self).try_decide(charges)
+    }
+
+    fn try_decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) -> bool {
+        (**self).try_decide_into(charges, verdict)
     }
 
     fn decide(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<Verdict, StoreError>> + Send {

@@ -2,26 +2,21 @@
 //! key of one limit; `/auth`, see [`super::auth`]. Decisions are no change of state that would need a token: keep
 //! the listener to those who may ask.
 
-use std::net::IpAddr;
-
-use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Body as _, Incoming};
 use ratelimit_core::{Decision, Fields, KeyBuf, Nanos};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth;
-use super::routes::{JSON, Routes, comes_from_another_site, names_loopback, problem, response};
+use super::reply::{JSON, Reply, problem, response};
+use super::routes::Routes;
 use crate::decide::{Ruling, decide, denied};
 use crate::fault::Fault;
-use crate::policy::{Given, How, NotNamed};
+use crate::policy::{How, NotNamed, WrittenPart};
 use crate::rls::{self, Question, Refused};
 
-/// Bytes of a body.
-const MOST_BYTES: u64 = 1024 * 1024;
+/// Most bytes of a question.
+pub(super) const MOST_ASKED: usize = 1024 * 1024;
 
 /// What is asked of one key of one limit.
 #[derive(Debug, Deserialize)]
@@ -60,44 +55,8 @@ enum Part {
 }
 
 impl Routes {
-    /// Answers a request: those that have a body or are decided here, and all others.
-    pub(super) async fn serve(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
-        match request.uri().path() {
-            // It comes with the client's own host and origin, which say nothing about who asks.
-            "/auth" => return auth::auth(self, request.into_parts().0, peer).await,
-            "/json" | "/api/check" => {}
-            _ => return self.answer(&request),
-        }
-        if self.loopback() && !names_loopback(&request) {
-            let detail = "this listener is on loopback and answers to localhost only";
-            return problem(StatusCode::MISDIRECTED_REQUEST, detail);
-        }
-        if *request.method() != Method::POST {
-            return not_allowed("POST");
-        }
-        if comes_from_another_site(request.headers()) {
-            return problem(StatusCode::FORBIDDEN, "pages of other sites ask nothing here");
-        }
-        let (head, body) = request.into_parts();
-        let too_large = || problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than a mebibyte");
-        // Who says so is told before it is sent.
-        if body.size_hint().lower() > MOST_BYTES {
-            return too_large();
-        }
-        let most = usize::try_from(MOST_BYTES).unwrap_or(usize::MAX);
-        let body = match Limited::new(body, most).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => return too_large(),
-            Err(_) => return problem(StatusCode::BAD_REQUEST, "the body is broken"),
-        };
-        match head.uri.path() {
-            "/json" => self.json(&body).await,
-            _ => self.check(&body).await,
-        }
-    }
-
     /// Envoy's question.
-    async fn json(&self, body: &[u8]) -> Response<Full<Bytes>> {
+    pub(super) async fn json(&self, body: &[u8]) -> Reply {
         let question = match Question::from_json(body) {
             Ok(question) => question,
             Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
@@ -119,7 +78,7 @@ impl Routes {
     }
 
     /// About one key of one limit.
-    async fn check(&self, body: &[u8]) -> Response<Full<Bytes>> {
+    pub(super) async fn check(&self, body: &[u8]) -> Reply {
         let asked: Check = match serde_json::from_slice(body) {
             Ok(asked) => asked,
             Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -128,9 +87,7 @@ impl Routes {
             Key::One(part) => std::slice::from_ref(part),
             Key::All(parts) => parts,
         };
-        let texts: Vec<Option<String>> = parts.iter().map(number).collect();
-        let given: Vec<Given<'_>> =
-            parts.iter().zip(&texts).map(|(part, text)| given(part, text.as_deref())).collect();
+        let given: Vec<WrittenPart> = parts.iter().map(Part::written).collect();
         let shared = self.view().shared();
         let rules = shared.rules.load();
         let mut keys = KeyBuf::new();
@@ -175,7 +132,7 @@ impl Routes {
     }
 
     /// A decision as JSON, with the fields that clients are told.
-    fn decided(&self, limit: &str, decision: &Decision<'_>) -> Response<Full<Bytes>> {
+    fn decided(&self, limit: &str, decision: &Decision<'_>) -> Reply {
         let shared = self.view().shared();
         let rules = shared.rules.load();
         let mut told = json!({
@@ -201,7 +158,7 @@ impl Routes {
 }
 
 /// Why nobody can say.
-pub(super) fn unavailable(fault: Fault) -> Response<Full<Bytes>> {
+pub(super) fn unavailable(fault: Fault) -> Reply {
     let mut response = problem(fault.status(), fault.detail());
     if let Some(seconds) = fault.retry_after() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -209,26 +166,23 @@ pub(super) fn unavailable(fault: Fault) -> Response<Full<Bytes>> {
     response
 }
 
-pub(super) fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+pub(super) fn not_allowed(methods: &'static str) -> Reply {
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "this is asked for with another method");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response
 }
 
-/// The text of a part that is a number.
-fn number(part: &Part) -> Option<String> {
-    if let Part::Number(number) = part { Some(number.to_string()) } else { None }
-}
-
-fn given<'r>(part: &'r Part, number: Option<&'r str>) -> Given<'r> {
-    match part {
-        Part::Text(text) => Given { source: None, value: Some(text) },
-        Part::Number(_) => Given { source: None, value: number },
-        Part::Missing(()) => Given::default(),
-        Part::From(from) => match from.first_key_value() {
-            Some((source, value)) => Given { source: Some(source), value: Some(value) },
-            None => Given::default(),
-        },
+impl Part {
+    fn written(&self) -> WrittenPart {
+        let (source, value) = match self {
+            Self::Text(text) => (None, Some(text.clone())),
+            Self::Number(number) => (None, Some(number.to_string())),
+            Self::Missing(()) => (None, None),
+            Self::From(from) => from
+                .first_key_value()
+                .map_or((None, None), |(source, value)| (Some(source.clone()), Some(value.clone()))),
+        };
+        WrittenPart { source, value: value.map(String::into_bytes) }
     }
 }
 

@@ -21,7 +21,8 @@ use http_body_util::Full;
 use ratelimit_core::KeyBuf;
 
 use super::ask::{not_allowed, unavailable};
-use super::routes::{Routes, problem, response};
+use super::reply::{Reply, problem, response};
+use super::routes::Routes;
 use crate::decide::{Ruling, decide, refuse};
 use crate::exchange::admit;
 use crate::facts::Facts;
@@ -36,7 +37,7 @@ static METHOD: [HeaderName; 2] =
 static HOST: [HeaderName; 1] = [HeaderName::from_static("x-forwarded-host")];
 
 /// Whether the limits allow the request that `head` tells of: 200, or 429 with what a client is to be told.
-pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr) -> Response<Full<Bytes>> {
+pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr) -> Reply {
     if ![Method::GET, Method::HEAD, Method::POST].contains(&head.method) {
         return not_allowed("GET, HEAD, POST");
     }
@@ -62,6 +63,7 @@ pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr) -> Response
             headers: &head.headers,
             client: rules.policy.client(peer, &head.headers),
             claims: claims.as_ref(),
+            tls_client: None,
             descriptor: None,
         };
         rules.policy.select(&facts, &mut keys)

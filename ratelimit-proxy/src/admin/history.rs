@@ -22,7 +22,7 @@ const LIMITS: usize = 64;
 /// The last minutes under the rules in force. Counters count from the start of the process.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct History {
-    generation: u64,
+    edition: u64,
     /// Names of limits, in the order in which looks tell of them.
     limits: Vec<Box<str>>,
     /// The oldest first.
@@ -52,7 +52,7 @@ pub(super) async fn keep(view: &View) {
 }
 
 fn look(view: &View, history: &Mutex<History>) {
-    let (shared, generation) = (view.shared(), view.rules().generation());
+    let (shared, edition) = (view.shared(), view.rules().edition());
     let totals = shared.metrics.totals();
     let sizes =
         |all: &crate::telemetry::histogram::Distribution| all.buckets().iter().map(|(_, n)| *n).collect();
@@ -71,9 +71,9 @@ fn look(view: &View, history: &Mutex<History>) {
         store: shared.store.gauges().map(|store| sizes(&store.calls.seconds)).unwrap_or_default(),
     };
     let mut history = locked(history);
-    if history.generation != generation || history.looks.is_empty() {
+    if history.edition != edition || history.looks.is_empty() {
         let limits = shown().map(|limit| limit.name.clone()).collect();
-        *history = History { generation, limits, looks: VecDeque::new() };
+        *history = History { edition, limits, looks: VecDeque::new() };
     }
     if history.looks.len() >= KEPT {
         history.looks.pop_front();

@@ -1,13 +1,20 @@
-//! Administration: health, metrics, limits in force. On a thread and a runtime of its own, with connections of its
+//! Administration: health, metrics, limits in force, what can be changed of them. On a thread and a runtime of its own, with connections of its
 //! own, so that nothing that happens here is felt by traffic.
 
 mod ask;
 mod auth;
+mod call;
+mod explain;
+mod guard;
 mod history;
+mod keys;
+mod level;
 mod limits;
 mod page;
+mod reply;
 mod routes;
 mod stats;
+mod top;
 mod upstreams;
 mod view;
 
@@ -25,6 +32,7 @@ use tokio::task::JoinSet;
 
 use self::routes::Routes;
 pub(crate) use self::view::View;
+use crate::config::AdminToken;
 use crate::server::descriptors::Spare;
 use crate::supervise;
 
@@ -48,10 +56,15 @@ impl Admin {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(crate) fn start(listener: TcpListener, view: &Arc<View>, connections: usize) -> io::Result<Self> {
+    pub(crate) fn start(
+        listener: TcpListener,
+        view: &Arc<View>,
+        token: Option<AdminToken>,
+        connections: usize,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let routes = Arc::new(Routes::new(Arc::clone(view), address));
+        let routes = Arc::new(Routes::new(Arc::clone(view), address, token));
         let work = move || serve(&listener, &routes, connections, stopped.clone());
         let thread = supervise::thread("admin", &view.shared().metrics, work)?;
         Ok(Self { address, stop, thread })
@@ -125,7 +138,7 @@ fn serve(
 async fn connection(socket: TcpStream, peer: SocketAddr, routes: Arc<Routes>, keep: bool) {
     let service = service_fn(move |request| {
         let routes = Arc::clone(&routes);
-        async move { Ok::<_, std::convert::Infallible>(routes.serve(request, peer.ip()).await) }
+        async move { Ok::<_, std::convert::Infallible>(routes.answer(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(keep)

@@ -44,7 +44,7 @@ pub(super) static PAGE: LazyLock<Page> = LazyLock::new(|| {
     );
     let html = include_str!("page/index.html").replacen(SLOTS.0, &style, 1).replacen(SLOTS.1, &program, 1);
     // A hash in base64 is visible ASCII.
-    Page { html: html.into(), policy: HeaderValue::from_str(&policy).unwrap_or(super::routes::NOTHING) }
+    Page { html: html.into(), policy: HeaderValue::from_str(&policy).unwrap_or(super::reply::NOTHING) }
 });
 
 /// As the browser hashes it.

@@ -22,8 +22,8 @@ pub(super) struct Stats {
     /// Seconds since the Unix epoch.
     time: f64,
     version: &'static str,
-    /// Another number, other limits.
-    generation: u64,
+    /// Of the configuration: another number, other limits.
+    edition: u64,
     /// Why new connections are not welcome, if they are not.
     unready: Option<&'static str>,
     /// Requests answered, by class of status.
@@ -113,7 +113,7 @@ impl Stats {
         Self {
             time: Duration::from_nanos(shared.clock.utc().get()).as_secs_f64(),
             version: env!("CARGO_PKG_VERSION"),
-            generation: rules.generation(),
+            edition: rules.edition(),
             unready: view.unready(),
             requests: CODE_CLASSES.into_iter().zip(totals.classes).collect(),
             connections: Connections { open: totals.connections, max: gauges.max_connections },

@@ -10,9 +10,11 @@ use tokio::time::Instant;
 
 use super::history::History;
 use super::locked;
+use crate::config::RedisConfig;
 use crate::reload::Reloader;
 use crate::rules::Rules;
 use crate::state::Shared;
+use crate::steer::Steering;
 use crate::telemetry::{Gauges, LimitGauges, ServerGauges, log};
 
 /// How long a census is good. Counting live keys walks all tables, so a flood of questions must not do it each
@@ -30,6 +32,9 @@ struct Census {
 pub(crate) struct View {
     shared: Arc<Shared>,
     reloader: Option<Reloader>,
+    steering: Steering,
+    /// The store that is shared.
+    redis: Option<Box<RedisConfig>>,
     /// Whether a proxy without its store is not ready.
     needs_store: bool,
     ready: AtomicBool,
@@ -39,10 +44,18 @@ pub(crate) struct View {
 
 impl View {
     /// Of a proxy that is not ready yet.
-    pub(crate) fn new(shared: Arc<Shared>, reloader: Option<Reloader>, needs_store: bool) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        reloader: Option<Reloader>,
+        steering: Steering,
+        redis: Option<Box<RedisConfig>>,
+    ) -> Self {
+        let needs_store = redis.as_ref().is_some_and(|redis| redis.required_for_ready);
         Self {
             shared,
             reloader,
+            steering,
+            redis,
             needs_store,
             ready: AtomicBool::new(false),
             census: Mutex::default(),
@@ -63,6 +76,16 @@ impl View {
     /// What reads the configuration again, if it came from a file.
     pub(crate) fn reloader(&self) -> Option<&Reloader> {
         self.reloader.as_ref()
+    }
+
+    /// What changes quotas while it runs.
+    pub(crate) fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
+    /// How the store is shared, if it is.
+    pub(crate) fn redis(&self) -> Option<&RedisConfig> {
+        self.redis.as_deref()
     }
 
     /// Why new connections are not welcome, if they are not.

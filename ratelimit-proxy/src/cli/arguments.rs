@@ -132,6 +132,9 @@ pub(super) struct Explain {
     /// An entry of Envoy's descriptor, such as user=ann; repeated, in order
     #[arg(long = "descriptor", value_name = "NAME=VALUE", requires = "domain", value_parser = entry)]
     pub(super) descriptor: Vec<(String, String)>,
+    /// Subject of the client's certificate, such as 'CN=ann,O=Example'
+    #[arg(long, value_name = "SUBJECT")]
+    pub(super) tls_client: Option<String>,
     /// A header field of the request; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,

@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use super::arguments::{AdminAddress, Run};
 use super::{Exit, Failure};
 use crate::app::{App, Signals};
-use crate::config::{self, Config, Loaded, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
+use crate::config::{self, Config, Listener, Loaded, RedisConfig, StoreConfig, StoreUrl, StoreUrlError};
 use crate::reload::Source;
 use crate::telemetry::log::{self, Style};
 
@@ -114,7 +114,7 @@ struct Flags {
 impl Flags {
     fn over(&self, mut config: Config) -> Config {
         if !self.listen.is_empty() {
-            config.listen.clone_from(&self.listen);
+            config.listen = self.listen.iter().copied().map(Listener::from).collect();
         }
         if let Some(url) = &self.redis {
             config.store = StoreConfig::Redis(Box::new(RedisConfig::at(url.clone())));

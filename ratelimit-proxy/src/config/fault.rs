@@ -76,7 +76,7 @@ fn short(text: &str, most: usize) -> String {
 }
 
 /// The nearest of some words, if one is near enough to be a slip of the pen.
-pub(super) fn nearest<'w>(written: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(written: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     if written.len() > SHOWN {
         return None;
     }

@@ -16,6 +16,7 @@ mod build;
 mod decode;
 mod fault;
 mod leaf;
+mod listen;
 mod model;
 mod raw;
 mod schema;
@@ -28,15 +29,18 @@ pub mod words;
 use std::path::Path;
 
 pub use self::fault::ConfigFault;
+pub use self::listen::{CertificateFiles, Listener, TlsConfig};
 pub use self::model::{
-    Actual, Balance, ClientIp, Config, Cost, HealthCheck, Late, LimitConfig, LogConfig, LogKeys, LogRequests,
-    Match, Missing, Outcomes, Override, Quota, RlsConfig, ServerConfig, Tiers, Trust, Upstream,
+    Actual, AdminToken, Balance, ClientIp, Config, Cost, HealthCheck, Late, LimitConfig, LogConfig, LogKeys,
+    LogRequests, Match, Missing, Operators, Outcomes, Override, Quota, RlsConfig, ServerConfig, Tiers, Trust,
+    Upstream,
 };
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};
 pub use self::store::{MemoryConfig, RedisConfig, Servers, StoreConfig, StoreUrl, StoreUrlError};
 
 use self::decode::{Decode as _, Here};
+pub(crate) use self::fault::nearest;
 use self::fault::{Faults, Place};
 pub(crate) use self::source::read_regular;
 

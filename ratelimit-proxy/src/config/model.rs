@@ -1,22 +1,26 @@
 //! [`Config`]: what a configuration says, built and checked. Plain data: nothing here reads files, and a value
 //! of these types can't be wrong. The language it is written in, and every refusal, is in the files beside.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
-use ratelimit_core::{Limit, Rate};
+use ratelimit_core::{Limit, LimitError, LimitSpec, Rate};
+use subtle::ConstantTimeEq as _;
 
+use super::listen::Listener;
 use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
 use crate::identity::token::JwtConfig;
 use crate::state::Timeouts;
-use crate::upstream::Target;
+use crate::upstream::{Target, Tls};
 
 /// How long what is likely wrong has to show, if nothing else is said.
 const DOUBTED: Duration = Duration::from_secs(5 * 60);
@@ -25,9 +29,11 @@ const DOUBTED: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients connect.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listener>,
     /// Where operators connect; `None` if it is off.
     pub admin: Option<SocketAddr>,
+    /// What operators may do there.
+    pub operators: Operators,
     /// Where requests go: the first whose match holds; at least one.
     pub upstreams: Vec<Upstream>,
     /// Who the client is.
@@ -63,6 +69,54 @@ pub struct RlsConfig {
     pub max_override: Option<Rate>,
 }
 
+/// What operators may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operators {
+    /// What changes need; without one, only who connects over loopback changes anything.
+    pub token: Option<AdminToken>,
+    /// Where overrides that were given at run time are kept.
+    pub overrides_file: Option<PathBuf>,
+}
+
+/// What an operator proves to be one with. Never shown.
+#[derive(Clone)]
+pub struct AdminToken(Box<[u8]>);
+
+impl AdminToken {
+    /// That one; `None` if it is empty.
+    #[must_use]
+    pub fn new(token: &str) -> Option<Self> {
+        let token = token.trim_ascii();
+        (!token.is_empty()).then(|| Self(token.as_bytes().into()))
+    }
+
+    /// Whether that is it. Takes as long for any token of its length.
+    #[must_use]
+    pub fn is(&self, said: &[u8]) -> bool {
+        self.0.ct_eq(said).into()
+    }
+
+    /// How long it is.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl PartialEq for AdminToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for AdminToken {}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken")
+    }
+}
+
 /// Where some requests go.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -80,6 +134,8 @@ pub struct Upstream {
     pub retries: u32,
     /// How a server is found to work; by what becomes of requests alone if `None`.
     pub health_check: Option<HealthCheck>,
+    /// How servers prove who they are, where their URLs say https; by the authorities of the system if `None`.
+    pub tls: Option<Tls>,
 }
 
 /// Which server is taken.
@@ -121,6 +177,7 @@ impl Upstream {
             response: None,
             retries: 0,
             health_check: None,
+            tls: None,
         }
     }
 
@@ -297,6 +354,29 @@ pub enum Quota {
     Deny,
 }
 
+impl Quota {
+    /// The limit with another rate, burst or number of permits; what is not given stays as it is, but for the
+    /// burst, which is the count of a new rate.
+    ///
+    /// # Errors
+    /// When the limit can't have such a quota.
+    pub fn of(
+        limit: &Limit,
+        rate: Option<Rate>,
+        burst: Option<u32>,
+        permits: Option<u32>,
+    ) -> Result<Self, LimitError> {
+        let rate = rate.or(limit.spec().rate);
+        let debt = match limit.spec().debt {
+            0 => 0,
+            // Four times the burst, of the new quota too.
+            _ => burst.or(rate.map(Rate::count)).unwrap_or_default().saturating_mul(4),
+        };
+        let permits = permits.or(limit.spec().permits);
+        Limit::try_from(LimitSpec { debt, rate, burst, permits, ..limit.spec().clone() }).map(Self::Limit)
+    }
+}
+
 /// What is logged about requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -341,6 +421,10 @@ pub struct ServerConfig {
     pub threads: Option<usize>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Most connections of one client at a time; no bound of its own if `None`.
+    pub max_connections_per_client: Option<u32>,
+    /// How fast one client may make connections; as fast as it likes if `None`.
+    pub new_connections_per_client: Option<Rate>,
     /// Most bytes of memory; whatever there is if `None`.
     pub max_memory: Option<u64>,
     /// How long requests under way may take to finish when the process is told to stop.
@@ -366,6 +450,8 @@ impl Default for ServerConfig {
         Self {
             threads: None,
             max_connections: 10_000,
+            max_connections_per_client: None,
+            new_connections_per_client: None,
             max_memory: None,
             drain: Duration::from_secs(30),
             timeouts: Timeouts::default(),
@@ -378,8 +464,9 @@ impl Config {
     #[must_use]
     pub fn new(upstream: Target) -> Self {
         Self {
-            listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            listen: vec![Listener::from(SocketAddr::from(([0, 0, 0, 0], 8080)))],
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
+            operators: Operators::default(),
             upstreams: vec![Upstream::new(upstream)],
             client_ip: ClientIp::default(),
             jwt: None,
@@ -445,6 +532,13 @@ impl LimitConfig {
             KeyPart::First(sources) => sources.as_slice(),
         });
         parts.chain(self.tiers.as_ref().map(|tiers| &tiers.by))
+    }
+
+    /// Whether it looks at a client's verified certificate.
+    #[must_use]
+    pub fn needs_certificate(&self) -> bool {
+        self.tiers.as_ref().is_some_and(|tiers| tiers.by.is_certificate())
+            || self.key.iter().any(KeyPart::is_certificate)
     }
 
     /// A limit on all requests together.

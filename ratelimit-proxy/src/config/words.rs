@@ -35,6 +35,8 @@ pub enum Source {
     BasicUser,
     /// The user that Digest credentials name, unchecked.
     DigestUser,
+    /// The subject of the client's verified certificate, as RFC 4514 writes it.
+    TlsClient,
     /// The value of an entry of Envoy's descriptor.
     Descriptor(String),
 }
@@ -53,6 +55,12 @@ impl Source {
     #[must_use]
     pub const fn is_claim(&self) -> bool {
         matches!(self, Self::Jwt(_))
+    }
+
+    /// Whether it stands in a client's verified certificate.
+    #[must_use]
+    pub const fn is_certificate(&self) -> bool {
+        matches!(self, Self::TlsClient)
     }
 }
 
@@ -75,6 +83,15 @@ impl KeyPart {
             Self::First(sources) => sources.iter().any(Source::is_claim),
         }
     }
+
+    /// Whether some of it stands in a client's verified certificate.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        match self {
+            Self::One(source) => source.is_certificate(),
+            Self::First(sources) => sources.iter().any(Source::is_certificate),
+        }
+    }
 }
 
 /// Why a text names no [`Source`].
@@ -89,16 +106,12 @@ pub enum SourceError {
     HeaderName,
     /// `header.host`, which is not the host that the request is for where the target names another.
     HostField,
-    /// A word of the language that this version does not bring to life yet.
-    NotYet(&'static str),
 }
 
 /// The words without a name behind them.
-const PLAIN: [&str; 6] = ["client.ip", "method", "host", "path", "basic.user", "digest.user"];
+const PLAIN: [&str; 7] = ["client.ip", "method", "host", "path", "basic.user", "digest.user", "tls.client"];
 /// The words with one.
 const NAMED: [&str; 6] = ["header", "query", "cookie", "path", "jwt", "descriptor"];
-/// The words of the language that are refused for now.
-const LATER: [&str; 1] = ["tls.client"];
 
 impl FromStr for Source {
     type Err = SourceError;
@@ -111,13 +124,8 @@ impl FromStr for Source {
             "path" => return Ok(Self::Path),
             "basic.user" => return Ok(Self::BasicUser),
             "digest.user" => return Ok(Self::DigestUser),
+            "tls.client" => return Ok(Self::TlsClient),
             _ => {}
-        }
-        if let Some(later) = LATER
-            .iter()
-            .find(|word| text.strip_prefix(**word).is_some_and(|r| r.is_empty() || r.starts_with('.')))
-        {
-            return Err(SourceError::NotYet(later));
         }
         let (word, name) = text.split_once('.').unwrap_or((text, ""));
         let Some(&word) = NAMED.iter().find(|known| **known == word) else {
@@ -165,6 +173,7 @@ impl fmt::Display for Source {
             Self::Jwt(claim) => write!(f, "jwt.{claim}"),
             Self::BasicUser => f.write_str("basic.user"),
             Self::DigestUser => f.write_str("digest.user"),
+            Self::TlsClient => f.write_str("tls.client"),
             Self::Descriptor(name) => write!(f, "descriptor.{name}"),
         }
     }
@@ -190,12 +199,11 @@ impl fmt::Display for SourceError {
         match self {
             Self::Unknown(_) => f.write_str(
                 "not a value of a request: write client.ip, header.NAME, query.NAME, cookie.NAME, path.NAME, \
-                 jwt.CLAIM, basic.user, digest.user, method, host, path or descriptor.NAME",
+                 jwt.CLAIM, basic.user, digest.user, tls.client, method, host, path or descriptor.NAME",
             ),
             Self::NoName(word) => write!(f, "{word}. needs a name behind the dot"),
             Self::HeaderName => f.write_str("not a name of a header field"),
             Self::HostField => f.write_str("write host: a target may name another host than this field does"),
-            Self::NotYet(word) => write!(f, "{word} is not available yet"),
         }
     }
 }
@@ -399,7 +407,6 @@ mod tests {
         assert_eq!("header.Host".parse::<Source>(), Err(SourceError::HostField));
         assert_eq!("jwt.".parse::<Source>(), Err(SourceError::NoName("jwt")));
         assert_eq!("descriptor".parse::<Source>(), Err(SourceError::NoName("descriptor")));
-        assert_eq!("tls.client".parse::<Source>(), Err(SourceError::NotYet("tls.client")));
     }
 
     #[test]

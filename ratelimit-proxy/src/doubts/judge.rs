@@ -29,7 +29,7 @@ const MAJORITY: (u64, u64) = (80, 65);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     /// Of the rules.
-    pub(super) generation: u64,
+    pub(super) edition: u64,
     /// Requests answered since the start.
     pub(super) requests: u64,
     /// The limits in force, in the order of the rules.
@@ -69,10 +69,10 @@ impl Seen {
             }
         };
         Self {
-            generation: rules.generation(),
+            edition: rules.edition(),
             requests: totals.classes.iter().sum(),
             limits: rules.limits.iter().enumerate().map(limit).collect(),
-            sample: Sample::of(&shared.doubts, rules.generation(), rules.limits.len()),
+            sample: Sample::of(&shared.doubts, rules.edition(), rules.limits.len()),
         }
     }
 }
@@ -100,7 +100,7 @@ pub(super) struct Judge {
 
 #[derive(Debug)]
 struct Base {
-    generation: u64,
+    edition: u64,
     requests: u64,
     decisions: Vec<u64>,
 }
@@ -108,10 +108,10 @@ struct Base {
 impl Judge {
     /// Judges. Returns what the log has to be told.
     pub(super) fn look(&mut self, now: Instant, after: Duration, seen: &Seen) -> Vec<Doubt> {
-        if self.base.as_ref().is_none_or(|base| base.generation != seen.generation) {
-            let before = seen.generation > 0;
+        if self.base.as_ref().is_none_or(|base| base.edition != seen.edition) {
+            let before = seen.edition > 0;
             self.base = Some(Base {
-                generation: seen.generation,
+                edition: seen.edition,
                 requests: if before { seen.requests } else { 0 },
                 decisions: seen.limits.iter().map(|limit| if before { limit.decisions } else { 0 }).collect(),
             });
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(look(121, &doubtful), (vec![], vec![]));
         assert_eq!(look(181, &doubtful), (vec![], vec![Kind::UntrustedProxy]));
         // Another configuration is another matter.
-        let next = Seen { generation: 1, ..doubtful };
+        let next = Seen { edition: 1, ..doubtful };
         assert_eq!(look(182, &next), (vec![], vec![]));
         assert_eq!(look(242, &next), (vec![Kind::UntrustedProxy], vec![Kind::UntrustedProxy]));
     }
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(look(161, &with(9001, 0, 1)), [""; 0], "a request that was let off met it too");
         assert_eq!(look(300, &with(9001, 1, 0)), [""; 0]);
         // What was counted under other rules counts for nothing.
-        let next = |requests| Seen { generation: 1, ..with(requests, 7, 0) };
+        let next = |requests| Seen { edition: 1, ..with(requests, 7, 0) };
         look(301, &next(10_000));
         look(302, &next(11_000));
         assert_eq!(look(361, &next(11_000)), [""; 0]);

@@ -25,7 +25,7 @@ const GAP: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Survey {
     /// Of the rules.
-    pub(super) generation: u64,
+    pub(super) edition: u64,
     /// Requests surveyed.
     asked: AtomicU64,
     /// Those of them that told of a client and were not believed.
@@ -94,12 +94,12 @@ impl Surveyor {
         }
         let mut own = self.own.borrow_mut();
         let survey = match &*own {
-            Some(survey) if survey.generation == rules.generation() => Arc::clone(survey),
+            Some(survey) if survey.edition == rules.edition() => Arc::clone(survey),
             _ => {
-                let new = Arc::new(Survey::new(rules.generation(), rules.policy.rules().len()));
+                let new = Arc::new(Survey::new(rules.edition(), rules.policy.rules().len()));
                 let mut all = locked(&doubts.surveys);
                 // Those of threads that serve under older rules are of no use to the judge.
-                all.retain(|survey| survey.generation >= rules.generation());
+                all.retain(|survey| survey.edition >= rules.edition());
                 all.push(Arc::clone(&new));
                 *own = Some(Arc::clone(&new));
                 new
@@ -112,9 +112,9 @@ impl Surveyor {
 }
 
 impl Survey {
-    fn new(generation: u64, limits: usize) -> Self {
+    fn new(edition: u64, limits: usize) -> Self {
         Self {
-            generation,
+            edition,
             asked: AtomicU64::new(0),
             told: AtomicU64::new(0),
             candidate: <[AtomicU64; 2]>::default(),
@@ -159,10 +159,10 @@ impl Survey {
 
 impl Sample {
     /// What all threads saw under those rules.
-    pub(super) fn of(doubts: &Doubts, generation: u64, limits: usize) -> Self {
+    pub(super) fn of(doubts: &Doubts, edition: u64, limits: usize) -> Self {
         let mut all = Self { limits: vec![Meetings::default(); limits], ..Self::default() };
         let mut clients: Vec<(IpAddr, u64)> = Vec::new();
-        for survey in locked(&doubts.surveys).iter().filter(|survey| survey.generation == generation) {
+        for survey in locked(&doubts.surveys).iter().filter(|survey| survey.edition == edition) {
             all.asked += read(&survey.asked);
             all.told += read(&survey.told);
             let ([high, low], votes) = (&survey.candidate, read(&survey.votes));
@@ -219,9 +219,9 @@ mod tests {
 
     fn sample(survey: Survey) -> Sample {
         let doubts = Doubts::default();
-        let (generation, limits) = (survey.generation, survey.limits.len());
+        let (edition, limits) = (survey.edition, survey.limits.len());
         locked(&doubts.surveys).push(Arc::new(survey));
-        Sample::of(&doubts, generation, limits)
+        Sample::of(&doubts, edition, limits)
     }
 
     #[test]

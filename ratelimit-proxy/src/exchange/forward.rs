@@ -1,6 +1,6 @@
 //! Sends a request to a server of the upstream and waits for the head of its answer.
 //!
-//! Always HTTP/1.1, whatever the client speaks. It goes to another server only where it can't do anything twice:
+//! As the server speaks, whatever the client does. It goes to another server only where it can't do anything twice:
 //!
 //! * where no connection was to be had, so that nothing of it was sent;
 //! * where a connection ended without a word, the method is idempotent and there is no body. On one that had been idle
@@ -18,7 +18,6 @@ use http::response;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
 
 use super::body::{RequestBody, fault};
 use super::hop::Told;
@@ -27,7 +26,7 @@ use crate::deadlines::Wait;
 use crate::fault::{Fault, Side};
 use crate::rules::Rules;
 use crate::upstream::h1::Error;
-use crate::upstream::{Link, LocalGroup, Picked, Server, Tried};
+use crate::upstream::{Carrier, Link, LocalGroup, Picked, Tried, Unconnected};
 
 /// The upstream's answer up to its body, and the connection that brings the body.
 pub(super) struct Answer {
@@ -76,7 +75,7 @@ pub(super) async fn forward(
 
 fn send(call: &Call, link: &mut Link, head: &request::Parts, told: Told, body: RequestBody) {
     let mut known = call.client.forwarding.borrow_mut();
-    link.send(head, known.lines(call.client.peer, head, told), body);
+    link.send(head, known.lines(call.client.peer, call.client.scheme(), head, told), body);
 }
 
 /// The search for a server that answers a request.
@@ -108,12 +107,13 @@ impl Search<'_> {
     /// The same, a new one.
     async fn connect(&mut self, mut to: Picked) -> Result<Link, Fault> {
         loop {
-            let fault = match connect(self.call, to.server()).await {
-                Ok(socket) => return Ok(Link::new(to, socket, self.call.deadlines.now())),
+            let fault = match connect(self.call, self.rules, &to).await {
+                Ok(carrier) => return Ok(Link::new(to, carrier)),
                 Err(fault) => fault,
             };
             self.failed(&to, fault);
-            let next = self.next(&to);
+            // Who can't be trusted is not a server that is down; nor are the others better.
+            let next = if fault == Fault::Untrusted { None } else { self.next(&to) };
             let fault = if self.upstream.any_up() { fault } else { Fault::AllDown };
             drop(to);
             to = match Link::idle(next.ok_or(fault)?, self.call.deadlines.now()) {
@@ -136,24 +136,34 @@ impl Search<'_> {
     fn failed(&self, to: &Picked, fault: Fault) {
         if fault.side() == Side::Upstream {
             to.failed(&self.upstream.group, self.call.deadlines.now());
-            self.rules.log.upstream_failed(to.server().target.authority(), fault.detail());
+            // Why there is no connection is told where that is known.
+            if !matches!(fault, Fault::Unreachable | Fault::Untrusted) {
+                self.rules.log.upstream_failed(to.server().target.authority(), fault.detail());
+            }
         }
     }
 }
 
-async fn connect(call: &Call, server: &Server) -> Result<TcpStream, Fault> {
+/// What carries a request to that server.
+async fn connect(call: &Call, rules: &Rules, to: &Picked) -> Result<Carrier, Fault> {
     let deadlines = &call.deadlines;
     deadlines.arm(Wait::Upstream, call.timeouts().connect);
-    let mut connecting = pin!(server.target.connect());
-    let socket = poll_fn(|cx| match connecting.as_mut().poll(cx) {
-        Poll::Ready(Ok(socket)) => Poll::Ready(Ok(socket)),
-        Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Unreachable)),
+    let mut connecting = pin!(to.connect(deadlines.now()));
+    let carrier = poll_fn(|cx| match connecting.as_mut().poll(cx) {
+        Poll::Ready(Ok(carrier)) => Poll::Ready(Ok(carrier)),
+        Poll::Ready(Err(why)) => {
+            rules.log.upstream_unconnected(to.server().target.authority(), &why);
+            Poll::Ready(Err(match why {
+                Unconnected::Unreachable(_) => Fault::Unreachable,
+                Unconnected::Untrusted(_) => Fault::Untrusted,
+            }))
+        }
         Poll::Pending if deadlines.expired(Wait::Upstream) => Poll::Ready(Err(Fault::ConnectTimeout)),
         Poll::Pending => Poll::Pending,
     })
     .await;
     deadlines.disarm(Wait::Upstream);
-    socket
+    carrier
 }
 
 /// Why there is no answer.

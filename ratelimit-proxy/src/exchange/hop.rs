@@ -13,7 +13,7 @@ use http::{HeaderValue as Value, Version};
 use smallvec::SmallVec;
 
 use crate::policy::Policy;
-use crate::state::Forwarding;
+use crate::state::{Client, Forwarding};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -22,7 +22,6 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const VIA_1_1: &str = "1.1 ratelimit-proxy";
 
 /// Never removed because a `Connection` field says so.
 const NOT_NOMINABLE: [&str; 16] = [
@@ -82,6 +81,20 @@ pub(super) fn strip_request(headers: &mut HeaderMap, policy: &Policy) -> Hop {
         headers.insert(header::CONNECTION, Value::from_static("te"));
     }
     found
+}
+
+/// HTTP/2 may send cookies one by one; everybody else reads one list of them (RFC 9113 §8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let mut list = first.as_bytes().to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        list.extend_from_slice(b"; ");
+        list.extend_from_slice(line.as_bytes());
+    }
+    if let Ok(list) = HeaderValue::from_maybe_shared(list) {
+        headers.insert(header::COOKIE, list);
+    }
 }
 
 /// Makes a response's head fit for the client. `Trailer` stays: it tells which trailers may follow.
@@ -238,10 +251,11 @@ pub(super) enum Told {
 pub(super) fn tell(
     head: &mut Parts,
     found: Hop,
-    peer: IpAddr,
+    client: &Client,
     trusted: bool,
     told_by: Option<&HeaderName>,
 ) -> Told {
+    let (peer, scheme) = (client.peer, client.scheme());
     let headers = &mut head.headers;
     if !trusted && let Some(name) = told_by {
         headers.remove(name);
@@ -256,9 +270,9 @@ pub(super) fn tell(
         }
     }
     extend(headers, X_FORWARDED_FOR, value(peer.to_string().into(), "unknown"));
-    extend(headers, header::FORWARDED, value(forwarded(peer, &host), "for=unknown"));
+    extend(headers, header::FORWARDED, value(forwarded(peer, scheme, &host), "for=unknown"));
     if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, Value::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, Value::from_static(scheme));
     }
     if !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host);
@@ -273,8 +287,15 @@ fn value(bytes: Vec<u8>, otherwise: &'static str) -> HeaderValue {
 
 /// Says that the message passed through here, having come in that version.
 pub(super) fn add_via(headers: &mut HeaderMap, version: Version) {
-    let via = if version == Version::HTTP_10 { "1.0 ratelimit-proxy" } else { VIA_1_1 };
-    extend(headers, header::VIA, Value::from_static(via));
+    extend(headers, header::VIA, via(version));
+}
+
+fn via(version: Version) -> HeaderValue {
+    match version {
+        Version::HTTP_10 => const { Value::from_static("1.0 ratelimit-proxy") },
+        Version::HTTP_2 => const { Value::from_static("2.0 ratelimit-proxy") },
+        _ => const { Value::from_static("1.1 ratelimit-proxy") },
+    }
 }
 
 /// Appends to a list, on one line: some upstreams read the first line only.
@@ -297,26 +318,26 @@ fn extend(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
 
 impl Forwarding {
     /// The lines for a request from `peer`; made anew only where its host is another than the last.
-    pub(super) fn lines(&mut self, peer: IpAddr, head: &Parts, told: Told) -> &[u8] {
+    pub(super) fn lines(&mut self, peer: IpAddr, scheme: &str, head: &Parts, told: Told) -> &[u8] {
         let host = head.headers.get(header::HOST).filter(|_| told == Told::InLines);
         let Some(host) = host else { return b"" };
         if self.host.as_ref() != Some(host) {
             self.host = Some(host.clone());
-            self.lines = lines(peer, host);
+            self.lines = lines(peer, scheme, head.version, host);
         }
         &self.lines
     }
 }
 
 /// What [`tell`] would put into fields where none of them is.
-fn lines(peer: IpAddr, host: &HeaderValue) -> Vec<u8> {
+fn lines(peer: IpAddr, scheme: &str, version: Version, host: &HeaderValue) -> Vec<u8> {
     let mut lines = Vec::with_capacity(256);
     for (name, value) in [
         (X_FORWARDED_FOR, peer.to_string().as_bytes()),
-        (header::FORWARDED, &forwarded(peer, host)),
-        (X_FORWARDED_PROTO, b"http"),
+        (header::FORWARDED, &forwarded(peer, scheme, host)),
+        (X_FORWARDED_PROTO, scheme.as_bytes()),
         (X_FORWARDED_HOST, host.as_bytes()),
-        (header::VIA, VIA_1_1.as_bytes()),
+        (header::VIA, via(version).as_bytes()),
     ] {
         lines.extend_from_slice(name.as_str().as_bytes());
         lines.extend_from_slice(b": ");
@@ -327,7 +348,7 @@ fn lines(peer: IpAddr, host: &HeaderValue) -> Vec<u8> {
 }
 
 /// One element of `Forwarded` (RFC 7239).
-fn forwarded(peer: IpAddr, host: &HeaderValue) -> Vec<u8> {
+fn forwarded(peer: IpAddr, scheme: &str, host: &HeaderValue) -> Vec<u8> {
     let mut element = match peer {
         IpAddr::V4(peer) => format!("for={peer}"),
         IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
@@ -336,7 +357,8 @@ fn forwarded(peer: IpAddr, host: &HeaderValue) -> Vec<u8> {
     // A host that was let in has no character that a quoted string would escape.
     element.extend_from_slice(b";host=\"");
     element.extend_from_slice(host.as_bytes());
-    element.extend_from_slice(b"\";proto=http");
+    element.extend_from_slice(b"\";proto=");
+    element.extend_from_slice(scheme.as_bytes());
     element
 }
 
@@ -468,9 +490,9 @@ mod tests {
     #[test]
     fn forwarded_quotes_what_is_no_token() {
         let host = HeaderValue::from_static("example.com:8080");
-        let v4 = forwarded(IpAddr::from([192, 0, 2, 1]), &host);
+        let v4 = forwarded(IpAddr::from([192, 0, 2, 1]), "http", &host);
         assert_eq!(v4, b"for=192.0.2.1;host=\"example.com:8080\";proto=http");
-        let v6 = forwarded("2001:db8::1".parse().unwrap(), &host);
+        let v6 = forwarded("2001:db8::1".parse().unwrap(), "http", &host);
         assert_eq!(v6, b"for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http");
     }
 
@@ -484,8 +506,8 @@ mod tests {
                 "x-forwarded-for: 192.0.2.1\r\nforwarded: for=192.0.2.1;host=\"{host}\";proto=http\r\n\
                  x-forwarded-proto: http\r\nx-forwarded-host: {host}\r\nvia: 1.1 ratelimit-proxy\r\n"
             );
-            assert_eq!(known.lines(peer, &head, Told::InLines), expected.as_bytes());
-            assert_eq!(known.lines(peer, &head, Told::InFields), b"");
+            assert_eq!(known.lines(peer, "http", &head, Told::InLines), expected.as_bytes());
+            assert_eq!(known.lines(peer, "http", &head, Told::InFields), b"");
         }
     }
 }

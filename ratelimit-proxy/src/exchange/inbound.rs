@@ -69,8 +69,11 @@ pub(crate) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Faul
     if seen.is_coded {
         transfer_coding(&head.headers)?;
     }
-    let named = seen.host(head.version)?;
     let uri = &head.uri;
+    let named = match uri.authority() {
+        Some(authority) if head.version == Version::HTTP_2 => seen.host_beside(authority.as_str())?,
+        _ => seen.host(head.version)?,
+    };
     let (authority, absolute) = match (uri.scheme(), uri.authority()) {
         (None, None) => (None, false),
         (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {
@@ -97,6 +100,16 @@ pub(crate) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Faul
 }
 
 impl Inbound<'_> {
+    /// Whether it fits the connection that it came on.
+    pub(super) fn suits(&self, head: &Parts, scheme: &str) -> Result<(), Fault> {
+        // Over TLS nothing is plain. The other way round, somebody in front of us may have taken TLS away.
+        let plain = head.version == Version::HTTP_2 && head.uri.scheme() == Some(&Scheme::HTTP);
+        if plain && scheme == "https" {
+            return Err(Fault::Malformed("the scheme of the request is not that of the connection"));
+        }
+        Ok(())
+    }
+
     /// What must be changed before it is forwarded.
     pub(super) fn outbound(&self, uri: &Uri) -> Result<Outbound, Fault> {
         let bad = |_| Fault::Malformed("the request target is neither a path nor a URL");
@@ -144,7 +157,7 @@ impl Outbound {
         {
             head.headers.insert(header::HOST, server.target.authority().clone());
         }
-        hop::tell(head, found, client.peer, rules.policy.trusts(client.peer), rules.policy.told_by())
+        hop::tell(head, found, client, rules.policy.trusts(client.peer), rules.policy.told_by())
     }
 }
 
@@ -179,6 +192,15 @@ impl<'r> Survey<'r> {
             }
         }
         seen
+    }
+
+    /// The host of `:authority`, which a `Host` field beside it must not deny (RFC 9113 §8.3.1).
+    fn host_beside(&self, authority: &'r str) -> Result<&'r str, Fault> {
+        match (self.host, self.hosts) {
+            (None, _) => host(authority),
+            (Some(line), 1) if line.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => host(authority),
+            _ => Err(Fault::Malformed(BAD_HOST)),
+        }
     }
 
     /// The one `Host` field; HTTP/1.0 may do without.

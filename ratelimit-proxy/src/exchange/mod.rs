@@ -68,11 +68,19 @@ async fn attempt(
         return Err(Fault::Overloaded);
     }
     let shared = &*client.worker.shared;
+    if head.version == Version::HTTP_2 {
+        hop::join_cookies(&mut head.headers);
+    }
     let mut keys = client.keys.take();
     keys.clear();
     let (selected, route, outbound) = {
         let inbound = inbound::admit(&head, rules.policy.path_scoped())?;
-        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
+        inbound.suits(&head, client.scheme())?;
+        if client.session.as_ref().is_some_and(|session| session.is_misdirected(&inbound.host)) {
+            return Err(Fault::Misdirected);
+        }
+        let print = client.certificate().map(|certificate| &certificate.fingerprint);
+        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, print));
         let facts = Facts {
             method: &head.method,
             host: &inbound.host,
@@ -82,6 +90,7 @@ async fn attempt(
             client: rules.policy.client(client.peer, &head.headers),
             claims: claims.as_ref(),
             descriptor: None,
+            tls_client: client.certificate().and_then(|certificate| certificate.subject.as_deref()),
         };
         let now = call.deadlines.now();
         client.worker.surveyor.look(&shared.doubts, rules, &facts, client.peer, now);
@@ -97,8 +106,8 @@ async fn attempt(
     let Admission { decision, holds } = match ruling {
         Ruling::Admit(admission) => admission,
         Ruling::Deny(decision) => {
-            let known = &mut client.policy.borrow_mut();
-            return Ok(rules.answers.denied(&decision, known, &head, shared.utc(rules)));
+            let told = &mut client.told.borrow_mut();
+            return Ok(rules.answers.denied(&decision, told, &mut head, shared.utc(rules)));
         }
         Ruling::Never(decision) => return Ok(rules.answers.never(&decision, &head, shared.utc(rules))),
         Ruling::Undecided => return Err(Fault::Undecided),
@@ -115,8 +124,8 @@ async fn attempt(
     hop::strip_response(&mut head.headers, link.size_hint().exact());
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
-        let known = &mut client.policy.borrow_mut();
-        rules.answers.tell(&decision, known, shared.utc(rules), &mut head.headers);
+        let told = &mut client.told.borrow_mut();
+        rules.answers.tell(&decision, told, shared.utc(rules), &mut head.headers);
     }
     Ok(Response::from_parts(head, Body::upstream(link, call)))
 }

@@ -56,6 +56,7 @@ impl Tail {
 
     /// The status to count.
     pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.call.answered();
         self.status = status;
         self.ending.status = Some(status.as_u16());
     }

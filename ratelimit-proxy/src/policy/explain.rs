@@ -13,6 +13,8 @@ use super::key::Found;
 use super::matcher::quoted;
 use super::rule::{Judgement, QuotaFrom, Rule, RuleMode};
 use super::source::Value;
+use super::written::WrittenKey;
+use crate::config::Quota;
 use crate::config::words::{KeyPart, Source};
 use crate::facts::{Descriptor, Facts};
 
@@ -196,8 +198,39 @@ impl Policy {
             }
         };
         let values = rule.key.read(facts).unwrap_or_default();
-        let key = rule.parts.iter().zip(&values).map(|(part, found)| self.part(part, found)).collect();
-        Explained { key, ..explained }
+        Explained { key: rule.explained_parts(&values), ..explained }
+    }
+}
+
+/// What one key of a limit gets, whatever the request.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// What it gets.
+    pub quota: Quota,
+    /// The same in words.
+    pub words: String,
+    /// Where that comes from: `limit`, `override 2`, `override at run time`.
+    pub from: String,
+}
+
+impl Rule {
+    /// What a key gets, as long as no tier says otherwise.
+    #[must_use]
+    pub fn in_force(&self, key: &WrittenKey) -> InForce {
+        let (from, quota) = match self.overridden(key.values(), || key.key()) {
+            Some((from, quota)) => (from, quota.clone()),
+            None => (QuotaFrom::Limit, Quota::Limit(self.limit.clone())),
+        };
+        let in_words = match &quota {
+            Quota::Limit(limit) => self::quota(limit),
+            Quota::Unlimited => "unlimited".to_owned(),
+            Quota::Deny => "nothing".to_owned(),
+        };
+        InForce { quota, words: in_words, from: words(self, from) }
+    }
+
+    pub(super) fn explained_parts(&self, values: &[Found<'_>]) -> Vec<ExplainedPart> {
+        self.parts.iter().zip(values).map(|(part, found)| self.part(part, found)).collect()
     }
 
     fn part(&self, part: &KeyPart, found: &Found<'_>) -> ExplainedPart {
@@ -209,8 +242,8 @@ impl Policy {
             None => (None, String::new()),
             Some(Value::Address(address)) => {
                 let address = match address {
-                    IpAddr::V6(network) if self.ipv6_prefix < 128 => {
-                        format!("{network}/{}", self.ipv6_prefix)
+                    IpAddr::V6(network) if self.key.ipv6_prefix() < 128 => {
+                        format!("{network}/{}", self.key.ipv6_prefix())
                     }
                     address => address.to_string(),
                 };
@@ -289,6 +322,7 @@ fn words(rule: &Rule, from: QuotaFrom) -> String {
     match from {
         QuotaFrom::Limit => "limit".to_owned(),
         QuotaFrom::Override(number) => format!("override {}", number + 1),
+        QuotaFrom::Live => "override at run time".to_owned(),
         QuotaFrom::Tier(number) => {
             format!("tier {}", rule.tiers.as_ref().map_or("", |tiers| tiers.name(number)))
         }

@@ -14,10 +14,11 @@ use crate::facts::Facts;
 pub(super) struct KeyReader {
     parts: Box<[Part]>,
     missing: Missing,
+    ipv6_prefix: u8,
 }
 
 #[derive(Clone, Debug)]
-enum Part {
+pub(super) enum Part {
     One(Reader),
     First(Box<[Reader]>),
 }
@@ -45,7 +46,7 @@ impl KeyReader {
             KeyPart::One(source) => Part::One(reader(source)),
             KeyPart::First(sources) => Part::First(sources.iter().map(reader).collect()),
         };
-        Self { parts: key.iter().map(part).collect(), missing }
+        Self { parts: key.iter().map(part).collect(), missing, ipv6_prefix }
     }
 
     /// The values of a request.
@@ -71,6 +72,15 @@ impl KeyReader {
         self.parts.iter().flat_map(Part::readers)
     }
 
+    /// An IPv6 client is its network of that many bits.
+    pub(super) const fn ipv6_prefix(&self) -> u8 {
+        self.ipv6_prefix
+    }
+
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
     /// For each part, whether it can be the client's address.
     pub(super) fn addresses(&self) -> impl Iterator<Item = bool> {
         self.parts.iter().map(|part| part.readers().iter().any(|reader| matches!(reader, Reader::Client(_))))
@@ -78,7 +88,7 @@ impl KeyReader {
 }
 
 impl Part {
-    fn readers(&self) -> &[Reader] {
+    pub(super) fn readers(&self) -> &[Reader] {
         match self {
             Self::One(reader) => std::slice::from_ref(reader),
             Self::First(readers) => readers,

@@ -389,6 +389,7 @@ mod tests {
             headers: &headers,
             claims: None,
             descriptor: None,
+            tls_client: None,
             client: [127, 0, 0, 1].into(),
         };
         Matcher::new(written, effect).fails(&facts).is_none()

@@ -7,6 +7,7 @@
 mod cost;
 mod explain;
 mod key;
+mod live;
 mod matcher;
 mod named;
 mod overrides;
@@ -16,6 +17,7 @@ mod rule;
 mod source;
 mod survey;
 mod tiers;
+mod written;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -26,13 +28,15 @@ use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
 pub use self::cost::Ending;
-pub use self::explain::{Effect, Explained, ExplainedPart, ExplainedQuestion, Explanation, Leases};
+pub use self::explain::{Effect, Explained, ExplainedPart, ExplainedQuestion, Explanation, InForce, Leases};
+pub use self::live::Live;
 use self::matcher::Matcher;
-pub(crate) use self::named::{Given, NotNamed};
+pub(crate) use self::named::NotNamed;
 pub(crate) use self::route::Route;
 use self::route::Routes;
 use self::rule::Judgement;
 pub use self::rule::{Rule, RuleMode};
+pub use self::written::{KeyFault, WrittenKey, WrittenPart};
 use crate::config::{ClientIp, Config, Late, LimitConfig, Match, Upstream};
 use crate::facts::Facts;
 use crate::identity::Identity;
@@ -187,8 +191,8 @@ impl Policy {
     }
 
     /// With these upstreams to choose from, instead of one that takes everything.
-    fn routed(mut self, upstreams: &[Upstream]) -> Self {
-        self.routes = Routes::new(upstreams, self.ipv6_prefix);
+    fn routed(mut self, upstreams: &[Upstream], ipv6_prefix: u8) -> Self {
+        self.routes = Routes::new(upstreams, ipv6_prefix);
         self.path_scoped |= self.routes.looks_at_path();
         self
     }
@@ -196,7 +200,8 @@ impl Policy {
     /// Compiles a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self::build(&config.client_ip, &config.exempt, &config.limits).routed(&config.upstreams)
+        Self::build(&config.client_ip, &config.exempt, &config.limits)
+            .routed(&config.upstreams, config.client_ip.ipv6_prefix)
     }
 
     /// Counts its limits under these numbers instead of those of their places, in their order.
@@ -204,6 +209,21 @@ impl Policy {
     pub(crate) fn counted_as(mut self, series: Vec<usize>) -> Self {
         self.series = series.into();
         self
+    }
+
+    /// With these overrides instead of those that were given at run time before.
+    #[must_use]
+    pub(crate) fn overridden(mut self, live: impl Fn(&Rule) -> Live) -> Self {
+        for rule in &mut self.rules {
+            rule.live = Some(live(rule)).filter(|live| !live.is_empty()).map(Arc::new);
+        }
+        self
+    }
+
+    /// The limit of that name.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.limit.name() == name)
     }
 
     /// The address of the client behind `peer`, as proxies that are trusted tell it; not masked.
@@ -216,6 +236,12 @@ impl Policy {
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.identity.trusts(peer)
+    }
+
+    /// An address as limits by client count it: an IPv6 one is its network.
+    #[must_use]
+    pub fn network(&self, address: IpAddr) -> IpAddr {
+        source::masked(address, self.ipv6_prefix)
     }
 
     /// The field that trusted proxies tell the client's address in, if there are any.

@@ -112,6 +112,7 @@ mod tests {
             client,
             claims: None,
             descriptor: None,
+            tls_client: None,
         };
         routes.find(&facts, &mut KeyBuf::new())
     }

@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use http::HeaderName;
-use ratelimit_core::{KeyBuf, Limit};
+use ratelimit_core::{Key, KeyBuf, Limit};
 
 use super::cost::{BadCost, CostReader};
 use super::key::{self, Found, KeyReader};
+use super::live::Live;
 use super::matcher::{Condition, Effect, Matcher};
 use super::overrides::Overrides;
 use super::source::Reader;
@@ -27,7 +28,9 @@ pub struct Rule {
     pub(super) parts: Box<[KeyPart]>,
     pub(super) key: KeyReader,
     pub(super) cost: CostReader,
-    pub(super) overrides: Overrides,
+    pub(super) overrides: Arc<Overrides>,
+    /// Overrides that were given at run time, if there are any.
+    pub(super) live: Option<Arc<Live>>,
     pub(super) tiers: Option<Tiers>,
     pub(super) late: Option<Arc<Late>>,
     pub(super) overdraft: bool,
@@ -78,6 +81,8 @@ pub(super) enum QuotaFrom {
     Limit,
     /// The override of that number.
     Override(usize),
+    /// One that was given at run time.
+    Live,
     /// The tier of that number.
     Tier(usize),
 }
@@ -96,7 +101,8 @@ impl Rule {
             mode,
             matcher: Matcher::new(&config.matches, Effect::Limits).about(config.names_descriptors()),
             parts: config.key.as_slice().into(),
-            overrides: Overrides::new(&config.overrides, &addresses, ipv6_prefix),
+            overrides: Arc::new(Overrides::new(&config.overrides, &addresses, ipv6_prefix)),
+            live: None,
             key,
             cost: CostReader::new(&config.cost),
             late: config.late.clone(),
@@ -148,8 +154,18 @@ impl Rule {
         facts: &Facts<'_>,
         keys: &mut KeyBuf,
     ) -> Judgement<'p> {
+        let start = keys.len();
+        if let Some(descriptor) = facts.descriptor {
+            // One domain is not another, whatever their descriptors say.
+            keys.push_bytes(descriptor.domain);
+        }
+        let parts = keys.len();
+        key::write(values, keys);
+        let key = start..keys.len();
+        // A limit that names no domain has one override for a key in all of them.
+        let known = if self.matcher.domain().is_some() { start } else { parts }..key.end;
         // A key that is denied, or may do anything, is so with parts missing too.
-        let (from, limit) = match self.quota(values, facts) {
+        let (from, limit) = match self.quota(values, || keys.slice(known), facts) {
             (from, Some(Quota::Deny)) => return Judgement::Denied(from),
             (from, Some(Quota::Unlimited)) => return Judgement::Unlimited(from),
             (from, Some(Quota::Limit(limit))) => (from, limit),
@@ -161,27 +177,43 @@ impl Rule {
             None => {}
         }
         let Ok(cost) = self.cost.read(facts).map_err(|BadCost| ()) else { return Judgement::BadCost };
-        let start = keys.len();
-        if let Some(descriptor) = facts.descriptor {
-            // One domain is not another, whatever their descriptors say.
-            keys.push_bytes(descriptor.domain);
-        }
-        key::write(values, keys);
-        Judgement::Applies { limit, from, key: start..keys.len(), cost }
+        Judgement::Applies { limit, from, key, cost }
     }
 
-    /// An override is about one key, a tier about many: the override wins.
+    /// An override is about one key, a tier about many: the override wins, and the one that was given last wins
+    /// over the file.
     #[inline]
-    fn quota(&self, values: &[Found<'_>], facts: &Facts<'_>) -> (QuotaFrom, Option<&Quota>) {
-        if !self.overrides.is_empty()
-            && let Some((number, quota)) = self.overrides.find(values)
-        {
-            return (QuotaFrom::Override(number), Some(quota));
+    fn quota<'k>(
+        &self,
+        values: &[Found<'_>],
+        key: impl FnOnce() -> Key<'k>,
+        facts: &Facts<'_>,
+    ) -> (QuotaFrom, Option<&Quota>) {
+        if let Some((from, quota)) = self.overridden(values, key) {
+            return (from, Some(quota));
         }
         match self.tiers.as_ref().and_then(|tiers| tiers.find(facts)) {
             Some((number, quota)) => (QuotaFrom::Tier(number), Some(quota)),
             None => (QuotaFrom::Limit, None),
         }
+    }
+
+    /// The override of a key, with where it stands.
+    #[inline]
+    pub(super) fn overridden<'k>(
+        &self,
+        values: &[Found<'_>],
+        key: impl FnOnce() -> Key<'k>,
+    ) -> Option<(QuotaFrom, &Quota)> {
+        if let Some(quota) = self.live.as_ref().and_then(|live| live.find(key())) {
+            return Some((QuotaFrom::Live, quota));
+        }
+        if !self.overrides.is_empty()
+            && let Some((number, quota)) = self.overrides.find(values)
+        {
+            return Some((QuotaFrom::Override(number), quota));
+        }
+        None
     }
 
     /// Everything of a request that it reads.

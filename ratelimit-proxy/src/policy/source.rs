@@ -30,6 +30,7 @@ pub(super) enum Reader {
     BasicUser,
     DigestUser,
     Descriptor(Box<[u8]>),
+    TlsClient,
 }
 
 /// A value of a request.
@@ -64,6 +65,7 @@ impl Reader {
             Source::BasicUser => Self::BasicUser,
             Source::DigestUser => Self::DigestUser,
             Source::Descriptor(name) => Self::Descriptor(name.as_bytes().into()),
+            Source::TlsClient => Self::TlsClient,
         }
     }
 
@@ -103,6 +105,7 @@ impl Reader {
             Self::Descriptor(name) => {
                 facts.descriptor.and_then(|descriptor| descriptor.value(name)).map(Cow::Borrowed)
             }
+            Self::TlsClient => facts.tls_client.map(|subject| Cow::Borrowed(subject.as_bytes())),
         };
         Ok(text.map(Value::Text))
     }
@@ -296,6 +299,7 @@ mod tests {
             let facts = Facts {
                 claims: None,
                 descriptor: None,
+                tls_client: None,
                 method: &method,
                 host: "",
                 path: "/",

@@ -38,6 +38,7 @@ impl Asked {
             client: self.client,
             claims: None,
             descriptor: None,
+            tls_client: None,
         }
     }
 }

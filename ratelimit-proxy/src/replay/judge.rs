@@ -236,6 +236,7 @@ impl Judge {
             client: self.policy.client(entry.client.to_canonical(), headers),
             claims: None,
             descriptor: None,
+            tls_client: None,
         };
         self.keys.clear();
         let ending = Ending { status: entry.status, grpc: grpc(entry), complete: true };

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::connection::serve;
+use super::ports::Port;
 use crate::state::Worker;
 use crate::telemetry::metrics::Pressure;
 
@@ -17,7 +18,12 @@ use crate::telemetry::metrics::Pressure;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(1000));
 
 /// Accepts until dropped.
-pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>, slots: Arc<Semaphore>) {
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    port: Arc<Port>,
+    listener: Rc<TcpListener>,
+    slots: Arc<Semaphore>,
+) {
     let mut pause = PAUSE.0;
     loop {
         // Before accepting: what waits in the kernel's queue costs us nothing.
@@ -32,7 +38,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Rc<TcpListener>, slots:
         match take(&worker, &listener).await {
             Ok((socket, peer)) => {
                 pause = PAUSE.0;
-                spawn(&worker, socket, peer, slot);
+                spawn(&worker, &port, socket, peer, slot);
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -57,22 +63,33 @@ async fn take(worker: &Worker, listener: &TcpListener) -> io::Result<(TcpStream,
 }
 
 /// Takes in what is in the queue already, so that closing the listener resets nobody.
-pub(super) async fn accept_rest(worker: &Rc<Worker>, listener: &TcpListener, slots: &Arc<Semaphore>) {
+pub(super) async fn accept_rest(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) {
     while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
         let waiting = tokio::time::timeout(Duration::ZERO, listener.accept());
         let Ok(Ok((socket, peer))) = waiting.await else { return };
-        spawn(worker, socket, peer, slot);
+        spawn(worker, port, socket, peer, slot);
     }
 }
 
-fn spawn(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr, slot: tokio::sync::OwnedSemaphorePermit) {
+fn spawn(
+    worker: &Rc<Worker>,
+    port: &Arc<Port>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    slot: tokio::sync::OwnedSemaphorePermit,
+) {
     // A socket that can't be set up is one that is closed already.
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    let worker = Rc::clone(worker);
+    let (worker, port) = (Rc::clone(worker), Arc::clone(port));
     tokio::task::spawn_local(async move {
-        serve(worker, socket, peer).await;
+        serve(worker, &port, socket, peer).await;
         drop(slot);
     });
 }

@@ -1,160 +1,64 @@
-//! One client's connection: hyper with every limit set, the deadlines, and the end.
-//!
-//! hyper's own timer for heads is left off: [`Deadlines`](crate::deadlines::Deadlines) does the same and more
-//! without a timer for each request.
+//! One client's connection, from the moment it was taken in: opened, then served as what it turns out to be.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
+use http::Response;
 use http::request::Parts;
-use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1::{self, Connection};
-use hyper::service::{HttpService, service_fn};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::timeout;
 
-use super::io::ClientIo;
-use super::linger::linger;
+use super::opening::{Opened, Opening, open};
+use super::ports::Port;
+use super::{h1, h2};
 use crate::call::Call;
-use crate::deadlines::Wait;
 use crate::exchange::{Body, exchange};
 use crate::fault::Fault;
-use crate::socket::{Socket, Stream};
-use crate::state::{Client, Worker};
+use crate::state::{Client, Place, Worker};
 use crate::telemetry::metrics::ProtocolError;
 
-/// Bytes that hyper holds of one message. A head of 64 KiB fits whole, so that what is too long can be told
-/// from what is too much: a target of more than 65 534 bytes is 414, more or larger fields are 431.
-const MAX_BUFFER: usize = 96 * 1024;
-
 /// Serves a connection until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
-    let client = Client::new(worker, peer.ip());
-    serve_h1(&client, socket).await;
-}
-
-/// Serves one request after the other.
-async fn serve_h1<S: Stream>(client: &Rc<Client>, stream: S) {
-    let call = Call::new(client);
-    let socket = Socket::new(stream);
-    let io = ClientIo { socket: socket.clone(), call: Rc::clone(&call) };
-    let broken = {
-        let service = service_fn(|request: Request<Incoming>| {
-            let (head, body) = request.into_parts();
-            answer(Rc::clone(&call), Box::new(head), body)
-        });
-        let mut connection =
-            pin!(http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service));
-        let mut timer = pin!(tokio::time::sleep(call.timeouts().head));
-        let mut draining = false;
-        let mut registered = false;
-        poll_fn(|cx| {
-            call.deadlines.tick();
-            if !registered {
-                registered = true;
-                client.register(cx.waker());
-                // A request that came with the connection is served, even where the proxy drains by now.
-                let polled = drive(&call, connection.as_mut(), timer.as_mut(), cx);
-                if polled.is_ready() || !client.worker.is_draining() {
-                    return polled;
-                }
-            }
-            if client.worker.is_draining() && !draining {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            drive(&call, connection.as_mut(), timer.as_mut(), cx)
-        })
-        .await
+pub(super) async fn serve(worker: Rc<Worker>, port: &Port, tcp: TcpStream, peer: SocketAddr) {
+    let place = Place::new(&worker);
+    let head = worker.rules().timeouts.head;
+    let opened = timeout(head, open(port, &place, tcp, peer)).await.unwrap_or(Err(ProtocolError::Timeout));
+    let Opened { stream, peer, guest: _guest } = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(error) => return worker.metrics.protocol_error(error),
     };
-    call.leftover.take();
-    if (broken || call.has_unread())
-        && let Some(socket) = socket.into_inner()
-    {
-        linger(socket).await;
-    }
-}
-
-/// Lets everything that belongs to the connection do what it can. Ready when it is over; the value says whether
-/// the client may be sending still.
-fn drive<I, S>(
-    call: &Call,
-    mut connection: Pin<&mut Connection<ClientIo<I>, S>>,
-    mut timer: Pin<&mut Sleep>,
-    cx: &mut Context<'_>,
-) -> Poll<bool>
-where
-    I: Stream,
-    S: HttpService<Incoming, ResBody = Body>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    loop {
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            let Err(error) = ended else { return Poll::Ready(false) };
-            call.client.worker.metrics.protocol_error(kind(&error));
-            return Poll::Ready(!error.is_incomplete_message());
+    // Boxed, so that an idle connection of HTTP/1.1 does not take the room of another.
+    match stream {
+        Opening::Plain { stream, http2: false } => h1::serve(&Client::new(place, peer, None), stream).await,
+        Opening::Plain { stream, http2: true } => {
+            Box::pin(h2::serve(&Client::new(place, peer, None), stream)).await;
         }
-        poll_leftover(call, cx);
-        let deadlines = &call.deadlines;
-        // What has expired by now was not noticed by who waits for it, so nobody does: close.
-        if deadlines.any_expired().is_some() {
-            call.client.worker.metrics.protocol_error(ProtocolError::Timeout);
-            return Poll::Ready(false);
-        }
-        let Some(earliest) = deadlines.earliest() else { return Poll::Pending };
-        // The timer may ring too early, which costs one wake-up; setting it anew for each request would cost
-        // more.
-        if earliest < timer.deadline() || timer.is_elapsed() {
-            timer.as_mut().reset(earliest);
-        }
-        if timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        deadlines.tick();
-        if deadlines.expired(Wait::Head) {
-            call.client.worker.metrics.protocol_error(ProtocolError::Timeout);
-            return Poll::Ready(false);
+        Opening::Tls { stream, session } => {
+            let http2 = session.http2;
+            let client = Client::new(place, peer, Some(session));
+            if http2 {
+                Box::pin(h2::serve(&client, *stream)).await;
+            } else {
+                h1::serve(&client, *stream).await;
+            }
         }
     }
 }
 
-/// hyper parses heads and bodies, so what it complains about is one of them.
-fn kind(error: &hyper::Error) -> ProtocolError {
-    if error.is_parse() {
-        ProtocolError::Head
-    } else if error.is_timeout() {
-        ProtocolError::Timeout
-    } else {
-        ProtocolError::Other
-    }
-}
-
-fn poll_leftover(call: &Call, cx: &mut Context<'_>) {
-    let mut leftover = call.leftover.borrow_mut();
-    let Some(body) = &mut *leftover else { return };
-    let done = body.poll(cx).is_ready();
-    let late = call.deadlines.expired(Wait::Leftover);
-    if done || late {
-        *leftover = None;
-        call.deadlines.disarm(Wait::Leftover);
-        if late && !done {
-            call.left_unread();
-        }
-    }
-}
-
-/// Answers a request; a panic is a 500 and ends the connection, nothing else.
-async fn answer(call: Rc<Call>, head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Infallible> {
+/// Answers a request; a panic is a 500 and ends the connection or the stream, nothing else.
+pub(super) async fn answer(
+    call: Rc<Call>,
+    head: Box<Parts>,
+    body: Incoming,
+) -> Result<Response<Body>, Infallible> {
     let answered = AssertUnwindSafe(exchange(&call, head, Some(body))).catch_unwind().await;
     Ok(answered.unwrap_or_else(|_| {
-        call.client.worker.metrics.panic();
-        call.client.worker.rules().answers.fault(Fault::Panic)
+        let worker = &call.client.worker;
+        worker.metrics.panic();
+        worker.rules().answers.fault(Fault::Panic)
     }))
 }

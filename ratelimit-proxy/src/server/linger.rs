@@ -21,6 +21,8 @@ use crate::socket::Stream;
 /// The rest of a body, being read so that the connection can be used again.
 pub(crate) struct Leftover {
     body: Incoming,
+    /// Bytes that may still come.
+    left: u64,
 }
 
 /// A body that is too long to be read for nothing, or may be.
@@ -38,14 +40,35 @@ impl Leftover {
     pub(crate) fn new(body: Incoming, expects_continue: bool) -> Result<Self, TooMuch> {
         let length = body.size_hint().exact();
         let short = length.is_some_and(|length| length <= Self::MAX);
-        if body.is_end_stream() || short && !expects_continue { Ok(Self { body }) } else { Err(TooMuch) }
+        let left = Self::MAX;
+        if body.is_end_stream() || short && !expects_continue {
+            Ok(Self { body, left })
+        } else {
+            Err(TooMuch)
+        }
     }
 
-    /// Reads what is there; ready when that was all, or when there never will be more.
+    /// Takes the body of a stream, which can be reset at any time.
+    pub(crate) fn of_stream(body: Incoming) -> Self {
+        Self { body, left: Self::MAX }
+    }
+
+    /// Reads until that was all, there was too much, or it took too long.
+    pub(crate) async fn discard(mut self) {
+        let _ = tokio::time::timeout(Self::TIME, poll_fn(|cx| self.poll(cx))).await;
+    }
+
+    /// Reads what is there; ready when that was all or more than should be, or when there never will be more.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Ok(frame))) => {
+                    let length = frame.data_ref().map_or(0, |data| data.len());
+                    match self.left.checked_sub(u64::try_from(length).unwrap_or(u64::MAX)) {
+                        Some(left) => self.left = left,
+                        None => return Poll::Ready(()),
+                    }
+                }
                 Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }

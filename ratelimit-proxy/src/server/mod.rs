@@ -3,84 +3,64 @@
 
 mod accept;
 mod connection;
+pub(crate) mod crowd;
 pub(crate) mod descriptors;
 mod drain;
+mod h1;
+mod h2;
 mod io;
 pub(crate) mod linger;
+mod opening;
+pub(crate) mod ports;
+pub(crate) mod tls;
 mod worker;
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 pub use self::drain::Drained;
 use self::drain::Stage;
+use self::ports::Ports;
 use self::worker::{Setup, run, runtime};
+use crate::config::Listener;
 use crate::state::Shared;
 use crate::supervise::keep;
 
-/// Connections the kernel holds for us while we are busy.
-const BACKLOG: i32 = 4096;
-
 /// Listening sockets, several of them on each address: one for each thread.
-#[derive(Debug)]
-pub struct Listeners {
-    addresses: Vec<SocketAddr>,
-    threads: Vec<Vec<TcpListener>>,
-}
+pub struct Listeners(Arc<Ports>);
 
 impl Listeners {
-    /// Listens on all `addresses`, for that many threads. Port 0 is some free port, the same for all threads;
+    /// Listens everywhere, for that many threads. Port 0 is some free port, the same for all threads;
     /// [`Listeners::addresses`] tells which.
     ///
     /// # Errors
-    /// When an address can't be listened on; the address is part of the error.
-    pub fn bind(addresses: &[SocketAddr], threads: usize) -> std::io::Result<Self> {
-        let mut bound = Self { addresses: Vec::new(), threads: Vec::new() };
-        bound.threads.resize_with(threads.max(1), Vec::new);
-        for wanted in addresses {
-            let mut address = *wanted;
-            for (number, listeners) in bound.threads.iter_mut().enumerate() {
-                let listener = listen(address).map_err(|error| {
-                    std::io::Error::new(error.kind(), format!("can't listen on {address}: {error}"))
-                })?;
-                if number == 0 {
-                    address = listener.local_addr()?;
-                    bound.addresses.push(address);
-                }
-                listeners.push(listener);
-            }
-        }
-        Ok(bound)
+    /// When an address can't be listened on, and then the address is part of the error, or when certificates can't be
+    /// used.
+    pub fn bind(wanted: &[Listener], threads: usize) -> std::io::Result<Self> {
+        Ports::bind(wanted, threads).map(Self)
     }
 
     /// What is listened on, in the order asked for.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.addresses()
     }
-}
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must not wait for the connections of the last run to be forgotten.
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    /// What a reload may change.
+    pub(crate) fn ports(&self) -> Arc<Ports> {
+        Arc::clone(&self.0)
+    }
 }
 
 /// The proxy, serving.
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    ports: Arc<Ports>,
     shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
     threads: Vec<(oneshot::Receiver<std::io::Result<Drained>>, JoinHandle<()>)>,
@@ -93,17 +73,16 @@ impl Server {
     /// When a thread or its runtime can't be started.
     pub fn start(shared: &Arc<Shared>, listeners: Listeners) -> std::io::Result<Self> {
         let (stage, _) = watch::channel(Stage::Serving);
-        let count = listeners.threads.len();
-        let mut server = Self {
-            addresses: listeners.addresses,
-            shared: Arc::clone(shared),
-            stage,
-            threads: Vec::with_capacity(count),
-        };
-        for (number, listeners) in listeners.threads.into_iter().enumerate() {
+        let Listeners(ports) = listeners;
+        let count = ports.threads();
+        let mut server =
+            Self { ports, shared: Arc::clone(shared), stage, threads: Vec::with_capacity(count) };
+        for number in 0..count {
             let setup = Setup {
                 shared: Arc::clone(shared),
-                listeners: RefCell::new(listeners),
+                thread: number,
+                ports: server.ports.subscribe(),
+                sockets: RefCell::default(),
                 max_connections: shared.max_connections.div_ceil(count),
                 stage: server.stage.subscribe(),
             };
@@ -130,10 +109,15 @@ impl Server {
         Ok(server)
     }
 
+    /// What a reload may change.
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
     /// Where it listens.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.ports.addresses()
     }
 
     /// Takes no new connections, lets requests under way finish, and cuts what is left after `deadline`. It begins at

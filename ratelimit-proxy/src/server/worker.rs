@@ -10,10 +10,12 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::accept::{accept, accept_rest};
 use super::drain::{Drained, Stage};
+use super::ports::Port;
 use crate::state::{Shared, Worker};
 use crate::supervise::keep;
 use crate::upstream::SWEEP;
@@ -21,10 +23,71 @@ use crate::upstream::SWEEP;
 /// What a thread is given.
 pub(super) struct Setup {
     pub(super) shared: Arc<Shared>,
-    /// Taken away when the thread stops: a socket that somebody holds goes on taking connections.
-    pub(super) listeners: RefCell<Vec<net::TcpListener>>,
+    /// Which thread it is.
+    pub(super) thread: usize,
+    pub(super) ports: watch::Receiver<Vec<Arc<Port>>>,
+    /// This thread's own, for the case that it has to begin anew. Taken away when the thread stops: a socket that
+    /// somebody holds goes on taking connections.
+    pub(super) sockets: RefCell<Vec<(Arc<Port>, net::TcpListener)>>,
     pub(super) max_connections: usize,
     pub(super) stage: watch::Receiver<Stage>,
+}
+
+impl Setup {
+    /// Holds the sockets of those ports and no others. A port that takes the place of another has its socket.
+    fn follow(&self, wanted: &[Arc<Port>]) -> io::Result<()> {
+        let mut sockets = self.sockets.borrow_mut();
+        for port in wanted {
+            if sockets.iter().any(|(known, _)| Arc::ptr_eq(known, port)) {
+                continue;
+            }
+            let before = || sockets.iter().find(|(known, _)| known.address == port.address);
+            let socket = match (port.take(self.thread), before()) {
+                (Some(socket), _) => socket,
+                (None, Some((_, socket))) => socket.try_clone()?,
+                (None, None) => continue,
+            };
+            sockets.push((Arc::clone(port), socket));
+        }
+        sockets.retain(|(known, _)| wanted.iter().any(|port| Arc::ptr_eq(known, port)));
+        Ok(())
+    }
+}
+
+/// A port while connections are taken in.
+struct Entrance {
+    port: Arc<Port>,
+    task: JoinHandle<()>,
+    listener: Rc<TcpListener>,
+}
+
+impl Entrance {
+    fn open(
+        port: &Arc<Port>,
+        socket: &net::TcpListener,
+        worker: &Rc<Worker>,
+        slots: &Arc<Semaphore>,
+    ) -> io::Result<Self> {
+        let listener = Rc::new(TcpListener::from_std(socket.try_clone()?)?);
+        let (port, task) = (Arc::clone(port), {
+            let (worker, port) = (Rc::clone(worker), Arc::clone(port));
+            let (listener, slots) = (Rc::clone(&listener), Arc::clone(slots));
+            keep("accept", &worker.shared.metrics.clone(), move || {
+                accept(Rc::clone(&worker), Arc::clone(&port), Rc::clone(&listener), Arc::clone(&slots))
+            })
+        });
+        Ok(Self { port, task: tokio::task::spawn_local(task), listener })
+    }
+
+    fn is_in(&self, ports: &[Arc<Port>]) -> bool {
+        ports.iter().any(|port| Arc::ptr_eq(&self.port, port))
+    }
+
+    /// Takes in who waits already, and nobody else.
+    async fn close(self, worker: &Rc<Worker>, slots: &Arc<Semaphore>) {
+        self.task.abort();
+        accept_rest(worker, &self.port, &self.listener, slots).await;
+    }
 }
 
 /// A runtime for one thread.
@@ -36,26 +99,34 @@ pub(super) fn runtime() -> io::Result<LocalRuntime> {
 pub(super) async fn run(setup: &Setup) -> io::Result<Drained> {
     let worker = Worker::new(Arc::clone(&setup.shared));
     let slots = Arc::new(Semaphore::new(setup.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let mut accepting = Vec::new();
-    for listener in &*setup.listeners.borrow() {
-        let listener = Rc::new(TcpListener::from_std(listener.try_clone()?)?);
-        let task = {
-            let (worker, listener, slots) = (Rc::clone(&worker), Rc::clone(&listener), Arc::clone(&slots));
-            keep("accept", &setup.shared.metrics, move || {
-                accept(Rc::clone(&worker), Rc::clone(&listener), Arc::clone(&slots))
-            })
-        };
-        accepting.push((tokio::task::spawn_local(task), listener));
-    }
     let swept = Rc::clone(&worker);
     tokio::task::spawn_local(keep("sweep", &setup.shared.metrics, move || sweep(Rc::clone(&swept))));
 
     let mut stage = setup.stage.clone();
-    let until = stopped(&mut stage).await;
-    drop(setup.listeners.take());
-    for (task, listener) in accepting {
-        task.abort();
-        accept_rest(&worker, &listener, &slots).await;
+    let mut ports = setup.ports.clone();
+    let mut entrances: Vec<Entrance> = Vec::new();
+    let until = loop {
+        let wanted = ports.borrow_and_update().clone();
+        setup.follow(&wanted)?;
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            entrances.into_iter().partition(|entrance| entrance.is_in(&wanted));
+        entrances = stay;
+        for (port, socket) in &*setup.sockets.borrow() {
+            if !entrances.iter().any(|entrance| Arc::ptr_eq(&entrance.port, port)) {
+                entrances.push(Entrance::open(port, socket, &worker, &slots)?);
+            }
+        }
+        for entrance in gone {
+            entrance.close(&worker, &slots).await;
+        }
+        tokio::select! {
+            until = stopped(&mut stage) => break until,
+            Ok(()) = ports.changed() => {}
+        }
+    };
+    drop(setup.sockets.take());
+    for entrance in entrances {
+        entrance.close(&worker, &slots).await;
     }
     worker.wake_all();
     tokio::select! {

@@ -276,6 +276,11 @@ fn pressure(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauge
             "Times that connections had to wait for want of file descriptors or memory of the kernel",
             Pressure::Starved,
         ),
+        (
+            "proxy_connections_refused",
+            "Connections refused because their client had too many, or made them too fast",
+            Pressure::Crowded,
+        ),
         ("proxy_requests_shed", "Requests refused because the process is short of memory", Pressure::Shed),
     ] {
         counter(encoder, name, help, &totals.pressure(pressure))?;

@@ -17,11 +17,15 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use ratelimit_core::{Decision, Key, KeyBuf, Limit};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{LogConfig, LogKeys, LogRequests};
 use crate::decide::Ruling;
 use crate::policy::Selection;
 use crate::rules::Rules;
+use crate::upstream::Unconnected;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 4096;
@@ -41,6 +45,8 @@ pub(crate) enum Style {
     Json,
 }
 
+/// How much is logged; set when the log is started.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 /// Lines that are lost to a full queue; set when the log is started.
 static QUEUE_LOST: OnceLock<ErrorCounter> = OnceLock::new();
 /// Lines that stderr would not take.
@@ -54,14 +60,19 @@ pub(crate) fn start(style: Style, least: LevelFilter) -> Option<WorkerGuard> {
         .thread_name("log")
         .finish(Stderr);
     let _ = QUEUE_LOST.set(writer.error_counter());
-    let builder = tracing_subscriber::fmt().with_max_level(least).with_target(false).with_writer(writer);
+    let (filter, handle) = reload::Layer::new(least);
+    // Libraries warn of what single clients do, who could fill the log with it.
+    let ours = Targets::new().with_default(LevelFilter::ERROR).with_target("ratelimit", LevelFilter::TRACE);
+    let subscriber = Registry::default().with(filter).with(ours);
+    let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer);
     let started = match style {
         Style::Text => {
             let terminal = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-            let builder = builder.with_ansi(terminal);
-            tracing::subscriber::set_global_default(builder.finish())
+            tracing::subscriber::set_global_default(subscriber.with(layer.with_ansi(terminal)))
         }
-        Style::Json => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
+        Style::Json => {
+            tracing::subscriber::set_global_default(subscriber.with(layer.json().flatten_event(true)))
+        }
     };
     // The default hook would wait for stderr.
     std::panic::set_hook(Box::new(|panic| {
@@ -70,8 +81,28 @@ pub(crate) fn start(style: Style, least: LevelFilter) -> Option<WorkerGuard> {
         tracing::error!(place, cause = %Shown(cause.as_bytes()), "panic: a bug, please report it");
     }));
     // A second log in one process is a test's; the first one goes on.
-    started.is_ok().then_some(guard)
+    started.is_ok().then(|| {
+        let _ = LEVEL.set(handle);
+        guard
+    })
 }
+
+/// How much is logged; `None` if the log is somebody else's.
+pub(crate) fn level() -> Option<LevelFilter> {
+    LEVEL.get()?.with_current(|level| *level).ok()
+}
+
+/// Logs so much from now on.
+///
+/// # Errors
+/// When the log is somebody else's.
+pub(crate) fn set_level(level: LevelFilter) -> Result<(), NotOurs> {
+    LEVEL.get().and_then(|handle| handle.reload(level).ok()).ok_or(NotOurs)
+}
+
+/// The log of this process was started by somebody else.
+#[derive(Debug)]
+pub(crate) struct NotOurs;
 
 /// Lines of the log that were lost because nobody read them.
 pub(crate) fn lost() -> u64 {
@@ -174,6 +205,14 @@ impl RequestLog {
         }
     }
 
+    /// There is no connection to an upstream, and why.
+    #[cold]
+    pub(crate) fn upstream_unconnected(&self, upstream: &HeaderValue, why: &Unconnected) {
+        if self.troubles.check().is_ok() {
+            tracing::warn!(upstream = %Shown(upstream.as_bytes()), %why, "the upstream can't be reached");
+        }
+    }
+
     /// Keeps what a line about the request will need, if there will be one.
     #[inline]
     pub(crate) fn note(&self, head: &Parts, peer: IpAddr) -> Option<Entry> {
@@ -233,7 +272,8 @@ impl RequestLog {
         self.sample.as_ref().is_none_or(|sample| sample.check().is_ok())
     }
 
-    fn key(&self, key: Key<'_>) -> Option<String> {
+    /// A key as the configuration wants it shown.
+    pub(crate) fn key(&self, key: Key<'_>) -> Option<String> {
         match self.keys {
             LogKeys::Off => None,
             LogKeys::Hash => Some(format!("{:016x}", self.hasher.hash_one(key.to_vec()))),

@@ -6,6 +6,7 @@ pub mod log;
 pub mod metrics;
 mod process;
 mod store;
+pub(crate) mod top;
 
 pub(crate) use exposition::{Format, Gauges, LimitGauges, ServerGauges, expose};
 pub(crate) use process::Reading as Process;

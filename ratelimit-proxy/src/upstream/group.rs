@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::balance::{Way, floor};
 use super::server::Server;
+use super::target::Scheme;
+use super::tls::{Tls, TlsParts};
 use crate::config::{Balance, Config, HealthCheck, Match, Upstream};
 
 /// All upstreams, in the order of the file; at least one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Upstreams {
     groups: Box<[Arc<Group>]>,
 }
@@ -31,7 +33,7 @@ pub(crate) struct Group {
 }
 
 /// What makes two servers of two configurations the same.
-type Identity = (String, Option<HealthCheck>);
+type Identity = (String, Option<HealthCheck>, Option<blake3::Hash>);
 
 impl Upstreams {
     /// What `config` says. `before` is what was in force.
@@ -39,14 +41,21 @@ impl Upstreams {
         let mut known: HashMap<Identity, Arc<Server>> = HashMap::new();
         for group in before.into_iter().flat_map(|before| &before.groups) {
             for server in &group.servers {
-                let identity = (server.target.to_string(), group.check.clone());
+                let identity =
+                    (server.target.to_string(), group.check.clone(), server.tls.as_ref().map(Tls::digest));
                 known.insert(identity, Arc::clone(server));
             }
         }
         let group = |upstream: &Upstream| {
             let servers = upstream.servers.iter().map(|target| {
-                let identity = (target.to_string(), upstream.health_check.clone());
-                Arc::clone(known.entry(identity).or_insert_with(|| Arc::new(Server::new(target.clone()))))
+                let tls = (target.scheme() == Scheme::Https)
+                    .then(|| upstream.tls.clone().or_else(system))
+                    .flatten();
+                let identity =
+                    (target.to_string(), upstream.health_check.clone(), tls.as_ref().map(Tls::digest));
+                Arc::clone(
+                    known.entry(identity).or_insert_with(|| Arc::new(Server::new(target.clone(), tls))),
+                )
             });
             Arc::new(Group {
                 servers: servers.collect(),
@@ -84,6 +93,11 @@ impl Group {
     pub(super) fn can_spare_one(&self) -> bool {
         self.servers.iter().filter(|server| server.is_up()).count() > floor(self.servers.len())
     }
+}
+
+/// Verified by the authorities of the system.
+fn system() -> Option<Tls> {
+    Tls::new(&TlsParts::default()).ok()
 }
 
 /// Which requests, in words; of fields only the names, since values may be secrets.

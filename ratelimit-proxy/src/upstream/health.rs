@@ -11,17 +11,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::connect::{Protocol, Unconnected, connect};
 use super::group::Upstreams;
 use super::server::Server;
-use super::target::Target;
 use crate::config::HealthCheck;
 use crate::state::Shared;
 use crate::supervise;
@@ -90,7 +91,7 @@ async fn keep_checking(server: Arc<Server>, check: HealthCheck) {
     let mut state = State::default();
     loop {
         let begun = Instant::now();
-        let answer = timeout(check.timeout, ask(&server.target, &check)).await.unwrap_or(Err(Why::Slow));
+        let answer = timeout(check.timeout, ask(&server, &check)).await.unwrap_or(Err(Why::Slow));
         if let Some(up) = state.take(answer.is_ok(), server.is_down(), &check)
             && server.checked(up)
         {
@@ -122,31 +123,51 @@ impl State {
     }
 }
 
-/// Why a server does not seem to work.
-#[derive(Debug)]
-enum Why {
-    Slow,
-    Unreachable(io::Error),
-    Broken(hyper::Error),
-    Status(StatusCode),
-}
-
-async fn ask(target: &Target, check: &HealthCheck) -> Result<(), Why> {
-    let socket = target.connect().await.map_err(Why::Unreachable)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(Why::Broken)?;
-    let mut request = Request::new(Empty::<Bytes>::new());
-    *request.uri_mut() = check.path.clone().into();
-    let headers = request.headers_mut();
-    headers.insert(header::HOST, target.authority().clone());
-    let agent = concat!("ratelimit-proxy/", env!("CARGO_PKG_VERSION"), " (health check)");
-    headers.insert(header::USER_AGENT, http::HeaderValue::from_static(agent));
-    headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
-    let mut asking = std::pin::pin!(sender.send_request(request));
-    let answer = tokio::select! {
+/// The answer, while the connection does what it has to.
+async fn answer(
+    asking: impl Future<Output = hyper::Result<Response<Incoming>>>,
+    connection: impl Future<Output = hyper::Result<()>>,
+) -> hyper::Result<Response<Incoming>> {
+    let mut asking = std::pin::pin!(asking);
+    tokio::select! {
         biased;
         answer = &mut asking => answer,
         // It says why.
         _ = connection => asking.await,
+    }
+}
+
+/// Why a server does not seem to work.
+#[derive(Debug)]
+enum Why {
+    Slow,
+    Unconnected(Unconnected),
+    Broken(hyper::Error),
+    Status(StatusCode),
+}
+
+async fn ask(server: &Server, check: &HealthCheck) -> Result<(), Why> {
+    let target = &server.target;
+    let (socket, protocol) = connect(server).await.map_err(Why::Unconnected)?;
+    let io = TokioIo::new(socket);
+    let mut request = Request::new(Empty::<Bytes>::new());
+    let headers = request.headers_mut();
+    let agent = concat!("ratelimit-proxy/", env!("CARGO_PKG_VERSION"), " (health check)");
+    headers.insert(header::USER_AGENT, http::HeaderValue::from_static(agent));
+    let answer = match protocol {
+        Protocol::Http1 => {
+            headers.insert(header::HOST, target.authority().clone());
+            headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+            *request.uri_mut() = check.path.clone().into();
+            let (mut sender, connection) = http1::handshake(io).await.map_err(Why::Broken)?;
+            answer(sender.send_request(request), connection).await
+        }
+        Protocol::Http2 => {
+            *request.uri_mut() = target.uri(&check.path);
+            let exec = TokioExecutor::new();
+            let (mut sender, connection) = http2::handshake(exec, io).await.map_err(Why::Broken)?;
+            answer(sender.send_request(request), connection).await
+        }
     };
     match answer.map_err(Why::Broken)?.status() {
         status if (200..400).contains(&status.as_u16()) => Ok(()),
@@ -158,7 +179,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Slow => f.write_str("no answer in time"),
-            Self::Unreachable(error) => write!(f, "{error}"),
+            Self::Unconnected(error) => write!(f, "{error}"),
             Self::Broken(error) => write!(f, "{error}"),
             Self::Status(status) => write!(f, "status {}", status.as_u16()),
         }

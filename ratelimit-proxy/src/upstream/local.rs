@@ -2,18 +2,23 @@
 //! and no connection changes threads.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::balance::{Way, floor, pick};
+use super::connect::{Protocol, Unconnected, connect};
 use super::group::{Group, Upstreams};
-use super::link::Connection;
+use super::h2::{Stream, Trunk};
+use super::link::{Carrier, Connection};
 use super::retry::Budget;
 use super::server::Server;
+use super::target::Scheme;
 use crate::policy::Route;
 
 /// Idle connections kept at most, each thread and server.
@@ -49,6 +54,12 @@ pub(super) struct Place {
     // back is the first one taken, so that surplus ones grow old.
     #[expect(clippy::vec_box, reason = "links move often and are large")]
     idle: RefCell<Vec<Box<Connection>>>,
+    /// Connections that carry many requests.
+    trunks: RefCell<Vec<Trunk>>,
+    /// One at a time makes such a connection, and the others find it made.
+    making: Semaphore,
+    /// Whether the server was found to speak HTTP/1.1, where that is its choice.
+    plain: Cell<bool>,
 }
 
 impl Local {
@@ -63,6 +74,9 @@ impl Local {
                 server: Arc::clone(server),
                 closed: Cell::new(false),
                 idle: RefCell::default(),
+                trunks: RefCell::default(),
+                making: Semaphore::new(1),
+                plain: Cell::new(server.target.scheme() == Scheme::Http),
             });
             places.push(Rc::clone(&new));
             new
@@ -204,13 +218,40 @@ impl Picked {
         &self.place.server
     }
 
-    /// A connection to it that was fine a moment ago.
-    pub(crate) fn take(&self, now: Instant) -> Option<Box<Connection>> {
-        self.place.take(now)
+    /// A connection to it that was fine a moment ago, or one that carries others.
+    pub(super) fn take(&self, now: Instant) -> Option<Carrier> {
+        self.place.take(now).map(Carrier::H1).or_else(|| self.place.ride().map(Carrier::H2))
+    }
+
+    /// A new connection to it, or one that somebody else has made meanwhile and that carries many.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub(crate) async fn connect(&self, now: Instant) -> Result<Carrier, Unconnected> {
+        let place = &self.place;
+        // It is never closed, so there is a turn.
+        let _turn = if place.plain.get() { None } else { place.making.acquire().await.ok() };
+        if let Some(stream) = place.ride() {
+            return Ok(Carrier::H2(stream));
+        }
+        let (socket, protocol) = connect(&place.server).await?;
+        place.plain.set(protocol == Protocol::Http1);
+        match protocol {
+            Protocol::Http1 => Ok(Carrier::H1(Box::new(Connection::new(socket, now)))),
+            Protocol::Http2 => {
+                let trunk = Trunk::new(socket, now).await;
+                let trunk = trunk.map_err(|error| Unconnected::Unreachable(io::Error::other(error)))?;
+                let stream = Box::new(trunk.stream(false));
+                if !place.closed.get() {
+                    place.trunks.borrow_mut().push(trunk);
+                }
+                Ok(Carrier::H2(stream))
+            }
+        }
     }
 
     /// Keeps a connection for the next request, unless it can't be used again.
-    pub(crate) fn put_back(&self, connection: Box<Connection>, now: Instant) {
+    pub(super) fn put_back(&self, connection: Box<Connection>, now: Instant) {
         if !self.place.closed.get() {
             self.place.put_back(connection, now);
         }
@@ -261,12 +302,21 @@ impl Place {
         }
     }
 
+    /// Room on a connection that carries others.
+    fn ride(&self) -> Option<Box<Stream>> {
+        let trunks = self.trunks.borrow();
+        trunks.iter().find(|trunk| trunk.has_room()).map(|trunk| Box::new(trunk.stream(true)))
+    }
+
+    /// Those that carry requests end with the last of these.
     fn clear(&self) {
         self.idle.take();
+        self.trunks.take();
     }
 
     fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain_mut(|connection| is_fresh(connection, now));
+        self.trunks.borrow_mut().retain(|trunk| trunk.is_of_use(now));
     }
 }
 

@@ -7,22 +7,30 @@
 //! * `balance.rs`: which of them is taken (pure);
 //! * `local.rs`: what one thread has of all that: its idle connections and whose turn it is;
 //! * `retry.rs`: how much may be tried again (pure);
+//! * `connect.rs`, `socket.rs`, `tls.rs`: TCP, TLS, and which protocol is spoken then;
 //! * `link.rs`: a connection in use by a request;
-//! * `h1/`: the client side of HTTP/1.1.
+//! * `h1/`: the client side of HTTP/1.1; `h2.rs`, `pipe.rs`: that of HTTP/2, hyper's.
 
 mod balance;
+mod connect;
 mod group;
 pub(crate) mod h1;
+mod h2;
 mod health;
 mod link;
 mod local;
+mod pipe;
 mod retry;
 mod server;
+mod socket;
 mod target;
+mod tls;
 
+pub(crate) use self::connect::Unconnected;
 pub(crate) use self::group::Upstreams;
 pub(crate) use self::health::watch;
-pub(crate) use self::link::Link;
+pub(crate) use self::link::{Carrier, Link};
 pub(crate) use self::local::{Local, LocalGroup, Picked, SWEEP, Tried};
-pub(crate) use self::server::Server;
+pub(crate) use self::target::Scheme;
 pub use self::target::{Target, TargetError};
+pub use self::tls::{Tls, TlsError, TlsParts};

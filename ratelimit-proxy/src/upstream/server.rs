@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::balance::Choice;
 use super::target::Target;
+use super::tls::Tls;
 
 /// Failures in a row that eject a server.
 const FAILURES: u32 = 5;
@@ -27,6 +28,8 @@ const TRY: Duration = Duration::from_secs(1);
 /// A server of an upstream.
 pub(crate) struct Server {
     pub(crate) target: Target,
+    /// How it is spoken to, if its URL says with TLS.
+    pub(super) tls: Option<Tls>,
     seed: u64,
     born: Instant,
     /// Requests under way, where somebody needs to know.
@@ -44,10 +47,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: Target, tls: Option<Tls>) -> Self {
         let hash = blake3::hash(target.to_string().as_bytes());
         Self {
             target,
+            tls,
             seed: hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
             // Never at moment 0, which means another thing.
             born: Instant::now().checked_sub(Duration::from_millis(1)).unwrap_or_else(Instant::now),
@@ -187,7 +191,7 @@ mod tests {
     use super::*;
 
     fn server() -> Server {
-        Server::new("http://127.0.0.1:1".parse().unwrap())
+        Server::new("http://127.0.0.1:1".parse().unwrap(), None)
     }
 
     fn fail(server: &Server, now: Instant, times: u32) {

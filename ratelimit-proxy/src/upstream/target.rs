@@ -5,15 +5,41 @@ use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Uri};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
 /// A server that requests are forwarded to.
 #[derive(Clone, Debug)]
 pub struct Target {
+    scheme: Scheme,
     place: Place,
     authority: HeaderValue,
+}
+
+/// What is spoken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 or HTTP/1.1 over TLS, as the server prefers.
+    Https,
+    /// HTTP/2 without TLS, which both know beforehand.
+    H2c,
+}
+
+impl Scheme {
+    const ALL: [(Self, &'static str, u16); 3] =
+        [(Self::Http, "http", 80), (Self::Https, "https", 443), (Self::H2c, "h2c", 80)];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -29,7 +55,7 @@ enum Place {
 pub enum TargetError {
     /// It is no URL.
     NotAUrl,
-    /// Its scheme is not `http`.
+    /// Its scheme is none of `http`, `https` and `h2c`.
     Scheme,
     /// It names no host.
     NoHost,
@@ -43,18 +69,17 @@ impl Target {
     /// # Errors
     /// When the URL is more, less or other than that.
     pub fn from_uri(uri: &Uri) -> Result<Self, TargetError> {
-        if uri.scheme() != Some(&Scheme::HTTP) {
-            return Err(TargetError::Scheme);
-        }
+        let known = Scheme::ALL.iter().find(|(_, word, _)| uri.scheme_str() == Some(word));
+        let (scheme, _, port) = known.copied().ok_or(TargetError::Scheme)?;
         let authority = uri.authority().ok_or(TargetError::NoHost)?;
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() || authority.as_str().contains('@') {
             return Err(TargetError::Surplus);
         }
-        Self::from_authority(authority)
+        Self::from_authority(scheme, authority, port)
     }
 
-    fn from_authority(authority: &Authority) -> Result<Self, TargetError> {
-        let port = authority.port_u16().unwrap_or(80);
+    fn from_authority(scheme: Scheme, authority: &Authority, port: u16) -> Result<Self, TargetError> {
+        let port = authority.port_u16().unwrap_or(port);
         let host = authority.host();
         if host.is_empty() {
             return Err(TargetError::NoHost);
@@ -65,7 +90,37 @@ impl Target {
             Err(_) => Place::Name(host.into(), port),
         };
         let authority = HeaderValue::from_str(authority.as_str()).map_err(|_| TargetError::NotAUrl)?;
-        Ok(Self { place, authority })
+        Ok(Self { scheme, place, authority })
+    }
+
+    /// What is spoken there.
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The name that a certificate must have.
+    ///
+    /// # Errors
+    /// When there can be no certificate for such a name.
+    pub(super) fn name(&self) -> io::Result<ServerName<'static>> {
+        match &self.place {
+            Place::Address(address) => Ok(ServerName::IpAddress(address.ip().into())),
+            Place::Name(host, _) => {
+                let host = host.strip_suffix('.').unwrap_or(host);
+                ServerName::try_from(host.to_owned()).map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// The URL of something there.
+    pub(super) fn uri(&self, path: &PathAndQuery) -> Uri {
+        let scheme =
+            if self.scheme == Scheme::Https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(scheme);
+        parts.authority = Authority::try_from(self.authority.as_bytes()).ok();
+        parts.path_and_query = Some(path.clone());
+        Uri::from_parts(parts).unwrap_or_default()
     }
 
     /// Its host and port, as a `Host` field says it.
@@ -95,8 +150,8 @@ impl FromStr for Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Address(address) => write!(f, "http://{address}"),
-            Place::Name(host, port) => write!(f, "http://{host}:{port}"),
+            Place::Address(address) => write!(f, "{}://{address}", self.scheme.word()),
+            Place::Name(host, port) => write!(f, "{}://{host}:{port}", self.scheme.word()),
         }
     }
 }
@@ -105,7 +160,7 @@ impl fmt::Display for TargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAUrl => "this is no URL; write one such as http://127.0.0.1:9000",
-            Self::Scheme => "the scheme of an upstream must be http",
+            Self::Scheme => "the scheme of an upstream is http, https or h2c",
             Self::NoHost => "the upstream's URL names no host",
             Self::Surplus => "an upstream's URL has no path, query or user: requests keep their own",
         })
@@ -124,12 +179,15 @@ mod tests {
             ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
             ("http://localhost", "http://localhost:80"),
             ("http://[::1]:81/", "http://[::1]:81"),
+            ("https://a.example", "https://a.example:443"),
+            ("h2c://a", "h2c://a:80"),
         ] {
             assert_eq!(url.parse::<Target>().unwrap().to_string(), shown);
         }
         for (url, error) in [
             ("127.0.0.1:9000", TargetError::Scheme),
-            ("https://a", TargetError::Scheme),
+            ("h2://a", TargetError::Scheme),
+            ("ftp://a", TargetError::Scheme),
             ("http://a/path", TargetError::Surplus),
             ("http://a?q", TargetError::Surplus),
             ("http://user@a", TargetError::Surplus),

@@ -1,6 +1,7 @@
 //! The configuration language: what loads and what it comes to, and for everything that does not, what is said
 //! and where.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use ratelimit_core::{Algorithm, FieldStyle, Overflow, Rate, ResetFormat};
 use ratelimit_proxy::DenialBody;
 use ratelimit_proxy::config::{
-    self, Balance, ConfigFault, Cost, Loaded, LogKeys, LogRequests, MemoryConfig, Missing, Quota,
+    self, Balance, ConfigFault, Cost, Listener, Loaded, LogKeys, LogRequests, MemoryConfig, Missing, Quota,
     RedisConfig, Servers, StoreConfig, Trust,
 };
 use ratelimit_proxy::identity::token::KeySource;
@@ -26,6 +27,7 @@ fn here() -> &'static Path {
 fn env(name: &str) -> Option<String> {
     match name {
         "BURST" => Some("200".to_owned()),
+        "SECRET" => Some("a-token-of-many-letters".to_owned()),
         "WRONG" => Some("many".to_owned()),
         "TRICK" => Some("1/s\nlimits: []".to_owned()),
         _ => None,
@@ -64,8 +66,14 @@ fn assert_faults(found: &[String], expected: &[&str]) {
 fn all_that_lives_loads_and_means_what_it_says() {
     let Loaded { config, warnings } = loads(LIVING);
     assert_eq!(lines(&warnings), [""; 0]);
-    assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap(), "[::1]:8080".parse().unwrap()]);
+    let listener = |address: &str, proxy_protocol| Listener {
+        proxy_protocol,
+        ..Listener::from(address.parse::<SocketAddr>().unwrap())
+    };
+    assert_eq!(config.listen, [listener("127.0.0.1:8080", false), listener("[::1]:8080", true)]);
     assert_eq!(config.admin, "127.0.0.1:9090".parse().ok());
+    assert!(config.operators.token.is_some_and(|token| token.is(b"a-token-of-many-letters")));
+    assert_eq!(config.operators.overrides_file, Some(here().join("kept.json")));
     let [upstream] = &config.upstreams[..] else { panic!("{:?}", config.upstreams) };
     let servers: Vec<_> = upstream.servers.iter().map(ToString::to_string).collect();
     assert_eq!(servers, ["http://127.0.0.1:9000", "http://[::1]:9000"]);
@@ -158,6 +166,8 @@ fn all_that_lives_loads_and_means_what_it_says() {
     let server = config.server;
     assert_eq!((server.threads, server.max_connections, server.drain), (Some(2), 100, Duration::ZERO));
     assert_eq!(server.max_memory, Some(512 << 20));
+    assert_eq!(server.max_connections_per_client, Some(20));
+    assert_eq!(server.new_connections_per_client, Some(Rate::per_second(50)));
     let t = server.timeouts;
     let millis = [t.head, t.idle, t.body, t.write, t.connect, t.response].map(|time| time.as_millis());
     assert_eq!(millis, [1000, 2000, 3000, 4000, 1000, 30_000]);
@@ -166,7 +176,7 @@ fn all_that_lives_loads_and_means_what_it_says() {
 #[test]
 fn what_is_left_out_is_as_documented() {
     let config = loads("upstream: http://127.0.0.1:9000\nlimits: [100/s by client.ip]\n").config;
-    assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(config.listen, [Listener::from("0.0.0.0:8080".parse::<SocketAddr>().unwrap())]);
     assert_eq!(config.admin, "127.0.0.1:9090".parse().ok());
     assert_eq!((config.client_ip.trust, config.client_ip.ipv6_prefix), (Trust::Nobody, 64));
     assert_eq!(config.answers.status, StatusCode::TOO_MANY_REQUESTS);
@@ -208,23 +218,17 @@ store:
 jwt: {issuer: https://a, bound: true}
 rls: {listen: 127.0.0.1:8081, tls: {cert: a, key: b}, deadline: 15ms, max_connection_age: 30m, max_override: 1/s}
 limits:
-  - {name: a, rate: 1/s, key: [basic.user, digest.user, tls.client, descriptor.x], overdraft: true}
-  - {name: b, rate: 1/s, match: {domain: d, descriptors: [{service: auth}, {user: '*'}]}}
+  - {name: a, rate: 1/s, key: [basic.user, digest.user, tls.client], overdraft: true}
+  - {name: b, rate: 1/s, key: descriptor.x, match: {domain: d, descriptors: [{service: auth}, {user: '*'}]}}
   - {name: c, rate: 1/s, count: {status: 5xx, grpc_status: [16]}}
   - {name: d, tiers: {by: client.ip, default: x, x: {rate: 1/s, burts: 2}}}
 ";
     assert_faults(
         &faults(rest),
         &[
-            "1:34: listen[0].tls: not available yet",
-            "1:88: listen[0].proxy_protocol: not available yet",
-            "2:31: admin.token_env: not available yet",
-            "4:16: upstreams[0].servers[0]: https to upstreams is not available yet",
-            "4:27: upstreams[0].servers[1]: h2c to upstreams is not available yet",
+            "2:31: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
             "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
-            "9:26: jwt.bound: not available yet",
             "10:31: rls.tls: not available yet",
-            "12:57: limits[0].key[2]: tls.client is not available yet",
             "15:65: limits[3].tiers.x.burts: there is no such field (did you mean burst?)",
         ],
     );
@@ -667,7 +671,7 @@ fn upstreams_and_addresses() {
     for (url, expected) in [
         (
             "127.0.0.1:9000",
-            "the scheme of an upstream must be http (write one such as http://127.0.0.1:9000)",
+            "the scheme of an upstream is http, https or h2c (write one such as http://127.0.0.1:9000)",
         ),
         ("http://a/b", "an upstream's URL has no path, query or user: requests keep their own"),
         ("a b", "this is no URL; write one such as http://127.0.0.1:9000"),
@@ -676,7 +680,32 @@ fn upstreams_and_addresses() {
         assert_faults(&faults(&format!("limits: []\nupstream: {url}")), &[&expected]);
     }
     // All requests may be said in words.
+    for (rest, expected) in [
+        ("servers: []", "upstreams[0].servers: an empty list: requests must go somewhere"),
+        ("servers: [http://a, http://a:80]", "http://a:80 stands in line 2 already"),
+        ("servers: http://a, balance: {hash: []}", "an empty list: say which value decides"),
+        ("servers: http://a, balance: {hash: path.id}", "the path of match captures no \"id\""),
+        ("servers: http://a, balance: {hash: jwt.sub}", "whom to believe"),
+        ("servers: http://a, balance: best", "best"),
+        ("servers: http://a, retries: 11", "a whole number from 0 to 10"),
+        ("servers: http://a, health_check: {}", "path is missing"),
+        ("servers: http://a, health_check: {path: healthz}", "is not a path"),
+        ("servers: http://a, health_check: {path: /, interval: 0s}", "nothing is done in no time"),
+        ("servers: http://a, timeout: {connect: 0s}", "nothing is done in no time"),
+        ("servers: http://a, tls: {}", "no server is spoken to with TLS"),
+        ("servers: https://a, tls: {cert: contract.yaml}", "needs key beside it"),
+        ("servers: https://a, tls: {ca: nowhere.pem}", "can't read"),
+        ("servers: https://a, tls: {ca: contract.yaml}", "no certificates of authorities in PEM"),
+        ("servers: https://a, tls: {server_name: 'a b'}", "no name of a host"),
+        ("servers: https://a, tls: {cert: contract.yaml, key: contract.yaml}", "no private key in PEM"),
+    ] {
+        let found = faults(&format!("limits: []\nupstreams: [{{{rest}}}]")).join("\n");
+        assert!(found.contains(expected), "{rest}\n{found}");
+    }
     loads("upstreams: [{match: {path: /**}, servers: http://a}]\nlimits: []");
+    loads(
+        "upstreams: [{servers: [https://a, h2c://b, http://c], tls: {server_name: x.example}}]\nlimits: []",
+    );
     loads("upstreams: [{match: {}, servers: [http://a]}]\nlimits: []");
     loads("upstream: http://a\nlisten: [127.0.0.1:0, 127.0.0.1:0]\nlimits: []");
 }

@@ -50,6 +50,7 @@ impl Request {
             headers: &self.headers,
             claims: None,
             descriptor: None,
+            tls_client: None,
             client: self.client,
         }
     }

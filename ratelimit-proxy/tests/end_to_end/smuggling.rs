@@ -306,11 +306,6 @@ async fn heads_have_a_size() {
 }
 
 #[tokio::test]
-async fn the_preface_of_http_2_closes_the_connection() {
-    refused("preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &[400, 0]).await;
-}
-
-#[tokio::test]
 async fn paths_are_left_alone_where_no_limit_looks_at_them() {
     for path in ["/a%2fb", "//double///slash", "/a/./b/../c", "/%7Euser;v=1/"] {
         let origin = Origin::hello().await;

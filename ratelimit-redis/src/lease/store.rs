@@ -20,6 +20,7 @@ use super::table::mark_of;
 use super::{
     Ask, GrantSource, HeldBack, Id, Kind, Next, Policy, Table, Taken, Terms, what_may_lie_elsewhere,
 };
+use crate::notes::Forgotten;
 
 /// Hot keys unless said otherwise; about 700 bytes each.
 const DEFAULT_KEYS: usize = 65_536;
@@ -105,6 +106,18 @@ impl<S: GrantSource, C: Clock> LeasedStore<S, C> {
     /// Drops everything that is known and held.
     pub fn forget_all(&self) {
         self.0.table.forget_all();
+    }
+
+    /// What drops keys that begin anew elsewhere.
+    pub(crate) fn forgetter(&self) -> impl Fn(Forgotten<'_>) + Send + Sync + use<S, C> {
+        let shared = Arc::downgrade(&self.0);
+        move |what| {
+            let Some(shared) = shared.upgrade() else { return };
+            match what {
+                Forgotten::Key { limit, key, .. } => shared.table.forget_key(limit, key),
+                Forgotten::All => shared.table.forget_all(),
+            }
+        }
     }
 
     /// Sends what was charged after the fact and still waits, and gives back the permits that are kept: before the

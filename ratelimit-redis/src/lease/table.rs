@@ -110,9 +110,13 @@ impl Table {
     /// What tells the key apart.
     #[must_use]
     pub fn id(&self, limit: &Limit, key: Key<'_>) -> Id {
+        self.id_of(limit.id().get(), limit.spec().algorithm, key)
+    }
+
+    fn id_of(&self, limit: u64, algorithm: Algorithm, key: Key<'_>) -> Id {
         let (lead, rest) = key.parts();
         // A change of the algorithm is a fresh start.
-        let algorithm = match limit.spec().algorithm {
+        let algorithm = match algorithm {
             Algorithm::TokenBucket => 0,
             Algorithm::SlidingWindow => 1,
             Algorithm::FixedWindow => 2,
@@ -120,7 +124,7 @@ impl Table {
         };
         Id(self.hashers.each_ref().map(|state| {
             let mut hasher = state.build_hasher();
-            hasher.write_u64(limit.id().get());
+            hasher.write_u64(limit);
             hasher.write_u32(u32::from(u16::from_le_bytes(lead)) << 8 | algorithm);
             hasher.write(rest);
             hasher.finish()
@@ -274,6 +278,13 @@ impl Table {
         if let Some(mut entry) = self.entries.get_mut(&id) {
             entry.lease.forget();
             entry.answered.notify_waiters();
+        }
+    }
+
+    /// Likewise, by the limit's id, however it counts.
+    pub(crate) fn forget_key(&self, limit: u64, key: Key<'_>) {
+        for algorithm in [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::FixedWindow] {
+            self.forget(self.id_of(limit, algorithm, key));
         }
     }
 

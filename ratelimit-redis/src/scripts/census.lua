@@ -2,10 +2,11 @@
 --
 -- KEYS[1]  sorted set of replicas by the time (milliseconds) they were last heard of
 -- KEYS[2]  name of the data, given by whoever finds none: who knows another has seen the data go
+-- KEYS[3]  notes of the replicas, see notes.lua
 -- ARGV[1]  eight bytes that name this replica
 -- ARGV[2]  milliseconds after which one that is not heard of is gone
 -- ARGV[3]  a new name
--- Reply: number of replicas, the store's time in milliseconds, name of the data
+-- Reply: number of replicas, the store's time in milliseconds, name of the data, version of the notes if there are any
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local life = tonumber(ARGV[2])
@@ -17,4 +18,6 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
 local name = redis.call('GET', KEYS[2])
 if not name then name = ARGV[3] end
 redis.call('SET', KEYS[2], name, 'PX', '86400000')
-return { redis.call('ZCARD', KEYS[1]), string.format('%.0f', now), name }
+local notes = redis.pcall('HGET', KEYS[3], '')
+if type(notes) == 'table' then notes = false end
+return { redis.call('ZCARD', KEYS[1]), string.format('%.0f', now), name, notes }

@@ -20,7 +20,9 @@
 --     0              a number m, and m times: operation, key, amount, mark, mark
 --                      operations: 1 take, 2 peek, 3 debit, 4 refund, 5 refund by receipt, 6 reset,
 --                      7 hold so many permits; 8 take and 9 peek of a limit that never vetoes; 10 hold the
---                      same number of permits for longer; 11 refund by receipt if nothing was charged after it.
+--                      same number of permits for longer; 11 refund by receipt if nothing was charged after it;
+--                      12 rescale a bucket from one that fills in so many microseconds (0: keep the time to
+--                      recovery).
 --                      Marks of a receipt: bucket: time of the charge and level after it; fixed window: its
 --                      end; sliding window: number of the cell and its length.
 -- ARGV[3]  with permits: eight bytes that name this replica
@@ -93,6 +95,8 @@ local reach = {}
 local ends, stored_end, rings, own, said, lapsed = {}, {}, {}, {}, {}, nil
 -- Keys that were cut, and keys to be written although their level is as it was.
 local cut, dirty = {}, {}
+-- Levels before they were cut.
+local uncut = {}
 
 -- End of the fixed window of key i, and of the one that a minute ahead lies in.
 local function window(i)
@@ -205,6 +209,7 @@ for i = 1, count do
         if level < 0 then
           level = 0
         elseif level > A[3 * i - 1] + HELD_UP then
+          uncut[i] = level
           level = A[3 * i - 1]
           cut[i] = true
         elseif level ~= level then
@@ -360,6 +365,15 @@ local function always(operation, i, amount, mark, mark2)
     if cut[i] or rings[i] then dirty[i] = true end
   elseif operation == 6 then
     forget(i)
+  elseif operation == 12 then
+    local level = used[i]
+    if A[3 * i] == 0 and level > 0 and level ~= FOREIGN then
+      if uncut[i] and level == old[i] then level = uncut[i] end
+      -- Two roundings are less than a microsecond, and it never comes out as less than the share that was used.
+      if amount > 0 then level = floor(level / amount * A[3 * i - 2]) + 1 end
+      local ceiling = A[3 * i - 1]
+      used[i], dirty[i] = level > ceiling and ceiling or level, true
+    end
   elseif operation == 7 or operation == 10 then
     if used[i] ~= FOREIGN then
       if operation == 7 then used[i] = old[i] - own[i] + amount end

@@ -8,11 +8,13 @@
 //! Entries that have recovered are reused in passing; no background task is needed. An entry that has not
 //! recovered is never dropped: at a table's capacity, keys without an entry share one ([`Overflow`]).
 
+mod buckets;
 mod entry;
 mod kind;
 mod operate;
 mod record;
 mod registry;
+mod seeded;
 mod segment;
 mod slot;
 mod table;
@@ -25,7 +27,6 @@ mod loom_tests;
 mod tests;
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 
 use smallvec::SmallVec;
 
@@ -33,6 +34,7 @@ use self::entry::swap;
 use self::kind::Kind;
 use self::operate::{NO_ROOM_RETRY, operate};
 use self::registry::Registry;
+use self::seeded::Seeded;
 use self::slot::Tag;
 use self::table::{Geometry, Table};
 use self::transaction::{Part, decide_together};
@@ -71,7 +73,7 @@ pub enum Overflow {
 /// ```
 pub struct MemoryStore<C = SystemClock> {
     clock: C,
-    hasher: foldhash::fast::RandomState,
+    hash: Seeded,
     /// Of the key of limits that count everything together.
     global: Tag,
     tables: Registry,
@@ -90,11 +92,11 @@ impl<C: Clock> MemoryStore<C> {
     /// By that clock, with room for a million keys a limit.
     #[must_use]
     pub fn with_clock(clock: C) -> Self {
-        let hasher = foldhash::fast::RandomState::default();
+        let hash = Seeded::new();
         Self {
             clock,
-            global: tag(&hasher, Key::GLOBAL),
-            hasher,
+            global: hash.tag(Key::GLOBAL),
+            hash,
             tables: Registry::new(),
             max_keys: DEFAULT_KEYS,
             overflow: Overflow::default(),
@@ -145,24 +147,13 @@ impl<C: Clock> MemoryStore<C> {
 
     #[inline(always)]
     fn tag(&self, key: Key<'_>) -> Tag {
-        tag(&self.hasher, key)
+        self.hash.tag(key)
     }
 
     #[inline(always)]
     fn moment(&self, calendar: bool) -> Moment {
         Moment { now: self.clock.now(), utc: if calendar { self.clock.utc() } else { Nanos::ZERO } }
     }
-}
-
-#[inline(always)]
-fn tag(hasher: &foldhash::fast::RandomState, key: Key<'_>) -> Tag {
-    let mut hasher = hasher.build_hasher();
-    let (lead, rest) = key.parts();
-    // Written as a number, it is mixed in last, by a multiplication with a secret: what makes the difference
-    // between foldhash's fast hash and its good one.
-    hasher.write_u16(u16::from_le_bytes(lead));
-    hasher.write(rest);
-    Tag::of(hasher.finish())
 }
 
 impl<C: Clock> LocalStore for MemoryStore<C> {
@@ -261,6 +252,12 @@ impl<C: Clock> Store for MemoryStore<C> {
     #[inline]
     fn try_decide(&self, charges: &[Charge<'_>]) -> Option<Verdict> {
         Some(self.decide_now(charges))
+    }
+
+    #[inline]
+    fn try_decide_into(&self, charges: &[Charge<'_>], verdict: &mut Verdict) -> bool {
+        self.decide_into(charges, verdict);
+        true
     }
 
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {

@@ -1,6 +1,7 @@
 //! The store against a reference that could not be simpler: a map from keys to states behind one lock.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -131,6 +132,44 @@ fn act<C: Clock>(store: &MemoryStore<C>, limit: &Limit, key: impl AsKey, op: Op)
     let mut buffer = KeyBuf::new();
     key.encode(&mut buffer);
     store.decide_one(Charge { limit, key: buffer.key(), op })
+}
+
+proptest! {
+    /// The way for token buckets alone, and the general one, which a limit in shadow mode takes.
+    #[test]
+    fn token_buckets_are_decided_as_anything_else_is(
+        calls in prop::collection::vec(
+            (0..4_u64, prop::collection::vec((0..3_usize, 0..2_u8, 0..4_u32), 2..=4)),
+            1..60,
+        ),
+    ) {
+        let limits = [("a", "5/s", 6), ("b", "3/s", 3), ("c", "1/s", 2)]
+            .map(|(name, rate, burst)| Limit::new(name, rate.parse().unwrap()).burst(burst));
+        let watched = Limit::new("watched", "1/s".parse().unwrap()).shadow();
+        let clock = ManualClock::default();
+        let usual = MemoryStore::with_clock(clock.clone());
+        let general = MemoryStore::with_clock(clock.clone());
+        for (wait, charges) in calls {
+            clock.advance(Duration::from_millis(wait * 90));
+            let keys: Vec<_> = charges.iter().map(|(_, key, _)| encoded(*key)).collect();
+            let mut asked: Vec<_> = charges
+                .iter()
+                .zip(&keys)
+                .map(|((limit, _, units), key)| Charge { limit: &limits[*limit], key: key.key(), op: Op::Take(*units) })
+                .collect();
+            let ours = usual.decide_now(&asked);
+            asked.push(Charge { limit: &watched, key: Key::GLOBAL, op: Op::Take(1) });
+            let theirs = general.decide_now(&asked);
+            prop_assert_eq!(ours.admitted, theirs.admitted);
+            prop_assert_eq!(&ours.outcomes[..], &theirs.outcomes[..charges.len()]);
+        }
+    }
+}
+
+fn encoded(key: impl AsKey) -> KeyBuf {
+    let mut buffer = KeyBuf::new();
+    key.encode(&mut buffer);
+    buffer
 }
 
 #[test]

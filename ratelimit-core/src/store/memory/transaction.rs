@@ -13,6 +13,7 @@
 
 use smallvec::SmallVec;
 
+use super::buckets::decide_usual;
 use super::entry::{absent, attempt, step, step_word, write};
 use super::operate::{NO_ROOM_RETRY, marked};
 use super::segment::Found;
@@ -28,6 +29,17 @@ pub(super) struct Part<'a> {
     pub(super) tag: Tag,
     /// Whether it is the key of limits that count everything together. It must follow from the tag.
     pub(super) global: bool,
+}
+
+/// The order in which everybody locks. Equal only for the same entry.
+pub(super) type Rank = (bool, u64, usize);
+
+impl<'a> Part<'a> {
+    #[inline(always)]
+    pub(super) fn rank(&self, found: &Found<'a>) -> Rank {
+        let shared_by_all = self.global && !found.is_overflow();
+        (shared_by_all, self.charge.limit.id().get(), std::ptr::from_ref(found.slot).addr())
+    }
 }
 
 /// What one part charges, apart from its outcome.
@@ -57,6 +69,9 @@ pub(super) fn decide_together(
     clock: impl Fn() -> Moment,
     outcomes: &mut Outcomes,
 ) -> bool {
+    if let Some(admitted) = decide_usual(parts, &at, outcomes) {
+        return admitted;
+    }
     loop {
         let mut members = Members::new();
         // Pushed, not collected: what is collected is moved as a whole once more, here and below.
@@ -227,10 +242,8 @@ impl<'a> Member<'a> {
 
     /// Its place in the order; `None` without an entry. Equal only for the same entry.
     #[inline(always)]
-    fn rank(&self) -> Option<(bool, u64, usize)> {
-        let found = self.found.as_ref()?;
-        let shared_by_all = self.part.global && !found.is_overflow();
-        Some((shared_by_all, self.part.charge.limit.id().get(), std::ptr::from_ref(found.slot).addr()))
+    fn rank(&self) -> Option<Rank> {
+        self.found.as_ref().map(|found| self.part.rank(found))
     }
 
     /// Whether this limit lets the request through.

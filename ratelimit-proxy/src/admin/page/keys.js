@@ -68,12 +68,19 @@ document.addEventListener('chosen', refreshKeys);
 
 const tell = (...lines) => $('found').replaceChildren(...lines.filter(Boolean));
 
-// The form: one field for each part of the limit's key.
+// The form: one field for each part of the limit's key, and where it is from if there are several sources.
+const FIRST = 'first of ';
 const fields = () => {
   const limit = known.get($('lookup-limit').value);
-  const parts = limit?.key ?? [];
-  $('lookup-parts').replaceChildren(...parts.map(part => h('label', {}, part, h('input', { name: 'part', spellcheck: 'false', required: true }))));
-  $('lookup-parts').hidden = parts.length === 0;
+  const field = part => {
+    const input = h('input', { spellcheck: 'false', required: true });
+    if (!part.startsWith(FIRST)) return h('label', { class: 'part' }, part, input);
+    const sources = part.slice(FIRST.length).split(', ').map(source => h('option', {}, source));
+    input.setAttribute('aria-label', 'Value');
+    return h('div', { class: 'part from' }, h('label', {}, 'From', h('select', {}, ...sources)), h('label', {}, 'Value', input));
+  };
+  $('lookup-parts').replaceChildren(...(limit?.key ?? []).map(field));
+  $('lookup-parts').hidden = !limit?.key.length;
   $('rate-field').hidden = !limit?.rate;
   $('burst-field').hidden = limit?.algorithm !== 'token_bucket';
   $('permits-field').hidden = Boolean(limit?.rate);
@@ -82,31 +89,41 @@ const fields = () => {
 };
 $('lookup-limit').addEventListener('change', fields);
 
+// A key as it stands in a path: parts between commas, each with its source before a `=` if there are several; what is
+// encoded is a value.
+const parts = () => [...$('lookup-parts').querySelectorAll('.part')].map(part => ({ input: part.querySelector('input'), from: part.querySelector('select') }));
+const writeParts = key => {
+  const given = key.split(',');
+  for (const [at, { input, from }] of parts().entries()) {
+    const [source, value] = given[at]?.includes('=') ? given[at].split('=', 2) : [null, given[at] ?? ''];
+    if (from && source) from.value = source;
+    input.value = spoken(value);
+    // A part that was missing can't be said in plain text.
+    input.dataset.written = value;
+    input.dataset.spoken = input.value;
+  }
+};
+const asked = () => {
+  const key = parts().map(({ input, from }) => {
+    const same = input.dataset.written && input.value === input.dataset.spoken;
+    return `${from ? `${from.value}=` : ''}${same ? input.dataset.written : encodeURIComponent(input.value)}`;
+  });
+  return { limit: $('lookup-limit').value, key: key.join(',') };
+};
+
 const setLookup = () => {
   const before = $('lookup-limit').value;
-  const parts = [...$('lookup-parts').querySelectorAll('input')].map(input => input.value);
+  const given = asked().key;
   $('lookup-limit').replaceChildren(...[...known.keys()].map(name => h('option', { value: name }, name)));
   if (known.has(before)) $('lookup-limit').value = before;
   fields();
-  if (known.has(before)) [...$('lookup-parts').querySelectorAll('input')].forEach((input, at) => { input.value = parts[at] ?? ''; });
+  if (known.has(before)) writeParts(given);
 };
 
 const select = (limit, key) => {
   $('lookup-limit').value = limit;
   fields();
-  const parts = key.split(',');
-  [...$('lookup-parts').querySelectorAll('input')].forEach((input, at) => {
-    input.value = spoken(parts[at] ?? '');
-    // As it was written: a part that was missing, or where it is from, can't be said in a plain text.
-    input.dataset.written = parts[at] ?? '';
-    input.dataset.spoken = input.value;
-  });
-};
-
-const asked = () => {
-  const inputs = [...$('lookup-parts').querySelectorAll('input')];
-  const part = input => (input.dataset.written && input.value === input.dataset.spoken ? input.dataset.written : encodeURIComponent(input.value));
-  return { limit: $('lookup-limit').value, key: inputs.map(part).join(',') };
+  writeParts(key);
 };
 
 const wrong = error => tell(h('p', { class: 'problem' }, error.status === 401 || error.status === 403 ? `${error.message}. Is the token right?` : error.message));

@@ -4,7 +4,7 @@ const past = []; // looks, oldest first
 let last = null;
 let paused = false;
 let timer = null;
-let generation = null;
+let edition = null;
 
 const showDecisions = decisionsPlot($('decisions'));
 const showLatency = latencyPlot($('latency'));
@@ -27,7 +27,7 @@ const between = (now, before) => {
 // What was before the page was opened, as if it had looked.
 const remember = async now => {
   const told = await ask('/api/history');
-  if (told.generation !== now.generation) return;
+  if (told.edition !== now.edition) return;
   const looks = told.looks.filter(one => one.time < now.time).map(one => ({
     time: one.time, requests: { all: one.requests },
     limits: one.limits.map(([allowed, denied, shadow_denied], at) => ({ name: told.limits[at], decisions: { allowed, denied, shadow_denied } })),
@@ -133,12 +133,12 @@ const limitsNow = now => {
 
 const look = async () => {
   const now = await ask('/api/stats');
-  if (generation !== now.generation) {
+  if (edition !== now.edition) {
     setLimits((await ask('/api/limits')).limits);
     setLookup();
     past.length = 0;
     await remember(now);
-    generation = now.generation;
+    edition = now.edition;
   }
   // A counter that went back: another process.
   if (last && total(now.requests) < total(last.requests)) {

@@ -50,6 +50,7 @@ async fn show(length: Option<Duration>) -> Result<Exit, Failure> {
             _ = signals.next() => {}
             () = sleep(length) => {}
             () = screen::unreadable(&screen) => {}
+            never = app.follow() => match never {},
         }
         stop.send_replace(true);
     };
@@ -79,7 +80,7 @@ async fn sleep(length: Option<Duration>) {
 fn configuration(upstream: SocketAddr) -> Result<Config, String> {
     let target: Target = format!("http://{upstream}").parse().map_err(|error| format!("{error}"))?;
     let mut config = Config::new(target);
-    config.listen = vec![LOCAL];
+    config.listen = vec![LOCAL.into()];
     config.admin = Some(LOCAL);
     config.client_ip.trust =
         Trust::Proxies(vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8))]);

@@ -2,6 +2,8 @@
 //! What was refused while it was read is passed over here: its fault is told already.
 
 mod limit;
+mod listen;
+mod operators;
 mod requests;
 mod rls;
 mod store;
@@ -9,7 +11,6 @@ mod token;
 mod upstream;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,14 +38,15 @@ pub(super) fn config(
     faults: &mut Faults,
 ) -> Option<Config> {
     let server = server(&root.server, faults);
-    let upstreams = upstream::upstreams(root, top, faults);
+    let upstreams = upstream::upstreams(root, top, base, faults);
     let limits = limits(root, top, faults);
     let rls = rls::rls(&root.rls, faults);
-    let (listen, admin) = addresses(root, faults);
+    let (listen, admin) = listen::listen(root, base, faults);
     let client_ip = client_ip(&root.client_ip, faults);
     let exempt = requests::exempt(&root.exempt, faults);
     let jwt = token::jwt(&root.jwt, env, base, faults);
     token::needed(root, &exempt, &limits, &upstreams, top, faults);
+    listen::needed(root, &listen, &limits, top, faults);
     let answers = answers(&root.response, base, faults);
     let log = log(&root.log, faults);
     let store = store::store(&root.store, base, faults);
@@ -56,8 +58,9 @@ pub(super) fn config(
         config.listen = listen;
     }
     config.admin = admin.unwrap_or(config.admin);
+    config.operators = operators::operators(root, env, base, faults);
     if let (Field::Absent, Some(listen), Some(admin)) = (&root.admin, root.listen.get(), config.admin)
-        && config.listen.contains(&admin)
+        && config.listen.iter().any(|listener| listener.address == admin)
     {
         let message = format!("{admin} is where operators connect unless admin says otherwise");
         faults.refuse_with(&listen.place, message, "write another address for admin, or off");
@@ -72,52 +75,6 @@ pub(super) fn config(
     config.rls = rls;
     config.server = server;
     Some(config)
-}
-
-/// The addresses to listen on, and the operators' if something is said about it.
-fn addresses(root: &Root, faults: &mut Faults) -> (Vec<SocketAddr>, Option<Option<SocketAddr>>) {
-    let mut seen: HashMap<SocketAddr, u32> = HashMap::new();
-    let mut listen = Vec::new();
-    let mut claim = |address: SocketAddr, place: &Place, faults: &mut Faults| {
-        // Port 0 is another one each time.
-        if address.port() != 0
-            && let Some(line) = seen.insert(address, place.line)
-        {
-            faults.refuse(place, format!("{address} is taken already, in line {line}"));
-        }
-    };
-    for listener in root.listen.get().into_iter().flat_map(|listen| &listen.0) {
-        let (address, place) = match &listener.value {
-            Either::Word(address) => (*address, &listener.place),
-            Either::Section(section) => match section.address.get() {
-                Some(address) => (address.value, &address.place),
-                None => continue,
-            },
-        };
-        claim(address, place, faults);
-        listen.push(address);
-    }
-    let admin = root.admin.get().and_then(|admin| match &admin.value {
-        Either::Word(OrOff::Off) => Some(None),
-        Either::Word(OrOff::On(address)) => {
-            claim(*address, &admin.place, faults);
-            Some(Some(*address))
-        }
-        Either::Section(section) => section.listen.get().map(|address| {
-            claim(address.value, &address.place, faults);
-            Some(address.value)
-        }),
-    });
-    match root.rls.get().map(|rls| (&rls.place, &rls.value)) {
-        Some((place, Either::Word(address))) => claim(*address, place, faults),
-        Some((_, Either::Section(section))) => {
-            if let Some(address) = section.listen.get() {
-                claim(address.value, &address.place, faults);
-            }
-        }
-        None => {}
-    }
-    (listen, admin)
 }
 
 /// A time limit, which nothing could keep if it were 0.
@@ -284,6 +241,8 @@ fn server(field: &Field<raw::Server>, faults: &mut Faults) -> ServerConfig {
     if let Some(connections) = raw.max_connections.get() {
         built.max_connections = usize::try_from(connections.0).unwrap_or(usize::MAX);
     }
+    built.max_connections_per_client = raw.max_connections_per_client.get().map(|most| most.0);
+    built.new_connections_per_client = raw.new_connections_per_client.get().map(|rate| rate.value);
     if let Some(memory) = raw.max_memory.get() {
         built.max_memory = Some(memory.0);
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ratelimit_core::SystemClock;
 
+use super::limit;
 use crate::config::decode::{At, Field};
 use crate::config::fault::{Faults, Place, shown};
 use crate::config::leaf::Text;
@@ -57,6 +58,7 @@ pub(super) fn jwt(
     if let Some(leeway) = raw.leeway.get() {
         config.leeway = leeway.value.0;
     }
+    config.bound = raw.bound.get().is_some_and(|bound| bound.value);
     if let Err(error) = TokenVerifier::new(config.clone(), SystemClock::default()) {
         faults.refuse(&text.place, format!("{}: {error}", shown(&text.value.0)));
         return None;
@@ -126,19 +128,9 @@ pub(super) fn needed(
         return;
     }
     let hint = "write jwt: {issuer: https://login.example.com}, say";
-    let place = |name: &str| {
-        let given = root.limits.get()?.0.iter().find_map(|entry| {
-            let raw = match &entry.value {
-                crate::config::decode::Either::Word(short) => &short.0,
-                crate::config::decode::Either::Section(raw) => raw,
-            };
-            raw.name.get().filter(|given| given.value.0 == name).map(|_| &entry.place)
-        });
-        given.or_else(|| root.limits.get().map(|limits| &limits.place))
-    };
     for limit in limits.iter().filter(|limit| limit.needs_token()) {
         let message = "looks at a verified token, and jwt says of none whom to believe";
-        faults.refuse_with(place(limit.limit.name()).unwrap_or(top), message, hint);
+        faults.refuse_with(limit::place(root, limit.limit.name(), top), message, hint);
     }
     if exempt.iter().any(Match::needs_token) {
         let place = root.exempt.get().map_or(top, |exempt| &exempt.place);

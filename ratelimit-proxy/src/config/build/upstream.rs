@@ -1,22 +1,25 @@
 //! Where requests go.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use http::uri::PathAndQuery;
 
 use super::{limit, requests, set};
 use crate::config::decode::{At, Either, Field};
 use crate::config::fault::{Faults, Place, shown};
+use crate::config::leaf::Text;
 use crate::config::model::{Balance, HealthCheck, Match, Upstream};
 use crate::config::raw::{self, BalanceWord, Root};
+use crate::config::source;
 use crate::config::words::KeyPart;
-use crate::upstream::Target;
+use crate::upstream::{Scheme, Target, Tls, TlsError, TlsParts};
 
 /// Most entries, and most servers of one.
 const MOST: usize = 1000;
 
-/// Where requests go, in order; empty if that was refused.
-pub(super) fn upstreams(root: &Root, top: &Place, faults: &mut Faults) -> Vec<Upstream> {
+/// Where requests go, in order; empty if that was refused. Files are sought in `base`.
+pub(super) fn upstreams(root: &Root, top: &Place, base: &Path, faults: &mut Faults) -> Vec<Upstream> {
     let entries = match (&root.upstream, &root.upstreams) {
         (Field::Absent, Field::Absent) => {
             let hint = "write where requests go, such as upstream: http://127.0.0.1:9000";
@@ -53,12 +56,12 @@ pub(super) fn upstreams(root: &Root, top: &Place, faults: &mut Faults) -> Vec<Up
         if entry.r#match.get().map_or_else(|| entry.r#match.is_absent(), |given| requests::is_all(given)) {
             all = all.or(Some(entry.place.line));
         }
-        built.extend(upstream(entry, faults));
+        built.extend(upstream(entry, base, faults));
     }
     built
 }
 
-fn upstream(raw: &raw::Upstream, faults: &mut Faults) -> Option<Upstream> {
+fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Upstream> {
     let matches = raw.r#match.get().map_or_else(Match::default, |given| requests::matches(given, faults));
     let balance = balance(raw, &matches, faults);
     let hashes = |balance: &Balance| matches!(balance, Balance::Hash(key) if key.iter().any(KeyPart::is_of_descriptor));
@@ -79,6 +82,16 @@ fn upstream(raw: &raw::Upstream, faults: &mut Faults) -> Option<Upstream> {
     let servers = servers(raw.servers.get()?, faults);
     // Where there is another server, nobody needs to notice that one went away.
     let retries = raw.retries.get().map_or(u32::from(servers.len() > 1), |retries| retries.value.0);
+    let tls = raw.tls.get().and_then(|tls| {
+        if !servers.iter().any(|server| server.scheme() == Scheme::Https) {
+            faults.refuse_with(
+                &tls.place,
+                "has no effect: no server is spoken to with TLS",
+                "write https://",
+            );
+        }
+        self::tls(tls, base, faults)
+    });
     Some(Upstream {
         matches,
         servers,
@@ -87,6 +100,7 @@ fn upstream(raw: &raw::Upstream, faults: &mut Faults) -> Option<Upstream> {
         response,
         retries,
         health_check: raw.health_check.get().and_then(|check| health_check(check, faults)),
+        tls,
     })
 }
 
@@ -136,4 +150,32 @@ fn health_check(raw: &At<raw::HealthCheck>, faults: &mut Faults) -> Option<Healt
     built.fall = raw.fall.get().map_or(built.fall, |fall| fall.value.0);
     built.rise = raw.rise.get().map_or(built.rise, |rise| rise.value.0);
     Some(built)
+}
+
+fn tls(raw: &At<raw::UpstreamTls>, base: &Path, faults: &mut Faults) -> Option<Tls> {
+    let mut file = |field: &Field<Text>| {
+        let given = field.get()?;
+        let path = base.join(&given.value.0);
+        let message = |error| format!("can't read {}: {error}", shown(&path.display().to_string()));
+        source::read_regular(&path).map_err(|error| faults.refuse(&given.place, message(error))).ok()
+    };
+    let (ca, cert, key) = (file(&raw.ca), file(&raw.cert), file(&raw.key));
+    match (&raw.cert, &raw.key) {
+        (Field::Absent, Field::Given(one)) => faults.refuse(&one.place, "needs cert beside it"),
+        (Field::Given(one), Field::Absent) => faults.refuse(&one.place, "needs key beside it"),
+        _ => {}
+    }
+    let name = raw.server_name.get().map(|name| name.value.0.clone());
+    let parts = TlsParts { authorities: ca, identity: cert.zip(key), name };
+    let refused = |error: &TlsError| match error {
+        TlsError::Authorities => raw.ca.get().map(|given| given.place.clone()),
+        TlsError::Name => raw.server_name.get().map(|given| given.place.clone()),
+        TlsError::Key => raw.key.get().map(|given| given.place.clone()),
+        _ => raw.cert.get().map(|given| given.place.clone()),
+    };
+    Tls::new(&parts)
+        .map_err(|error| {
+            faults.refuse(&refused(&error).unwrap_or_else(|| raw.place.clone()), error.to_string())
+        })
+        .ok()
 }

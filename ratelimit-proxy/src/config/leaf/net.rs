@@ -76,11 +76,6 @@ impl Decode for SocketAddr {
 impl Decode for Target {
     fn decode(here: &Here<'_>, faults: &mut Faults) -> Option<Self> {
         let text = text(here, "a URL", faults)?;
-        let later = |scheme: &&&str| text.strip_prefix(**scheme).is_some_and(|rest| rest.starts_with("://"));
-        if let Some(scheme) = ["https", "h2c"].iter().find(later) {
-            faults.refuse(&here.place, format!("{scheme} to upstreams is not available yet"));
-            return None;
-        }
         text.parse()
             .map_err(|error: TargetError| match error {
                 TargetError::Scheme | TargetError::NoHost => faults.refuse_with(

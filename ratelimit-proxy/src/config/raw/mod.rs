@@ -1,8 +1,7 @@
 //! The language: every section, field and word of a configuration, with what it means. Its comments are what the
 //! schema says. Fields marked `[later]` belong to the language and wait for what brings them to life: taking the
-//! mark away makes them readable. What only such fields hold is in [`later`].
+//! mark away makes them readable.
 
-mod later;
 mod limit;
 mod response;
 mod store;
@@ -13,7 +12,6 @@ use std::net::SocketAddr;
 use http::HeaderName;
 use ratelimit_core::Rate;
 
-use self::later::ListenTls;
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -64,20 +62,33 @@ section! {
     Listener {
         /// IP address and port.
         address: SocketAddr [required],
-        /// Certificate and key.
-        tls: ListenTls [later],
-        /// Whether each connection begins with a PROXY line.
+        /// Certificate and key; several are chosen by the name that a client asks for, the first where none fits.
+        tls: Many<ListenTls>,
+        /// Whether each connection begins with a PROXY header, version 1 or 2.
         proxy_protocol: ProxyProtocol,
     }
 }
 
+section! {
+    /// Certificate and key of a listener. The files are read again when they change.
+    ListenTls {
+        /// File with the certificate chain in PEM.
+        cert: Text [required],
+        /// File with its private key in PEM.
+        key: Text [required],
+        /// File with the authorities in PEM, one of which must have signed a client's certificate; without it clients
+        /// need none.
+        client_ca: Text,
+    }
+}
+
 choice! {
-    /// Whether each connection begins with a PROXY line.
+    /// Whether each connection begins with a PROXY header.
     ProxyProtocol {
         /// It does not.
         Off = "off",
         /// It does.
-        Required = "required" [later],
+        Required = "required",
     }
 }
 
@@ -86,8 +97,11 @@ section! {
     Admin {
         /// IP address and port.
         listen: SocketAddr [required],
-        /// The variable with the token that changes need.
-        token_env: Text [later],
+        /// The variable with the token that changes need; without one they are made over loopback only.
+        token_env: Text,
+        /// File that keeps overrides which were given at run time; they end with the process, or live in the shared
+        /// store, if absent.
+        overrides_file: Text,
     }
 }
 
@@ -109,7 +123,7 @@ section! {
         /// How far the clocks of the issuer and of this machine may be apart; 30s if absent.
         leeway: Lasting,
         /// Whether a token must be bound to the client's certificate (RFC 8705).
-        bound: bool [later],
+        bound: bool,
     }
 }
 
@@ -150,6 +164,11 @@ section! {
         threads: Whole<1, 1024>,
         /// Most connections at a time; 10000 if absent.
         max_connections: Positive,
+        /// Most connections of one client at a time; no bound of its own if absent. What is more is closed. Proxies that
+        /// are trusted may have as many as they like.
+        max_connections_per_client: Positive,
+        /// How fast one client may make connections, such as 50/s; as fast as it likes if absent.
+        new_connections_per_client: Rate,
         /// Memory in use from which new requests are answered 503, such as 512MiB; no bound if absent. Counters are not
         /// dropped, so leave more room than they need.
         max_memory: Size,

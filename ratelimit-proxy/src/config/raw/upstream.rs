@@ -17,12 +17,28 @@ section! {
         balance: Either<BalanceWord, BalanceHash>,
         /// How a server is found to work; by what becomes of requests alone if absent.
         health_check: HealthCheck,
+        /// Certificates for https://.
+        tls: UpstreamTls,
         /// How long to wait.
         timeout: UpstreamTimeout,
         /// How often a request that got no answer is tried again, on another server if there is one: where its method is
         /// idempotent and it has no body, or where nothing of it was sent. At most every fifth request is. 1 if absent
         /// and there are several servers, 0 if there is one.
         retries: Whole<0, 10>,
+    }
+}
+
+section! {
+    /// Certificates for https:// servers, in files in PEM format, read when the configuration is.
+    UpstreamTls {
+        /// Authorities to trust; the system's if absent.
+        ca: Text,
+        /// The name that a server's certificate must have; that of its URL if absent.
+        server_name: Text,
+        /// The certificate that servers are shown.
+        cert: Text,
+        /// Its key.
+        key: Text,
     }
 }
 

@@ -13,6 +13,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::top::{Event, Place, most};
+
 pub use self::limits::LimitTotals;
 pub use self::totals::Totals;
 pub use self::words::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Questioned, Reloaded};
@@ -84,6 +86,17 @@ impl Metrics {
         let worker = Arc::new(WorkerMetrics::default());
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
         worker
+    }
+
+    /// The keys of a limit that were seen most often in that way, over all threads.
+    pub(crate) fn top(&self, limit: &str, event: Event, number: usize) -> Vec<Place> {
+        let number_of = |names: &[Box<str>]| names.iter().position(|name| &**name == limit);
+        let Some(limit) = number_of(&self.series().names) else { return Vec::new() };
+        let mut sum = HashMap::new();
+        for worker in &*self.workers.lock().unwrap_or_else(PoisonError::into_inner) {
+            worker.top.add_to(limit, event, &mut sum);
+        }
+        most(sum, number)
     }
 
     /// A panic outside of any request.
@@ -178,7 +191,7 @@ mod tests {
         assert_eq!(totals.classes, [0, 4000, 0, 0, 0]);
         assert_eq!(totals.requests.count(), 4000);
         assert_eq!(totals.connections, 4);
-        assert_eq!(totals.errors, [0, 0, 4, 0]);
+        assert_eq!(totals.errors, [0, 0, 4, 0, 0, 0]);
         assert_eq!(totals.panics, 5);
     }
 

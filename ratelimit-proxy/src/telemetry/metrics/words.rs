@@ -38,14 +38,24 @@ pub enum ProtocolError {
     Body,
     /// Too slow.
     Timeout,
+    /// No TLS, or not with each other.
+    Tls,
+    /// No PROXY header where there must be one.
+    Proxy,
     /// Anything else.
     Other,
 }
 
 impl ProtocolError {
     /// All of them, with the words that stand for them in metrics.
-    pub const ALL: [(Self, &'static str); 4] =
-        [(Self::Head, "head"), (Self::Body, "body"), (Self::Timeout, "timeout"), (Self::Other, "other")];
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Head, "head"),
+        (Self::Body, "body"),
+        (Self::Timeout, "timeout"),
+        (Self::Tls, "tls"),
+        (Self::Proxy, "proxy"),
+        (Self::Other, "other"),
+    ];
 }
 
 /// What became of a question of Envoy's.
@@ -83,10 +93,12 @@ pub enum Pressure {
     Starved,
     /// Memory: a request was refused.
     Shed,
+    /// Connections of one client: it had as many as it may, or made them too fast.
+    Crowded,
 }
 
 /// How many there are.
-pub(super) const PRESSURES: usize = 3;
+pub(super) const PRESSURES: usize = 4;
 
 /// The classes of status codes, as they stand in metrics.
 pub const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -10,6 +10,7 @@ use super::totals::Totals;
 use super::words::{CODE_CLASSES, DecisionOutcome, PRESSURES, Pressure, ProtocolError, Questioned};
 use super::{add, read, sum};
 use crate::telemetry::histogram::Histogram;
+use crate::telemetry::top::Top;
 
 /// Of one thread. Only that thread may count here.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub struct WorkerMetrics {
     panics: AtomicU64,
     pressures: [AtomicU64; PRESSURES],
     questions: [AtomicU64; Questioned::ALL.len()],
+    /// Which keys are denied, and near to their limits.
+    pub(crate) top: Top,
 }
 
 impl WorkerMetrics {

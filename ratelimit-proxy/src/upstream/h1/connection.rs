@@ -9,7 +9,6 @@ use http::header::{self, HeaderMap};
 use http::{Method, request, response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Error;
@@ -33,13 +32,6 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Whether nothing has come. Before a request is sent it must be so: bytes, the end and an error all mean that
     /// none should be. The connection is given up if it is not, so bytes may be lost.
     fn is_silent(&mut self) -> bool;
-}
-
-impl Transport for TcpStream {
-    fn is_silent(&mut self) -> bool {
-        // Asks the kernel only if something is known to have come.
-        matches!(self.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
 }
 
 /// A connection to a server.

@@ -26,7 +26,7 @@ pub(crate) mod scripted;
 #[cfg(test)]
 mod differential;
 
-pub(crate) use connection::Connection;
+pub(crate) use connection::{Connection, Transport};
 
 /// Why there is no response, or no more of it.
 #[derive(Debug)]

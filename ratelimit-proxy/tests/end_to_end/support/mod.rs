@@ -4,10 +4,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod browser;
+pub mod certs;
+pub mod http2;
 pub mod origin;
 pub mod program;
 pub mod proxy;
 pub mod raw_client;
+pub mod secure_origin;
 pub mod tokens;
 
 use std::time::Duration;

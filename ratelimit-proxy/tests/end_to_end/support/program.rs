@@ -1,6 +1,7 @@
 //! The program itself, run as a user runs it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -100,8 +101,16 @@ impl Program {
 
     /// With these arguments, on free ports.
     pub async fn run(arguments: &[&str]) -> Self {
-        let arguments = [arguments, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]].concat();
-        let mut child = command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(&[arguments, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]].concat()).await
+    }
+
+    /// As a file says.
+    pub async fn configured(config: &Path) -> Self {
+        Self::spawn(&["--config", config.to_str().unwrap()]).await
+    }
+
+    async fn spawn(arguments: &[&str]) -> Self {
+        let mut child = command(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = Lines::of(child.stderr.take().unwrap());
         let proxy = address(&log.line(&["listening"]).await);
         let admin = address(&log.line(&["administration"]).await);
@@ -153,7 +162,7 @@ pub async fn signal(child: &Child, name: &str) {
 
 /// The address in a line of the log, as text or JSON.
 pub fn address(line: &str) -> SocketAddr {
-    let (_, rest) = line.split_once("http://").unwrap_or_else(|| panic!("no address in {line}"));
+    let (_, rest) = line.split_once("://").unwrap_or_else(|| panic!("no address in {line}"));
     let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:".contains(c))).unwrap_or(rest.len());
     rest[..end].parse().unwrap_or_else(|_| panic!("no address in {line}"))
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ratelimit_core::Limit;
-use ratelimit_proxy::config::{ClientIp, Config, LimitConfig, Loaded, LogRequests, Match, load_str};
+use ratelimit_proxy::config::{
+    ClientIp, Config, LimitConfig, Listener, Loaded, LogRequests, Match, load_str,
+};
 use ratelimit_proxy::identity::token::{JwtConfig, TokenVerifier};
 use ratelimit_proxy::server::{Drained, Listeners, Server};
 use ratelimit_proxy::{Answers, AnyStore, Shared, Timeouts};
@@ -20,8 +22,11 @@ pub struct Setup {
     pub answers: Answers,
     pub threads: usize,
     pub max_connections: usize,
+    pub max_connections_per_client: Option<u32>,
     pub store: AnyStore,
     pub jwt: Option<JwtConfig>,
+    /// Plain on a free port unless said otherwise.
+    pub listen: Option<Listener>,
 }
 
 impl Default for Setup {
@@ -34,8 +39,10 @@ impl Default for Setup {
             answers: Answers::default(),
             threads: 1,
             max_connections: 1000,
+            max_connections_per_client: None,
             store: AnyStore::default(),
             jwt: None,
+            listen: None,
         }
     }
 }
@@ -90,6 +97,7 @@ impl Setup {
         config.log.requests = LogRequests::Off;
         config.server.timeouts = self.timeouts;
         config.server.max_connections = self.max_connections;
+        config.server.max_connections_per_client = self.max_connections_per_client;
         config
     }
 
@@ -98,7 +106,7 @@ impl Setup {
         let config = self.config(upstream);
         let mut shared = Shared::new(&config, self.store);
         shared.tokens = self.jwt.map(|jwt| TokenVerifier::start(jwt, &shared.metrics).unwrap());
-        Proxy::serve(Arc::new(shared), self.threads)
+        Proxy::serve(Arc::new(shared), self.threads, self.listen)
     }
 }
 
@@ -127,7 +135,7 @@ impl Proxy {
 
     /// As a configuration says, in front of that upstream, with one thread.
     pub fn from_yaml(yaml: &str, upstream: SocketAddr) -> Self {
-        Self::serve(Arc::new(Shared::new(&load(yaml, upstream).config, AnyStore::default())), 1)
+        Self::serve(Arc::new(Shared::new(&load(yaml, upstream).config, AnyStore::default())), 1, None)
     }
 
     /// As a whole configuration says, with one thread.
@@ -139,11 +147,12 @@ impl Proxy {
         });
         let mut config = loaded.config;
         config.log.requests = LogRequests::Off;
-        Self::serve(Arc::new(Shared::new(&config, AnyStore::default())), 1)
+        Self::serve(Arc::new(Shared::new(&config, AnyStore::default())), 1, None)
     }
 
-    fn serve(shared: Arc<Shared>, threads: usize) -> Self {
-        let listeners = Listeners::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], threads).unwrap();
+    fn serve(shared: Arc<Shared>, threads: usize, listen: Option<Listener>) -> Self {
+        let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)).into());
+        let listeners = Listeners::bind(&[listen], threads).unwrap();
         shared.watch_upstreams().unwrap();
         let server = Server::start(&shared, listeners).unwrap();
         Self { address: server.addresses()[0], shared, server: Some(server) }

@@ -1,0 +1,124 @@
+//! Work whose instructions `benches/instructions.py` counts: one case a run, so often.
+//!
+//!     instructions CASE REPETITIONS
+//!
+//! Only what [`measured`] calls is counted.
+
+use std::hint::black_box;
+use std::path::Path;
+
+use benches::{Contender, Keys, Ours, warm_up};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use ratelimit_core::fields::Told;
+use ratelimit_core::{AsKey, Fields, KeyBuf, Limit, Limiter, MemoryStore, Nanos};
+use ratelimit_proxy::config::load_str;
+use ratelimit_proxy::facts::Facts;
+use ratelimit_proxy::path::NormalPath;
+use ratelimit_proxy::policy::Policy;
+
+/// Keys of a case about decisions: enough that no place in the table stands for all.
+const KEYS: u64 = 10_000;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let case = arguments.next().unwrap_or_default();
+    let times = arguments.next().and_then(|number| number.parse().ok()).unwrap_or(1);
+    match case.as_str() {
+        "keys" => {
+            let mut keys = Keys::new(KEYS, 7);
+            measured(times, || keys.next().len() > 1);
+        }
+        "decision" => decision(1, false, times),
+        "decision, denied" => decision(1, true, times),
+        "decision, 2 limits" => decision(2, false, times),
+        "decision, 2 limits, denied" => decision(2, true, times),
+        "decision, 8 limits" => decision(8, false, times),
+        "fields" => fields(times),
+        "key of a tuple" => {
+            let mut buffer = KeyBuf::new();
+            measured(times, || {
+                buffer.clear();
+                black_box(("k-0123456789abcdef", "users", 7_u32)).encode(&mut buffer);
+                buffer.len() > 1
+            });
+        }
+        "path, normal" => path("/v1/users/1234567/orders", times),
+        "path, escaped" => path("/v1//users/%7ejos%C3%A9/./a%20b/../orders", times),
+        "policy, by client" => select("  - {name: client, key: client.ip, rate: 100/s}\n", times),
+        "policy, 2 limits by header and path" => select(
+            "
+  - {name: plan, match: {path: '/v1/{resource}/**'}, key: [header.x-api-key, path.resource], rate: 100/s}
+  - {name: path, key: [header.x-api-key, path], rate: 1000/s}
+",
+            times,
+        ),
+        _ => panic!("there is no case {case:?}"),
+    }
+}
+
+/// What is counted.
+#[inline(never)]
+fn measured(times: u64, mut work: impl FnMut() -> bool) {
+    for _ in 0..times {
+        black_box(work());
+    }
+}
+
+fn decision(limits: usize, denying: bool, times: u64) {
+    // Under callgrind time passes fifty times as fast for the clock as for the work: nothing may recover meanwhile.
+    let (rate, burst) = if denying { ("1/day", 1) } else { ("1/h", 1000) };
+    let limiter = Ours::with(limits, rate, burst);
+    warm_up(&limiter, KEYS);
+    let mut keys = Keys::new(KEYS, 7);
+    measured(times, || limiter.check(keys.next()));
+}
+
+fn fields(times: u64) {
+    let limiter = Limiter::new(MemoryStore::default());
+    let limit = Limit::new("per-client", "1000000/h".parse().expect("a rate"));
+    let (fields, mut told, mut headers) = (Fields::default(), Told::default(), HeaderMap::new());
+    measured(times, || {
+        headers.clear();
+        let decision = limiter.try_check(&limit, "ann");
+        fields.write_again(&decision, &mut told, None, Nanos::ZERO, &mut headers);
+        headers.len() > 1
+    });
+}
+
+fn path(raw: &str, times: u64) {
+    measured(times, || NormalPath::parse(black_box(raw)).is_ok());
+}
+
+fn select(limits: &str, times: u64) {
+    let text = format!("upstream: http://127.0.0.1:1\nlimits:\n{limits}");
+    let policy = match load_str(&text, "bench.yaml", &|_| None, Path::new("")) {
+        Ok(loaded) => Policy::of(&loaded.config),
+        Err(faults) => panic!("{faults:?}"),
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("host", "api.example.com"),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"),
+        ("accept", "application/json"),
+        ("x-api-key", "k-0123456789abcdef"),
+        ("cookie", "theme=dark; sid=0123456789abcdef"),
+    ] {
+        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let facts = Facts {
+        method: &Method::GET,
+        host: "api.example.com",
+        path: "/v1/users/7",
+        query: "page=2",
+        headers: &headers,
+        claims: None,
+        client: [192, 0, 2, 7].into(),
+        tls_client: None,
+        descriptor: None,
+    };
+    let mut keys = KeyBuf::new();
+    measured(times, || {
+        keys.clear();
+        policy.select(black_box(&facts), &mut keys).is_ok_and(|selection| !selection.hits.is_empty())
+    });
+}
