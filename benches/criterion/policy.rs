@@ -67,6 +67,7 @@ fn select(criterion: &mut Criterion) {
             query: "page=2",
             headers: &headers,
             claims: None,
+            descriptor: None,
             tls_client: None,
             client: [192, 0, 2, 7].into(),
         };

@@ -78,11 +78,7 @@ impl Answers {
         if is_grpc(head) {
             return self.grpc(decision, retry_after, utc);
         }
-        let (body, content_type) = match &self.body {
-            DenialBody::Problem => (told.problem(decision, self.status), PROBLEM),
-            DenialBody::Text => (text(retry_after), TEXT),
-            DenialBody::File { content, content_type } => (content.clone(), content_type.clone()),
-        };
+        let (body, content_type) = self.body(retry_after, || told.problem(decision, self.status));
         let mut headers = std::mem::take(&mut head.headers);
         headers.clear();
         headers.insert(header::CONTENT_TYPE, content_type);
@@ -91,6 +87,30 @@ impl Answers {
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response
+    }
+
+    /// What a client is told of a denial that another proxy answers with that status: fields and body.
+    pub(crate) fn denial(
+        &self,
+        decision: &Decision<'_>,
+        status: StatusCode,
+        utc: Nanos,
+    ) -> (HeaderMap, Bytes) {
+        let retry_after = Fields::retry_after(decision).map(|seconds| self.spread(seconds));
+        let (body, content_type) = self.body(retry_after, || Fields::problem_with_status(decision, status));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, content_type);
+        self.fields.write_with(decision, None, retry_after, utc, &mut headers);
+        (headers, body)
+    }
+
+    /// The body of a denial and its type.
+    fn body(&self, retry_after: Option<u64>, problem: impl FnOnce() -> Bytes) -> (Bytes, HeaderValue) {
+        match &self.body {
+            DenialBody::Problem => (problem(), PROBLEM),
+            DenialBody::Text => (text(retry_after), TEXT),
+            DenialBody::File { content, content_type } => (content.clone(), content_type.clone()),
+        }
     }
 
     /// A request that costs more than a limit can ever hold; asking again never helps.

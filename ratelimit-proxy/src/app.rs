@@ -17,6 +17,7 @@ use crate::doubts;
 use crate::identity::token::TokenVerifier;
 use crate::overload;
 use crate::reload::{Reloader, Source, follow};
+use crate::rls::Rls;
 use crate::server::descriptors::Connections;
 use crate::server::ports::cannot_listen;
 use crate::server::{Drained, Listeners, Server};
@@ -32,6 +33,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 pub(crate) struct App {
     server: Server,
     admin: Option<Admin>,
+    rls: Option<Rls>,
     view: Arc<View>,
     drain: Duration,
     /// The store that is shared with other replicas.
@@ -50,6 +52,7 @@ impl App {
         let connections = Connections::ask(wanted, threads);
         config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
+        let rls = config.rls.map(|rls| Ok::<_, io::Error>((bind(rls.listen)?, rls))).transpose()?;
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
         let mut shared = Shared::new(&config, store);
@@ -70,13 +73,14 @@ impl App {
         let token = config.operators.token.clone();
         let start = |listener| Admin::start(listener, &view, token, connections.operators);
         let admin = admin.map(start).transpose()?;
+        let rls = rls.map(|(listener, rls)| Rls::start(listener, &view, &rls, threads)).transpose()?;
         let server = Server::start(&shared, listeners)?;
         if connections.clients < wanted {
             let served = connections.clients;
             tracing::warn!(wanted, served, "too few file descriptors for all connections: see ulimit -n");
         }
         view.ready(true);
-        Ok(Self { server, admin, view, drain: config.server.drain, redis })
+        Ok(Self { server, admin, rls, view, drain: config.server.drain, redis })
     }
 
     /// Where clients connect.
@@ -106,6 +110,9 @@ impl App {
         }
         if let Some(address) = self.admin() {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
+        }
+        if let Some(rls) = &self.rls {
+            tracing::info!(address = %format_args!("http://{}", rls.address()), "rate-limit service");
         }
         if let Some(redis) = &self.redis {
             let consistency = if redis.leases.is_some() { "leased" } else { "strict" };
@@ -156,10 +163,13 @@ impl App {
     /// # Errors
     /// When a thread failed while it served.
     pub(crate) fn stop(self, hurry: impl Future<Output = ()>) -> impl Future<Output = io::Result<Drained>> {
-        let Self { server, view, admin, drain, .. } = self;
+        let Self { server, view, admin, rls, drain, .. } = self;
         let (closer, until) = (server.closer(), Instant::now() + drain);
         let draining = server.drain(drain);
         view.ready(false);
+        if let Some(rls) = &rls {
+            rls.stop();
+        }
         async move {
             let mut draining = std::pin::pin!(draining);
             let drained = tokio::select! {
@@ -169,6 +179,9 @@ impl App {
                     draining.await
                 }
             };
+            if let Some(rls) = rls {
+                rls.join();
+            }
             let left = until.saturating_duration_since(Instant::now()).max(FLUSH);
             if !view.shared().store.flush(left).await {
                 tracing::warn!("the store could not be told of everything that was charged or given back");

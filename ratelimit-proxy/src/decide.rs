@@ -2,16 +2,19 @@
 //! they said. The only file of the proxy that decides anything about a limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
 use ratelimit_core::store::{Charge, Origin, Verdict};
-use ratelimit_core::{Decision, KeyBuf, Limit, Store};
+use ratelimit_core::{Decision, KeyBuf, Limit, Nanos, Store, StoreError};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::config::Late;
-use crate::policy::{Ending, Hit, Selection};
+use crate::fault::Fault;
+use crate::policy::{Ending, Hit, How, Refusal, Selection};
+use crate::store::AnyStore;
 use crate::telemetry::metrics::{DecisionOutcome, WorkerMetrics};
 use crate::telemetry::top::Event;
 
@@ -35,6 +38,14 @@ pub(crate) struct Admission<'p> {
     pub(crate) decision: Option<Box<Decision<'p>>>,
     /// What is to be given back or settled when the request is over.
     pub(crate) holds: Vec<Hold>,
+}
+
+impl<'p> Admission<'p> {
+    /// For who will never learn how the request ends: what is held is settled as for a client that went away.
+    pub(crate) fn unfollowed(self, store: &impl Store) -> Option<Box<Decision<'p>>> {
+        self.holds.into_iter().for_each(|hold| hold.settle(&Ending::default(), store));
+        self.decision
+    }
 }
 
 /// What a request holds of a limit until it is over: a permit, or a charge that its end decides about.
@@ -80,23 +91,82 @@ pub(crate) async fn decide<'p, S: Store>(
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
-    selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
-    if selection.hits.is_empty() {
-        return Ruling::Admit(Admission { decision: None, holds: Vec::new() });
-    }
-    let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
-    // Pushed, not collected: what is collected is moved as a whole once more.
-    for hit in &selection.hits {
-        // Nothing is refused only to a key in debt.
-        let units = if hit.overdraft { 0 } else { hit.cost };
-        charges.push(Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op: Op::Take(units) });
-    }
-    if let Some(ruling) = decide_at_once(store, &charges, selection, keys, metrics) {
+    let charges = charges(selection, keys, metrics);
+    if let Some(ruling) = at_once(store, &charges, selection, keys, metrics) {
         return ruling;
     }
     let asked = Instant::now();
     let answer = store.decide(&charges).await;
     metrics.decided_after(asked.elapsed());
+    answered(store, answer, selection, keys, metrics)
+}
+
+/// As [`decide`], for who can't wait for the store as long as the store's own deadline says.
+pub(crate) async fn decide_within<'p>(
+    within: Duration,
+    store: &AnyStore,
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+) -> Ruling<'p> {
+    let charges = charges(selection, keys, metrics);
+    if let Some(ruling) = at_once(store, &charges, selection, keys, metrics) {
+        return ruling;
+    }
+    let asked = Instant::now();
+    let answer = match tokio::time::timeout(within, store.decide(&charges)).await {
+        Ok(answer) => answer,
+        Err(_) => store.without(&charges),
+    };
+    metrics.decided_after(asked.elapsed());
+    answered(store, answer, selection, keys, metrics)
+}
+
+/// What the store is asked.
+#[inline]
+fn charges<'a>(
+    selection: &'a Selection<'_>,
+    keys: &'a KeyBuf,
+    metrics: &WorkerMetrics,
+) -> SmallVec<[Charge<'a>; 4]> {
+    selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
+    let mut charges = SmallVec::new();
+    // Pushed, not collected: what is collected is moved as a whole once more.
+    for hit in &selection.hits {
+        let op = match hit.how {
+            // Nothing is refused only to a key in debt.
+            How::Charge => Op::Take(if hit.overdraft { 0 } else { hit.cost }),
+            How::Ask => Op::Peek(1),
+            How::GiveBack => Op::Refund(hit.cost, None),
+        };
+        charges.push(Charge { limit: hit.limit, key: keys.slice(hit.key.clone()), op });
+    }
+    charges
+}
+
+/// The ruling, where nobody has to be waited for.
+#[inline]
+fn at_once<'p>(
+    store: &impl Store,
+    charges: &[Charge<'_>],
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+) -> Option<Ruling<'p>> {
+    if charges.is_empty() {
+        return Some(Ruling::Admit(Admission { decision: None, holds: Vec::new() }));
+    }
+    decide_at_once(store, charges, selection, keys, metrics)
+}
+
+/// The ruling on what the store answered.
+fn answered<'p>(
+    store: &impl Store,
+    answer: Result<Verdict, StoreError>,
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+) -> Ruling<'p> {
     match answer {
         Ok(verdict) => rule(store, &verdict, selection, keys, metrics),
         Err(_unavailable) => {
@@ -138,7 +208,7 @@ fn rule<'p>(
     let holds = if verdict.admitted {
         let hold = |(hit, outcome): (&Hit<'p>, &Outcome)| {
             let key = keys.slice(hit.key.clone());
-            if hit.overdraft && hit.cost > 0 {
+            if hit.overdraft && hit.cost > 0 && hit.how == How::Charge {
                 store.post(Charge { limit: hit.limit, key, op: Op::Debit(hit.cost) });
             }
             if hit.late.is_none() && !(hit.holds && hit.cost > 0) {
@@ -166,6 +236,28 @@ fn rule<'p>(
         (false, true) => Ruling::Never(decision),
         (false, false) => Ruling::Deny(decision),
     }
+}
+
+/// Limits that said no without their store: as if the store had.
+pub(crate) fn refuse<'p>(refusal: &Refusal<'p>, metrics: &WorkerMetrics) -> Result<Ruling<'p>, Fault> {
+    match refusal {
+        Refusal::Denied(by) => Ok(Ruling::Deny(Box::new(denied(by, metrics)))),
+        Refusal::AmbiguousKey { .. } => Err(Fault::AmbiguousKey),
+        Refusal::BadCost { .. } => Err(Fault::BadCost),
+    }
+}
+
+/// The decision of limits that said no without their store; there is one at least.
+pub(crate) fn denied<'p>(by: &[(usize, &'p Limit)], metrics: &WorkerMetrics) -> Decision<'p> {
+    let no = |(rule, limit): &(usize, &'p Limit)| {
+        metrics.decision(*rule, DecisionOutcome::Denied);
+        // Nothing frees such a key in time; a client that asks again once a window loses little.
+        let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
+        Outcome::refused(0, Some(wait)).with_reset_after(wait)
+    };
+    let outcomes = by.iter().map(no).collect();
+    let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
+    Decision::new(by.iter().map(|(_, limit)| *limit), verdict)
 }
 
 /// Of a denied request only the limits that said no are counted: the others were not charged.

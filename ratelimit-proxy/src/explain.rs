@@ -9,7 +9,7 @@ use ratelimit_redis::lease::{HeldBack, what_may_lie_elsewhere};
 
 use crate::config::RedisConfig;
 use crate::exchange::admit;
-use crate::facts::Facts;
+use crate::facts::{Descriptor, Facts};
 use crate::fault::Fault;
 use crate::identity::token::{LazyClaims, TokenVerifier};
 use crate::policy::{Explanation, Leases, Policy};
@@ -78,15 +78,29 @@ impl Question {
             client: policy.client(peer, &head.headers),
             claims: claims.as_ref(),
             tls_client: self.tls_client.as_deref(),
+            descriptor: None,
         };
-        let mut explanation = policy.explain(&facts, &mut KeyBuf::new());
-        if let Some(redis) = redis {
-            for explained in &mut explanation.limits {
-                explained.leases = explained.in_force.as_ref().and_then(|limit| leases(redis, limit));
-            }
-        }
-        Ok(explanation)
+        Ok(told(policy, &facts, redis))
     }
+}
+
+/// What the limits make of a question of Envoy's.
+pub(crate) fn explain_asked(
+    descriptor: &Descriptor<'_>,
+    policy: &Policy,
+    redis: Option<&RedisConfig>,
+) -> Explanation {
+    told(policy, &Facts::asked(descriptor, &HeaderMap::new()), redis)
+}
+
+fn told(policy: &Policy, facts: &Facts<'_>, redis: Option<&RedisConfig>) -> Explanation {
+    let mut explanation = policy.explain(facts, &mut KeyBuf::new());
+    if let Some(redis) = redis {
+        for explained in &mut explanation.limits {
+            explained.leases = explained.in_force.as_ref().and_then(|limit| leases(redis, limit));
+        }
+    }
+    explanation
 }
 
 /// What leases may hold back of a limit, if there are any for it.

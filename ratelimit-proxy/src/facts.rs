@@ -3,7 +3,7 @@
 //! Proxied traffic, `explain`, `replay` and every other entrance build the same value, so that they get the
 //! same answer. It only borrows.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, Method};
 
@@ -30,4 +30,44 @@ pub struct Facts<'r> {
     pub claims: Option<&'r LazyClaims<'r>>,
     /// The subject of the client's verified certificate, as RFC 4514 writes it; `None` if it has none.
     pub tls_client: Option<&'r str>,
+    /// What is asked about if it is no request but a descriptor of Envoy's, which has nothing else.
+    pub descriptor: Option<&'r Descriptor<'r>>,
+}
+
+/// A descriptor has no method, and nobody looks at it.
+static NONE: Method = Method::GET;
+
+/// A descriptor that Envoy asks about. Bytes, because Envoy puts there what clients send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Descriptor<'r> {
+    /// Whose it is.
+    pub domain: &'r [u8],
+    /// Names and values, in order.
+    pub entries: &'r [(&'r [u8], &'r [u8])],
+}
+
+impl<'r> Facts<'r> {
+    /// Those of a descriptor. There are no header fields in `none`.
+    #[must_use]
+    pub const fn asked(descriptor: &'r Descriptor<'r>, none: &'r HeaderMap) -> Self {
+        Self {
+            method: &NONE,
+            host: "",
+            path: "",
+            query: "",
+            headers: none,
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            claims: None,
+            tls_client: None,
+            descriptor: Some(descriptor),
+        }
+    }
+}
+
+impl<'r> Descriptor<'r> {
+    /// The value of the first entry of that name.
+    #[must_use]
+    pub fn value(&self, name: &[u8]) -> Option<&'r [u8]> {
+        self.entries.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
 }

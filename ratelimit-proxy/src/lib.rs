@@ -12,6 +12,7 @@ mod explain;
 mod fault;
 mod overload;
 mod reload;
+mod rls;
 mod rules;
 mod socket;
 mod stamp;

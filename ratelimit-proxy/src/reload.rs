@@ -188,9 +188,11 @@ impl Reloader {
 /// What the two say differently of what can't change while it runs.
 fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
     let (old, server) = (&running.server, &new.server);
+    let listener = |config: &Config| config.rls.map(|rls| (rls.listen, rls.max_connection_age));
     let fixed = [
         ("admin", running.admin == new.admin && running.operators == new.operators),
         ("store", running.store == new.store),
+        ("rls", listener(running) == listener(new)),
         ("server.threads", old.threads == server.threads),
         ("server.max_connections", old.max_connections == server.max_connections),
         (

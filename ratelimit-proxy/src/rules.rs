@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::answer::Answers;
-use crate::config::{Config, LimitConfig};
+use crate::config::{Config, LimitConfig, RlsConfig};
 use crate::policy::Policy;
 use crate::state::Timeouts;
 use crate::steer::Book;
@@ -42,6 +42,8 @@ pub(crate) struct Rules {
     pub(crate) log: Arc<RequestLog>,
     /// How long what is likely wrong has to show before it is told; `None`: nobody looks.
     pub(crate) doubted_after: Option<Duration>,
+    /// How Envoy is answered.
+    pub(crate) rls: Option<RlsConfig>,
     /// Which configuration they are from, from 0.
     edition: u64,
     /// Which set of rules this is, from 0.
@@ -71,6 +73,7 @@ impl Rules {
             answers: config.answers.clone(),
             log: Arc::new(log),
             doubted_after: config.log.doubts,
+            rls: config.rls,
             edition: before.map_or(0, |before| before.edition + 1),
             generation: before.map_or(0, |before| before.generation + 1),
         }

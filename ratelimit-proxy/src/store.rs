@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ratelimit_core::store::{Charge, Verdict};
-use ratelimit_core::{Limit, MemoryStore, Store, StoreError};
+use ratelimit_core::{Limit, LocalStore as _, MemoryStore, Store, StoreError};
 use ratelimit_redis::lease::{HeldBack, LeasedStore};
 use ratelimit_redis::{Builder, RedisStore};
 
@@ -119,6 +119,18 @@ impl AnyStore {
             Self::Leased(SharedStore { store, .. }) => {
                 store.what_may_lie_elsewhere(limit, store.source().replicas())
             }
+        }
+    }
+
+    /// What is to be said of charges that the store was asked about too late, or not at all.
+    ///
+    /// # Errors
+    /// When that is to be an error.
+    pub(crate) fn without(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        match self {
+            Self::Memory(store) => Ok(store.decide_now(charges)),
+            Self::Shared(shared) => shared.store.decide_without(charges),
+            Self::Leased(leased) => leased.store.source().decide_without(charges),
         }
     }
 

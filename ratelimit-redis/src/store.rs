@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use ratelimit_core::store::{Charge, Verdict};
-use ratelimit_core::{Key, Store, StoreError};
+use ratelimit_core::{Key, Store, StoreError, StoreErrorKind};
 use tokio::sync::mpsc;
 
 use crate::config::Builder;
@@ -111,6 +111,19 @@ impl RedisStore {
     /// When the store is gone, or goes: what it was not told is lost.
     pub async fn flush(&self) -> Result<(), StoreError> {
         try_join_all(self.partitions().map(Partition::flush)).await.map(drop)
+    }
+
+    /// What the policy for a store that can't be reached says of these charges, without asking it: for who can't
+    /// wait for its answer any longer. What the store was asked before may be charged there as well.
+    ///
+    /// # Errors
+    /// When the policy is to say so.
+    pub fn decide_without(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        let late = || StoreError::new(StoreErrorKind::Timeout, "nobody waited for a decision");
+        match self.spread(charges) {
+            Ok(partition) => partition.without_store(charges, late()),
+            Err(several) => several.without_store(late),
+        }
     }
 
     fn partitions(&self) -> impl Iterator<Item = &Partition> {

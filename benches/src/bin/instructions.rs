@@ -114,6 +114,7 @@ fn select(limits: &str, times: u64) {
         claims: None,
         client: [192, 0, 2, 7].into(),
         tls_client: None,
+        descriptor: None,
     };
     let mut keys = KeyBuf::new();
     measured(times, || {

@@ -93,20 +93,7 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
             let detail = "the body has to be JSON: Content-Type: application/json";
             return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let told = self.body.size_hint().lower();
-        let large = || refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has at most {MOST} bytes"));
-        if told > u64::try_from(MOST).unwrap_or(u64::MAX) {
-            // Who is in the middle of sending it can read the answer only when it is through.
-            let _ = tokio::time::timeout(PATIENCE, discard(self.body)).await;
-            return Err(large());
-        }
-        let body = std::pin::pin!(Limited::new(self.body, MOST));
-        let bytes = match tokio::time::timeout(PATIENCE, body.collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(large()),
-            Ok(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "the body can't be read")),
-            Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
-        };
+        let bytes = self.bytes(MOST).await?;
         // A list would be taken for the fields in their order.
         if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
             return Err(refusal(StatusCode::BAD_REQUEST, "the body is not what it should be: an object"));
@@ -114,5 +101,23 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         serde_json::from_slice(&bytes).map_err(|error| {
             refusal(StatusCode::BAD_REQUEST, &format!("the body is not what it should be: {error}"))
         })
+    }
+
+    /// The body, of at most so many bytes.
+    pub(super) async fn bytes(self, most: usize) -> Answer<Bytes> {
+        let told = self.body.size_hint().lower();
+        let large = || refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has at most {most} bytes"));
+        if told > u64::try_from(most).unwrap_or(u64::MAX) {
+            // Who is in the middle of sending it can read the answer only when it is through.
+            let _ = tokio::time::timeout(PATIENCE, discard(self.body)).await;
+            return Err(large());
+        }
+        let body = std::pin::pin!(Limited::new(self.body, most));
+        match tokio::time::timeout(PATIENCE, body.collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(large()),
+            Ok(Err(_)) => Err(refusal(StatusCode::BAD_REQUEST, "the body can't be read")),
+            Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+        }
     }
 }

@@ -50,6 +50,14 @@ impl Guard {
         }
     }
 
+    /// Whether whoever sent those fields may have something decided, which is no change that needs a token.
+    pub(super) fn may_ask(&self, headers: &HeaderMap) -> Answer<()> {
+        if comes_from_another_site(headers) {
+            return Err(refusal(StatusCode::FORBIDDEN, "pages of other sites ask nothing here"));
+        }
+        Ok(())
+    }
+
     /// Whether whoever sent those fields may see what clients' keys are.
     pub(super) fn may_see_keys(&self, headers: &HeaderMap, peer: SocketAddr) -> Answer<()> {
         if self.loopback { Ok(()) } else { self.may_change(headers, peer).map(drop) }

@@ -56,6 +56,11 @@ struct MatchView {
     client_ip: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not: Option<Box<Self>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
+    /// Names of the entries, in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptors: Option<Vec<String>>,
 }
 
 impl Limits {
@@ -95,7 +100,7 @@ impl LimitView {
 
 impl MatchView {
     fn new(matches: &Match) -> Self {
-        let Match { path, methods, host, headers, query, jwt, client_ip, not } = matches;
+        let Match { path, methods, host, headers, query, jwt, client_ip, not, domain, descriptors } = matches;
         Self {
             path: path.as_ref().map(ToString::to_string),
             methods: methods.iter().map(ToString::to_string).collect(),
@@ -105,6 +110,10 @@ impl MatchView {
             jwt: jwt.iter().map(|(claim, _)| claim.clone()).collect(),
             client_ip: client_ip.iter().map(ToString::to_string).collect(),
             not: not.as_ref().map(|not| Box::new(Self::new(not))),
+            domain: domain.clone(),
+            descriptors: descriptors
+                .as_ref()
+                .map(|entries| entries.iter().map(|(name, _)| name.clone()).collect()),
         }
     }
 }

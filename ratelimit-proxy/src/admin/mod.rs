@@ -1,6 +1,8 @@
 //! Administration: health, metrics, limits in force, what can be changed of them. On a thread and a runtime of its own, with connections of its
 //! own, so that nothing that happens here is felt by traffic.
 
+mod ask;
+mod auth;
 mod call;
 mod explain;
 mod guard;

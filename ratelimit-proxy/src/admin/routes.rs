@@ -9,6 +9,7 @@ use http::{Method, Request, StatusCode};
 use http_body::Body;
 use serde_json::json;
 
+use super::ask::MOST_ASKED;
 use super::call::Call;
 use super::guard::Guard;
 use super::limits::Limits;
@@ -18,20 +19,29 @@ use super::reply::{Answer, HTML, JSON, PROBLEM, Reply, TEXT, json, problem, refu
 use super::stats::Stats;
 use super::upstreams::Upstreams;
 use super::view::View;
-use super::{explain, keys, level, top};
+use super::{auth, explain, keys, level, top};
 use crate::config::AdminToken;
+use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::{Format, expose};
 
 /// Answers operators.
 pub(super) struct Routes {
     view: Arc<View>,
     guard: Guard,
+    /// What is decided here is counted here.
+    metrics: Arc<WorkerMetrics>,
 }
 
 impl Routes {
     /// For a listener there.
     pub(super) fn new(view: Arc<View>, address: SocketAddr, token: Option<AdminToken>) -> Self {
-        Self { view, guard: Guard::new(address, token) }
+        let metrics = view.shared().metrics.worker();
+        Self { view, guard: Guard::new(address, token), metrics }
+    }
+
+    /// What is decided here is counted here.
+    pub(super) fn counted(&self) -> &WorkerMetrics {
+        &self.metrics
     }
 
     /// What is shown.
@@ -52,6 +62,10 @@ impl Routes {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
+        if call.head().uri.path() == "/auth" {
+            // It comes with the client's own host and origin, which say nothing about who asks.
+            return Ok(auth::auth(self, call.head().clone(), call.peer.ip()).await);
+        }
         self.guard.answers_to(&call.head().uri, call.headers())?;
         let path = call.head().uri.path().to_owned();
         let steering = self.view.steering();
@@ -60,6 +74,16 @@ impl Routes {
             ["livez"] => call.reads().map(|()| response(StatusCode::OK, TEXT, "ok\n")),
             ["readyz"] => call.reads().map(|()| self.readyz()),
             ["metrics"] => call.reads().map(|()| self.metrics(&call)),
+            ["json"] => {
+                call.posts()?;
+                self.guard.may_ask(call.headers())?;
+                Ok(self.json(&call.bytes(MOST_ASKED).await?).await)
+            }
+            ["api", "check"] => {
+                call.posts()?;
+                self.guard.may_ask(call.headers())?;
+                Ok(self.check(&call.bytes(MOST_ASKED).await?).await)
+            }
             ["api", "reload"] => {
                 call.posts()?;
                 let by = self.guard.may_change(call.headers(), call.peer)?;

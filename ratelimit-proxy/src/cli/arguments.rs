@@ -124,8 +124,14 @@ pub(super) struct Explain {
     #[arg(long, short, value_name = "FILE")]
     pub(super) config: PathBuf,
     /// Method and target, such as 'POST /login' or 'GET http://example.com/items?page=2'; GET if only a target
-    #[arg(value_name = "REQUEST")]
-    pub(super) request: String,
+    #[arg(value_name = "REQUEST", required_unless_present = "domain", conflicts_with = "domain")]
+    pub(super) request: Option<String>,
+    /// Instead of a request: the domain that Envoy asks about
+    #[arg(long, value_name = "NAME")]
+    pub(super) domain: Option<String>,
+    /// An entry of Envoy's descriptor, such as user=ann; repeated, in order
+    #[arg(long = "descriptor", value_name = "NAME=VALUE", requires = "domain", value_parser = entry)]
+    pub(super) descriptor: Vec<(String, String)>,
     /// Subject of the client's certificate, such as 'CN=ann,O=Example'
     #[arg(long, value_name = "SUBJECT")]
     pub(super) tls_client: Option<String>,
@@ -197,6 +203,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(bad()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(bad)
+}
+
+fn entry(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write an entry as name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {

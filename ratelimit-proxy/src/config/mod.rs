@@ -32,7 +32,8 @@ pub use self::fault::ConfigFault;
 pub use self::listen::{CertificateFiles, Listener, TlsConfig};
 pub use self::model::{
     Actual, AdminToken, Balance, ClientIp, Config, Cost, HealthCheck, Late, LimitConfig, LogConfig, LogKeys,
-    LogRequests, Match, Missing, Operators, Outcomes, Override, Quota, ServerConfig, Tiers, Trust, Upstream,
+    LogRequests, Match, Missing, Operators, Outcomes, Override, Quota, RlsConfig, ServerConfig, Tiers, Trust,
+    Upstream,
 };
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};

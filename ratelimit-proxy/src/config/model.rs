@@ -52,6 +52,21 @@ pub struct Config {
     pub store: StoreConfig,
     /// Threads, connections, time limits.
     pub server: ServerConfig,
+    /// Envoy's rate-limit service; `None` if it is off.
+    pub rls: Option<RlsConfig>,
+}
+
+/// Envoy's rate-limit service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RlsConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Longest a decision may wait for the store where the caller does not say.
+    pub deadline: Duration,
+    /// How long a connection lives before the caller is asked to make another.
+    pub max_connection_age: Duration,
+    /// The highest quota that a descriptor may bring along; any if `None`.
+    pub max_override: Option<Rate>,
 }
 
 /// What operators may do.
@@ -224,6 +239,10 @@ pub struct Match {
     pub client_ip: Vec<IpNet>,
     /// This does not hold.
     pub not: Option<Box<Self>>,
+    /// Envoy's domain is this one.
+    pub domain: Option<String>,
+    /// Envoy's descriptor has these entries, no others, in this order, each with a value of that pattern.
+    pub descriptors: Option<Vec<(String, Glob)>>,
 }
 
 /// One limit and what it applies to.
@@ -457,11 +476,34 @@ impl Config {
             log: LogConfig::default(),
             store: StoreConfig::default(),
             server: ServerConfig::default(),
+            rls: None,
+        }
+    }
+}
+
+impl RlsConfig {
+    /// There, with the defaults.
+    #[must_use]
+    pub const fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            // Envoy itself waits 20.
+            deadline: Duration::from_millis(15),
+            max_connection_age: Duration::from_secs(30 * 60),
+            max_override: None,
         }
     }
 }
 
 impl Match {
+    /// Whether it names Envoy's domain or descriptors, and so is about Envoy's questions.
+    #[must_use]
+    pub fn names_descriptors(&self) -> bool {
+        self.domain.is_some()
+            || self.descriptors.is_some()
+            || self.not.as_ref().is_some_and(|not| not.names_descriptors())
+    }
+
     /// Whether it looks at a verified token.
     #[must_use]
     pub fn needs_token(&self) -> bool {
@@ -473,9 +515,23 @@ impl LimitConfig {
     /// Whether it looks at a verified token.
     #[must_use]
     pub fn needs_token(&self) -> bool {
-        self.matches.needs_token()
-            || self.tiers.as_ref().is_some_and(|tiers| tiers.by.is_claim())
-            || self.key.iter().any(KeyPart::is_claim)
+        self.matches.needs_token() || self.sources().any(Source::is_claim)
+    }
+
+    /// Whether it names Envoy's domain or descriptors: then it judges Envoy's questions and no requests.
+    #[must_use]
+    pub fn names_descriptors(&self) -> bool {
+        self.matches.names_descriptors()
+            || self.sources().any(|source| matches!(source, Source::Descriptor(_)))
+    }
+
+    /// The values that its key is made of and that choose its tier.
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        let parts = self.key.iter().flat_map(|part| match part {
+            KeyPart::One(source) => std::slice::from_ref(source),
+            KeyPart::First(sources) => sources.as_slice(),
+        });
+        parts.chain(self.tiers.as_ref().map(|tiers| &tiers.by))
     }
 
     /// Whether it looks at a client's verified certificate.

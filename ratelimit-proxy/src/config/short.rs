@@ -443,7 +443,8 @@ mod tests {
             (
                 "5/min by clint.ip",
                 "column 10: \"clint.ip\" is not a value of a request: write client.ip, header.NAME, query.NAME, \
-                 cookie.NAME, path.NAME, jwt.CLAIM, basic.user, digest.user, tls.client, method, host or path (did you mean client.ip?)",
+                 cookie.NAME, path.NAME, jwt.CLAIM, basic.user, digest.user, tls.client, method, host, path \
+                 or descriptor.NAME (did you mean client.ip?)",
             ),
             ("5/min by", "column 9: what to count by, such as client.ip, is missing"),
             ("5/min by host,", "column 15: what to count by, such as client.ip, is missing"),
@@ -464,14 +465,14 @@ mod tests {
                 "5/min as a/b",
                 r#"column 10: "a/b" is not a name of a limit: write 1 to 64 of A-Z a-z 0-9 _ . -"#,
             ),
-            ("5/min by descriptor.x", "column 10: descriptor is not available yet"),
             ("5/min burst x", r#"column 13: "x" is not a whole number of at least 1"#),
             ("5 at once burst 3", "column 17: concurrency has no burst (only token_bucket has one)"),
             ("é 5/min", "column 1: \"é\" is not a rate: write COUNT/UNIT, such as 100/s or 5/15min"),
             (
                 "1/s by é",
                 "column 8: \"é\" is not a value of a request: write client.ip, header.NAME, query.NAME, \
-                 cookie.NAME, path.NAME, jwt.CLAIM, basic.user, digest.user, tls.client, method, host or path",
+                 cookie.NAME, path.NAME, jwt.CLAIM, basic.user, digest.user, tls.client, method, host, path \
+                 or descriptor.NAME",
             ),
         ] {
             assert_eq!(limit_from_short(text, 1).unwrap_err().to_string(), shown, "{text}");

@@ -37,6 +37,8 @@ pub enum Source {
     DigestUser,
     /// The subject of the client's verified certificate, as RFC 4514 writes it.
     TlsClient,
+    /// The value of an entry of Envoy's descriptor.
+    Descriptor(String),
 }
 
 /// A part of a key.
@@ -63,6 +65,16 @@ impl Source {
 }
 
 impl KeyPart {
+    /// Whether some of it stands in a descriptor of Envoy's.
+    #[must_use]
+    pub fn is_of_descriptor(&self) -> bool {
+        let is = |source: &Source| matches!(source, Source::Descriptor(_));
+        match self {
+            Self::One(source) => is(source),
+            Self::First(sources) => sources.iter().any(is),
+        }
+    }
+
     /// Whether some of it stands in a verified token.
     #[must_use]
     pub fn is_claim(&self) -> bool {
@@ -94,16 +106,12 @@ pub enum SourceError {
     HeaderName,
     /// `header.host`, which is not the host that the request is for where the target names another.
     HostField,
-    /// A word of the language that this version does not bring to life yet.
-    NotYet(&'static str),
 }
 
 /// The words without a name behind them.
 const PLAIN: [&str; 7] = ["client.ip", "method", "host", "path", "basic.user", "digest.user", "tls.client"];
 /// The words with one.
-const NAMED: [&str; 5] = ["header", "query", "cookie", "path", "jwt"];
-/// The words of the language that are refused for now.
-const LATER: [&str; 1] = ["descriptor"];
+const NAMED: [&str; 6] = ["header", "query", "cookie", "path", "jwt", "descriptor"];
 
 impl FromStr for Source {
     type Err = SourceError;
@@ -118,12 +126,6 @@ impl FromStr for Source {
             "digest.user" => return Ok(Self::DigestUser),
             "tls.client" => return Ok(Self::TlsClient),
             _ => {}
-        }
-        if let Some(later) = LATER
-            .iter()
-            .find(|word| text.strip_prefix(**word).is_some_and(|r| r.is_empty() || r.starts_with('.')))
-        {
-            return Err(SourceError::NotYet(later));
         }
         let (word, name) = text.split_once('.').unwrap_or((text, ""));
         let Some(&word) = NAMED.iter().find(|known| **known == word) else {
@@ -141,6 +143,7 @@ impl FromStr for Source {
             "query" => Self::Query(name.to_owned()),
             "cookie" => Self::Cookie(name.to_owned()),
             "jwt" => Self::Jwt(name.to_owned()),
+            "descriptor" => Self::Descriptor(name.to_owned()),
             _ => Self::Capture(name.to_owned()),
         })
     }
@@ -171,6 +174,7 @@ impl fmt::Display for Source {
             Self::BasicUser => f.write_str("basic.user"),
             Self::DigestUser => f.write_str("digest.user"),
             Self::TlsClient => f.write_str("tls.client"),
+            Self::Descriptor(name) => write!(f, "descriptor.{name}"),
         }
     }
 }
@@ -195,12 +199,11 @@ impl fmt::Display for SourceError {
         match self {
             Self::Unknown(_) => f.write_str(
                 "not a value of a request: write client.ip, header.NAME, query.NAME, cookie.NAME, path.NAME, \
-                 jwt.CLAIM, basic.user, digest.user, tls.client, method, host or path",
+                 jwt.CLAIM, basic.user, digest.user, tls.client, method, host, path or descriptor.NAME",
             ),
             Self::NoName(word) => write!(f, "{word}. needs a name behind the dot"),
             Self::HeaderName => f.write_str("not a name of a header field"),
             Self::HostField => f.write_str("write host: a target may name another host than this field does"),
-            Self::NotYet(word) => write!(f, "{word} is not available yet"),
         }
     }
 }
@@ -394,6 +397,7 @@ mod tests {
             "method",
             "host",
             "path",
+            "descriptor.user",
         ] {
             assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
         }
@@ -402,8 +406,7 @@ mod tests {
         assert_eq!("header.".parse::<Source>(), Err(SourceError::NoName("header")));
         assert_eq!("header.Host".parse::<Source>(), Err(SourceError::HostField));
         assert_eq!("jwt.".parse::<Source>(), Err(SourceError::NoName("jwt")));
-        assert_eq!("descriptor.x".parse::<Source>(), Err(SourceError::NotYet("descriptor")));
-        assert_eq!("descriptor.x".parse::<Source>(), Err(SourceError::NotYet("descriptor")));
+        assert_eq!("descriptor".parse::<Source>(), Err(SourceError::NoName("descriptor")));
     }
 
     #[test]

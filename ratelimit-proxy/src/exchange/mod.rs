@@ -11,9 +11,6 @@ use std::rc::Rc;
 use http::request::Parts;
 use http::{HeaderValue, Response, Version, header};
 use hyper::body::Incoming;
-use ratelimit_core::algorithm::Outcome;
-use ratelimit_core::store::{Origin, Verdict};
-use ratelimit_core::{Decision, Limit, Nanos};
 
 pub(crate) use body::{Body, Broken, RequestBody};
 pub(crate) use inbound::admit;
@@ -21,15 +18,14 @@ pub(crate) use inbound::admit;
 use self::forward::Answer;
 use self::tail::Tail;
 use crate::call::Call;
-use crate::decide::{Admission, Ruling, decide};
+use crate::decide::{Admission, Ruling, decide, refuse};
 use crate::facts::Facts;
 use crate::fault::{Fault, Side};
 use crate::identity::token::LazyClaims;
-use crate::policy::Refusal;
 use crate::rules::Adopted;
 use crate::state::Client;
 use crate::telemetry::log;
-use crate::telemetry::metrics::{DecisionOutcome, ProtocolError};
+use crate::telemetry::metrics::ProtocolError;
 
 /// Answers one request: from the upstream if the limits allow it, ourselves if not.
 ///
@@ -93,6 +89,7 @@ async fn attempt(
             headers: &head.headers,
             client: rules.policy.client(client.peer, &head.headers),
             claims: claims.as_ref(),
+            descriptor: None,
             tls_client: client.certificate().and_then(|certificate| certificate.subject.as_deref()),
         };
         let now = call.deadlines.now();
@@ -102,7 +99,7 @@ async fn attempt(
     };
     let ruling = match &selected {
         Ok(selection) => decide(&shared.store, selection, &keys, &client.worker.metrics).await,
-        Err(refusal) => refuse(refusal, client)?,
+        Err(refusal) => refuse(refusal, &client.worker.metrics)?,
     };
     log::ruled(&ruling, rules, &head, client.peer, selected.as_ref().ok(), &keys);
     client.keys.set(keys);
@@ -143,23 +140,4 @@ fn note(client: &Client, fault: Fault) {
         _ => return,
     };
     client.worker.metrics.protocol_error(kind);
-}
-
-/// Limits that said no without their store: as if the store had.
-fn refuse<'p>(refusal: &Refusal<'p>, client: &Client) -> Result<Ruling<'p>, Fault> {
-    match refusal {
-        Refusal::Denied(by) => {
-            let no = |(rule, limit): &(usize, &'p Limit)| {
-                client.worker.metrics.decision(*rule, DecisionOutcome::Denied);
-                // Nothing frees such a key in time; a client that asks again once a window loses little.
-                let wait = limit.window_seconds().map_or(Nanos::from_secs(1), Nanos::from_secs);
-                Outcome::refused(0, Some(wait)).with_reset_after(wait)
-            };
-            let outcomes = by.iter().map(no).collect();
-            let verdict = Verdict { admitted: false, origin: Origin::Store, outcomes };
-            Ok(Ruling::Deny(Box::new(Decision::new(by.iter().map(|(_, limit)| *limit), verdict))))
-        }
-        Refusal::AmbiguousKey { .. } => Err(Fault::AmbiguousKey),
-        Refusal::BadCost { .. } => Err(Fault::BadCost),
-    }
 }

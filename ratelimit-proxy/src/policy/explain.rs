@@ -16,7 +16,7 @@ use super::source::Value;
 use super::written::WrittenKey;
 use crate::config::Quota;
 use crate::config::words::{KeyPart, Source};
-use crate::facts::Facts;
+use crate::facts::{Descriptor, Facts};
 
 /// Where a quota comes from that no override changed.
 const FROM_LIMIT: &str = "limit";
@@ -32,10 +32,22 @@ pub struct Explanation {
     pub path: String,
     /// The client's address, not masked.
     pub client: IpAddr,
+    /// Envoy's question, if it is no request; then it has none of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<ExplainedQuestion>,
     /// The exemption that lets the request off, in words.
     pub exempt: Option<String>,
     /// Every limit, in the order of the file.
     pub limits: Vec<Explained>,
+}
+
+/// A descriptor that Envoy asks about; bytes that are no text are escaped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedQuestion {
+    /// Whose it is.
+    pub domain: String,
+    /// Names and values, in order.
+    pub entries: Vec<(String, String)>,
 }
 
 /// What one limit makes of a request.
@@ -141,6 +153,7 @@ impl Policy {
             host: (!facts.host.is_empty()).then(|| facts.host.to_owned()),
             path: facts.path.to_owned(),
             client: facts.client,
+            question: facts.descriptor.map(ExplainedQuestion::new),
             exempt,
             limits,
         }
@@ -242,6 +255,17 @@ impl Rule {
             },
         };
         ExplainedPart { source: source.unwrap_or_else(|| part.to_string()), value, shown }
+    }
+}
+
+impl ExplainedQuestion {
+    fn new(descriptor: &Descriptor<'_>) -> Self {
+        let text = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.escape_ascii().to_string(),
+        };
+        let entries = descriptor.entries.iter().map(|(name, value)| (text(name), text(value))).collect();
+        Self { domain: text(descriptor.domain), entries }
     }
 }
 
@@ -389,11 +413,18 @@ impl fmt::Display for Explained {
 /// The request, then a line for each limit, names and effects in columns.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.path.escape_debug())?;
-        if let Some(host) = &self.host {
-            write!(f, ", host {host}")?;
+        if let Some(question) = &self.question {
+            write!(f, "domain {}", question.domain.escape_debug())?;
+            for (name, value) in &question.entries {
+                write!(f, ", {}={}", name.escape_debug(), value.escape_debug())?;
+            }
+        } else {
+            write!(f, "{} {}", self.method, self.path.escape_debug())?;
+            if let Some(host) = &self.host {
+                write!(f, ", host {host}")?;
+            }
+            write!(f, ", client {}", self.client)?;
         }
-        write!(f, ", client {}", self.client)?;
         if let Some(exempt) = &self.exempt {
             return write!(f, "\nexempt, so no limit counts it: {exempt}");
         }

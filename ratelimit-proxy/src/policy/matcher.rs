@@ -12,8 +12,8 @@ use http::{HeaderName, Method};
 use super::pattern::Pattern;
 use super::source::{form_decoded, header_value, is_named, parameters};
 use crate::config::Match;
-use crate::config::words::{PathPattern, Segment};
-use crate::facts::Facts;
+use crate::config::words::{Glob, PathPattern, Segment};
+use crate::facts::{Descriptor, Facts};
 use crate::identity::Networks;
 use crate::path;
 
@@ -30,17 +30,28 @@ pub(super) enum Effect {
 #[derive(Clone, Debug)]
 pub(super) struct Matcher {
     written: Match,
+    /// Whether it is about Envoy's descriptors, and no requests; the other way round if not.
+    asked: bool,
     effect: Effect,
     headers: Box<[(HeaderName, Pattern)]>,
     query: Box<[(Box<str>, Pattern)]>,
     jwt: Box<[(Box<str>, Pattern)]>,
     networks: Networks,
+    /// The entries of a descriptor.
+    entries: Option<Box<[Entry]>>,
     not: Option<Box<Self>>,
 }
+
+/// Name and pattern of an entry of a descriptor.
+type Entry = (Box<[u8]>, Pattern);
 
 /// A condition that a request does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
+    /// It is about what others ask, or about nothing that they do.
+    Entrance,
+    Domain,
+    Descriptor,
     Path,
     Method,
     Host,
@@ -74,14 +85,41 @@ impl Matcher {
                 .map(|(claim, glob)| (claim.as_str().into(), Pattern::text(glob)))
                 .collect(),
             networks: Networks::new(&written.client_ip),
+            entries: written.descriptors.as_ref().map(|entries| {
+                entries.iter().map(|(name, glob)| (name.as_bytes().into(), Pattern::text(glob))).collect()
+            }),
+            asked: written.names_descriptors(),
             not: written.not.as_deref().map(|inner| Box::new(Self::new(inner, opposite))),
             written: written.clone(),
         }
     }
 
+    /// The same about Envoy's descriptors, or about requests, whatever it names itself.
+    pub(super) fn about(mut self, asked: bool) -> Self {
+        self.asked = asked;
+        self.not = self.not.map(|not| Box::new(not.about(asked)));
+        self
+    }
+
+    /// Whether it is about Envoy's descriptors.
+    pub(super) const fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// The domain that it names.
+    pub(super) fn domain(&self) -> Option<&str> {
+        self.written.domain.as_deref()
+    }
+
     /// The first condition that does not hold; `None` if all do.
     #[inline]
     pub(super) fn fails(&self, facts: &Facts<'_>) -> Option<Condition> {
+        if self.asked != facts.descriptor.is_some() {
+            return Some(Condition::Entrance);
+        }
+        if let Some(descriptor) = facts.descriptor {
+            return self.fails_asked(descriptor, facts);
+        }
         if let Some(pattern) = &self.written.path
             && !fits_path(pattern, facts.path)
         {
@@ -108,6 +146,23 @@ impl Matcher {
         // Last, since it may cost a signature.
         if let Some(number) = self.jwt.iter().position(|(claim, pattern)| !claimed(claim, pattern, facts)) {
             return Some(Condition::Jwt(number));
+        }
+        self.not.as_ref().filter(|not| not.fails(facts).is_none()).map(|_| Condition::Not)
+    }
+
+    /// As `fails`, of a descriptor; a configuration says nothing else of one.
+    fn fails_asked(&self, descriptor: &Descriptor<'_>, facts: &Facts<'_>) -> Option<Condition> {
+        if self.written.domain.as_ref().is_some_and(|domain| domain.as_bytes() != descriptor.domain) {
+            return Some(Condition::Domain);
+        }
+        if let Some(entries) = &self.entries {
+            let found = descriptor.entries;
+            let fits = |((name, pattern), (found, value)): (&Entry, &(&[u8], &[u8]))| {
+                **name == **found && pattern.fits_text(value)
+            };
+            if entries.len() != found.len() || !entries.iter().zip(found).all(fits) {
+                return Some(Condition::Descriptor);
+            }
         }
         self.not.as_ref().filter(|not| not.fails(facts).is_none()).map(|_| Condition::Not)
     }
@@ -169,6 +224,16 @@ impl Matcher {
     pub(super) fn why(&self, condition: Condition, facts: &Facts<'_>) -> String {
         let written = &self.written;
         match condition {
+            Condition::Entrance if self.asked => "it judges Envoy's questions only".to_owned(),
+            Condition::Entrance => "it judges requests only".to_owned(),
+            Condition::Domain => match &written.domain {
+                Some(domain) => format!("the domain is not {domain}"),
+                None => String::new(),
+            },
+            Condition::Descriptor => {
+                let entries = written.descriptors.as_deref().unwrap_or_default();
+                format!("the descriptor is not {}", Entries(entries))
+            }
             Condition::Path => match &written.path {
                 Some(pattern) => format!("path {} does not match {pattern}", facts.path),
                 None => String::new(),
@@ -250,6 +315,8 @@ impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let written = &self.written;
         let mut words = Vec::new();
+        words.extend(written.domain.iter().map(|domain| format!("domain {domain}")));
+        words.extend(written.descriptors.iter().map(|entries| format!("descriptor {}", Entries(entries))));
         match (&*written.methods, &written.path) {
             ([], None) => {}
             ([], Some(path)) => words.push(path.to_string()),
@@ -264,7 +331,8 @@ impl fmt::Display for Matcher {
             words.push(format!("client in {}", List(&written.client_ip)));
         }
         words.extend(self.not.iter().map(|not| format!("not ({not})")));
-        f.write_str(if words.is_empty() { "every request" } else { "" })?;
+        let all = if self.asked { "every descriptor" } else { "every request" };
+        f.write_str(if words.is_empty() { all } else { "" })?;
         f.write_str(&words.join(", "))
     }
 }
@@ -275,6 +343,18 @@ impl fmt::Display for Methods<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, method) in self.0.iter().enumerate() {
             write!(f, "{}{method}", if number == 0 { "" } else { "|" })?;
+        }
+        Ok(())
+    }
+}
+
+/// The entries of a descriptor: `service=auth, user=*`.
+struct Entries<'e>(&'e [(String, Glob)]);
+
+impl fmt::Display for Entries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (name, glob)) in self.0.iter().enumerate() {
+            write!(f, "{}{name}={glob}", if number == 0 { "" } else { ", " })?;
         }
         Ok(())
     }
@@ -294,7 +374,6 @@ impl<T: fmt::Display> fmt::Display for List<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::words::Glob;
     use http::HeaderMap;
 
     fn fits(written: &Match, effect: Effect, method: &str, lines: &[&'static str], query: &str) -> bool {
@@ -309,6 +388,7 @@ mod tests {
             query,
             headers: &headers,
             claims: None,
+            descriptor: None,
             tls_client: None,
             client: [127, 0, 0, 1].into(),
         };

@@ -9,6 +9,7 @@ mod explain;
 mod key;
 mod live;
 mod matcher;
+mod named;
 mod overrides;
 mod pattern;
 mod route;
@@ -27,9 +28,10 @@ use ratelimit_core::{KeyBuf, Limit};
 use smallvec::SmallVec;
 
 pub use self::cost::Ending;
-pub use self::explain::{Effect, Explained, ExplainedPart, Explanation, InForce, Leases};
+pub use self::explain::{Effect, Explained, ExplainedPart, ExplainedQuestion, Explanation, InForce, Leases};
 pub use self::live::Live;
 use self::matcher::Matcher;
+pub(crate) use self::named::NotNamed;
 pub(crate) use self::route::Route;
 use self::route::Routes;
 use self::rule::Judgement;
@@ -57,7 +59,7 @@ pub struct Policy {
 }
 
 /// What a request was matched to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Selection<'p> {
     /// The limits to be asked, in the order of the file.
     pub hits: SmallVec<[Hit<'p>; 4]>,
@@ -84,6 +86,29 @@ pub struct Hit<'p> {
     pub late: Option<&'p Arc<Late>>,
     /// Whether any quota that is left admits it.
     pub overdraft: bool,
+    /// What is done with the cost.
+    pub how: How,
+}
+
+/// What is done with a cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum How {
+    /// It is charged if all limits admit it.
+    #[default]
+    Charge,
+    /// Nothing: it is asked whether one unit would be admitted.
+    Ask,
+    /// It is given back.
+    GiveBack,
+}
+
+/// What limits make of a request without asking a store, beside a [`Selection`].
+#[derive(Debug, Default)]
+pub(crate) struct Met<'p> {
+    /// The limits that deny it, with their numbers in the metrics.
+    pub(crate) denied: SmallVec<[(usize, &'p Limit); 2]>,
+    /// Whether an override or a tier frees it from some limit.
+    pub(crate) unlimited: bool,
 }
 
 /// A no without a store.
@@ -102,6 +127,41 @@ pub enum Refusal<'p> {
         /// The rule's number in the metrics.
         rule: usize,
     },
+}
+
+impl<'p> Met<'p> {
+    /// Takes in what a limit makes of it.
+    #[inline]
+    fn add(
+        &mut self,
+        rule: &'p Rule,
+        number: usize,
+        judgement: Judgement<'p>,
+        selection: &mut Selection<'p>,
+    ) -> Result<(), Refusal<'p>> {
+        match judgement {
+            Judgement::Applies { limit, key, cost, .. } => {
+                let holds = limit.spec().permits.is_some();
+                selection.hits.push(Hit {
+                    rule: number,
+                    limit,
+                    key,
+                    cost,
+                    holds,
+                    late: rule.late.as_ref(),
+                    overdraft: rule.overdraft,
+                    how: How::Charge,
+                });
+            }
+            Judgement::Unlimited(_) => self.unlimited = true,
+            Judgement::Off | Judgement::Elsewhere(_) | Judgement::Skipped(_) => {}
+            _ if rule.mode() == RuleMode::Shadow => selection.shadowed.push(number),
+            Judgement::Lacking(_) | Judgement::Denied(_) => self.denied.push((number, &rule.limit)),
+            Judgement::Ambiguous(_) => return Err(Refusal::AmbiguousKey { rule: number }),
+            Judgement::BadCost => return Err(Refusal::BadCost { rule: number }),
+        }
+        Ok(())
+    }
 }
 
 impl Policy {
@@ -224,37 +284,28 @@ impl Policy {
     /// # Errors
     /// A limit says no, or can't be asked, whatever its counters say. Then none of them is to be charged.
     pub fn select<'p>(&'p self, facts: &Facts<'_>, keys: &mut KeyBuf) -> Result<Selection<'p>, Refusal<'p>> {
-        let mut selection = Selection { hits: SmallVec::new(), shadowed: SmallVec::new(), exempt: false };
+        let mut selection = Selection::default();
+        let Met { denied, .. } = self.meet(facts, keys, &mut selection)?;
+        if denied.is_empty() { Ok(selection) } else { Err(Refusal::Denied(denied)) }
+    }
+
+    /// As [`Policy::select`], added to what was selected before, and with who says no.
+    #[inline]
+    pub(crate) fn meet<'p>(
+        &'p self,
+        facts: &Facts<'_>,
+        keys: &mut KeyBuf,
+        selection: &mut Selection<'p>,
+    ) -> Result<Met<'p>, Refusal<'p>> {
+        let mut met = Met::default();
         if self.exemption(facts).is_some() {
             selection.exempt = true;
-            return Ok(selection);
+            return Ok(met);
         }
-        let mut denied = SmallVec::new();
         for (rule, &number) in self.rules.iter().zip(&self.series) {
-            match rule.judge(facts, keys) {
-                Judgement::Applies { limit, key, cost, .. } => {
-                    let holds = limit.spec().permits.is_some();
-                    selection.hits.push(Hit {
-                        rule: number,
-                        limit,
-                        key,
-                        cost,
-                        holds,
-                        late: rule.late.as_ref(),
-                        overdraft: rule.overdraft,
-                    });
-                }
-                Judgement::Off
-                | Judgement::Elsewhere(_)
-                | Judgement::Skipped(_)
-                | Judgement::Unlimited(_) => {}
-                _ if rule.mode() == RuleMode::Shadow => selection.shadowed.push(number),
-                Judgement::Lacking(_) | Judgement::Denied(_) => denied.push((number, &rule.limit)),
-                Judgement::Ambiguous(_) => return Err(Refusal::AmbiguousKey { rule: number }),
-                Judgement::BadCost => return Err(Refusal::BadCost { rule: number }),
-            }
+            met.add(rule, number, rule.judge(facts, keys), selection)?;
         }
-        if denied.is_empty() { Ok(selection) } else { Err(Refusal::Denied(denied)) }
+        Ok(met)
     }
 
     /// Where a request goes; `None` if nowhere. `keys` is room to write in.

@@ -111,6 +111,7 @@ mod tests {
             headers: &headers,
             client,
             claims: None,
+            descriptor: None,
             tls_client: None,
         };
         routes.find(&facts, &mut KeyBuf::new())

@@ -99,7 +99,7 @@ impl Rule {
         Self {
             limit: config.limit.clone(),
             mode,
-            matcher: Matcher::new(&config.matches, Effect::Limits),
+            matcher: Matcher::new(&config.matches, Effect::Limits).about(config.names_descriptors()),
             parts: config.key.as_slice().into(),
             overrides: Arc::new(Overrides::new(&config.overrides, &addresses, ipv6_prefix)),
             live: None,
@@ -143,17 +143,35 @@ impl Rule {
             Ok(values) => values,
             Err(part) => return Judgement::Ambiguous(part),
         };
+        self.weigh(&values, facts, keys)
+    }
+
+    /// Judges a key.
+    #[inline]
+    pub(super) fn weigh<'p>(
+        &'p self,
+        values: &[Found<'_>],
+        facts: &Facts<'_>,
+        keys: &mut KeyBuf,
+    ) -> Judgement<'p> {
         let start = keys.len();
-        key::write(&values, keys);
+        if let Some(descriptor) = facts.descriptor {
+            // One domain is not another, whatever their descriptors say.
+            keys.push_bytes(descriptor.domain);
+        }
+        let parts = keys.len();
+        key::write(values, keys);
         let key = start..keys.len();
+        // A limit that names no domain has one override for a key in all of them.
+        let known = if self.matcher.domain().is_some() { start } else { parts }..key.end;
         // A key that is denied, or may do anything, is so with parts missing too.
-        let (from, limit) = match self.quota(&values, || keys.slice(key.clone()), facts) {
+        let (from, limit) = match self.quota(values, || keys.slice(known), facts) {
             (from, Some(Quota::Deny)) => return Judgement::Denied(from),
             (from, Some(Quota::Unlimited)) => return Judgement::Unlimited(from),
             (from, Some(Quota::Limit(limit))) => (from, limit),
             (from, None) => (from, &self.limit),
         };
-        match self.key.lacks(&values) {
+        match self.key.lacks(values) {
             Some((part, Missing::Skip)) => return Judgement::Skipped(part),
             Some((part, _)) => return Judgement::Lacking(part),
             None => {}

@@ -29,6 +29,7 @@ pub(super) enum Reader {
     Jwt(Box<str>),
     BasicUser,
     DigestUser,
+    Descriptor(Box<[u8]>),
     TlsClient,
 }
 
@@ -63,6 +64,7 @@ impl Reader {
             Source::Jwt(claim) => Self::Jwt(claim.as_str().into()),
             Source::BasicUser => Self::BasicUser,
             Source::DigestUser => Self::DigestUser,
+            Source::Descriptor(name) => Self::Descriptor(name.as_bytes().into()),
             Source::TlsClient => Self::TlsClient,
         }
     }
@@ -99,6 +101,10 @@ impl Reader {
             }
             Self::BasicUser => basic_user(facts.headers).map(Cow::Owned),
             Self::DigestUser => digest_user(facts.headers),
+            // A name that comes twice has its first value: the descriptor is Envoy's own, and no client's.
+            Self::Descriptor(name) => {
+                facts.descriptor.and_then(|descriptor| descriptor.value(name)).map(Cow::Borrowed)
+            }
             Self::TlsClient => facts.tls_client.map(|subject| Cow::Borrowed(subject.as_bytes())),
         };
         Ok(text.map(Value::Text))
@@ -292,6 +298,7 @@ mod tests {
             let (headers, method) = (headers(lines), http::Method::GET);
             let facts = Facts {
                 claims: None,
+                descriptor: None,
                 tls_client: None,
                 method: &method,
                 host: "",

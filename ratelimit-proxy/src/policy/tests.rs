@@ -37,6 +37,7 @@ impl Asked {
             headers: &self.headers,
             client: self.client,
             claims: None,
+            descriptor: None,
             tls_client: None,
         }
     }

@@ -148,6 +148,10 @@ impl Rule {
             values.push(found(written, words, part)?);
         }
         let mut bytes = KeyBuf::new();
+        if let Some(domain) = self.matcher.domain() {
+            // As it is counted, see `weigh`.
+            bytes.push_bytes(domain.as_bytes());
+        }
         key::write(&values, &mut bytes);
         let text = self.text(&values);
         Ok(WrittenKey { values, bytes, text })
@@ -157,7 +161,8 @@ impl Rule {
     pub(crate) fn key_from_bytes(&self, bytes: &KeyBuf) -> Option<WrittenKey> {
         let mut values = Values::new();
         let mut source = None;
-        for part in bytes.parts()? {
+        // The first of Envoy's is the domain.
+        for part in bytes.parts()?.into_iter().skip(usize::from(self.matcher.is_asked())) {
             let value = match part {
                 ReadPart::Source(number) => {
                     source = Some(source.unwrap_or(0) + usize::from(number));

@@ -235,6 +235,7 @@ impl Judge {
             headers,
             client: self.policy.client(entry.client.to_canonical(), headers),
             claims: None,
+            descriptor: None,
             tls_client: None,
         };
         self.keys.clear();

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use ratelimit_redis::lease::HeldBack;
 
 use super::histogram::Distribution;
-use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Reloaded, Totals};
+use super::metrics::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Questioned, Reloaded, Totals};
 use super::process::Reading;
 use super::store::{Answered, StoreGauges};
 
@@ -127,6 +127,7 @@ impl Collector for Scrape {
         proxy(&mut encoder, totals)?;
         upstreams(&mut encoder, totals, gauges)?;
         pressure(&mut encoder, totals, gauges)?;
+        questions(&mut encoder, totals)?;
         configuration(&mut encoder, totals, gauges)?;
         own(&mut encoder, totals, gauges, process)
     }
@@ -283,6 +284,15 @@ fn pressure(encoder: &mut DescriptorEncoder<'_>, totals: &Totals, gauges: &Gauge
         ("proxy_requests_shed", "Requests refused because the process is short of memory", Pressure::Shed),
     ] {
         counter(encoder, name, help, &totals.pressure(pressure))?;
+    }
+    Ok(())
+}
+
+fn questions(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
+    let help = "Questions of Envoy's, over gRPC and as JSON; no limit is about those that are unmatched";
+    let mut family = encoder.encode_descriptor("ratelimit_questions", help, None, MetricType::Counter)?;
+    for ((_, word), count) in Questioned::ALL.iter().zip(totals.questions) {
+        family.encode_family(&[("outcome", *word)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
     }
     Ok(())
 }

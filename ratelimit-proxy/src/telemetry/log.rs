@@ -253,6 +253,21 @@ impl RequestLog {
         );
     }
 
+    /// A limit said no to a question of Envoy's about that domain.
+    pub(crate) fn asked(&self, decision: &Decision<'_>, domain: &[u8], key: Option<Key<'_>>) {
+        if self.requests == LogRequests::Off || !self.sampled() {
+            return;
+        }
+        let key = key.and_then(|key| self.key(key));
+        tracing::info!(
+            limit = decision.limit().map_or("-", Limit::name),
+            domain = %Shown(domain),
+            key = key.as_ref().map(tracing::field::display),
+            retry_after = decision.retry_after().map(ratelimit_core::Nanos::secs_rounded_up),
+            "denied"
+        );
+    }
+
     fn sampled(&self) -> bool {
         self.sample.as_ref().is_none_or(|sample| sample.check().is_ok())
     }

@@ -102,7 +102,9 @@ fn system() -> Option<Tls> {
 
 /// Which requests, in words; of fields only the names, since values may be secrets.
 fn name(matches: &Match) -> String {
-    let Match { path, methods, host, headers, query, jwt, client_ip, not } = matches;
+    // Nobody asks Envoy's questions of an upstream.
+    let Match { path, methods, host, headers, query, jwt, client_ip, not, domain: _, descriptors: _ } =
+        matches;
     let mut words: Vec<String> = methods.iter().map(ToString::to_string).collect();
     words.extend(path.iter().map(ToString::to_string));
     words.extend(host.iter().map(|host| format!("host {host}")));

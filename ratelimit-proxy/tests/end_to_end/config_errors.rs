@@ -98,7 +98,7 @@ fn all_that_lives_loads_and_means_what_it_says() {
     assert_eq!(config.exempt[1].path.as_ref().unwrap().to_string(), "/healthz");
 
     let names: Vec<_> = config.limits.iter().map(|limit| limit.limit.name()).collect();
-    assert_eq!(names, ["per-client", "plan", "slow-reports", "limit-4", "later"]);
+    assert_eq!(names, ["per-client", "plan", "slow-reports", "limit-4", "later", "per-user"]);
     let shown = |limit: usize| config.limits[limit].key.iter().map(ToString::to_string).collect::<Vec<_>>();
 
     let limit = &config.limits[0];
@@ -136,6 +136,21 @@ fn all_that_lives_loads_and_means_what_it_says() {
     assert!(matches!(&limit.overrides[0].quota, Quota::Limit(more) if more.capacity() == 8));
     assert_eq!(config.limits[3].limit.spec().algorithm, Algorithm::SlidingWindow);
     assert!(config.limits[4].off);
+    let limit = &config.limits[5];
+    assert!(limit.names_descriptors() && !config.limits[0].names_descriptors());
+    assert_eq!(
+        (limit.matches.domain.as_deref(), &shown(5)[..]),
+        (Some("edge"), &["descriptor.user".to_owned()][..])
+    );
+    let entries: Vec<_> = limit.matches.descriptors.iter().flatten().collect();
+    let entries: Vec<_> = entries.iter().map(|(name, glob)| (name.as_str(), glob.as_str())).collect();
+    assert_eq!(entries, [("service", "auth"), ("user", "*")]);
+    let rls = config.rls.unwrap();
+    assert_eq!((rls.listen, rls.deadline), ("127.0.0.1:8081".parse().unwrap(), Duration::from_millis(10)));
+    assert_eq!(
+        (rls.max_connection_age, rls.max_override),
+        (Duration::from_secs(3600), "1000/s".parse().ok())
+    );
 
     let answers = &config.answers;
     assert_eq!((answers.status, answers.retry_jitter), (StatusCode::FORBIDDEN, 0.25));
@@ -188,7 +203,6 @@ fn the_whole_language_is_known_and_what_waits_is_said_to() {
             "31:5: limits[0]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "51:5: limits[3]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
             "56:5: limits[4]: looks at a verified token, and jwt says of none whom to believe (write jwt: {issuer: https://login.example.com}, say)",
-            "72:1: rls: not available yet",
         ],
     );
     // The words of the language that its example only names.
@@ -204,8 +218,8 @@ store:
 jwt: {issuer: https://a, bound: true}
 rls: {listen: 127.0.0.1:8081, tls: {cert: a, key: b}, deadline: 15ms, max_connection_age: 30m, max_override: 1/s}
 limits:
-  - {name: a, rate: 1/s, key: [basic.user, digest.user, tls.client, descriptor.x], overdraft: true}
-  - {name: b, rate: 1/s, match: {domain: d, descriptors: [{service: auth}, {user: '*'}]}}
+  - {name: a, rate: 1/s, key: [basic.user, digest.user, tls.client], overdraft: true}
+  - {name: b, rate: 1/s, key: descriptor.x, match: {domain: d, descriptors: [{service: auth}, {user: '*'}]}}
   - {name: c, rate: 1/s, count: {status: 5xx, grpc_status: [16]}}
   - {name: d, tiers: {by: client.ip, default: x, x: {rate: 1/s, burts: 2}}}
 ";
@@ -214,13 +228,42 @@ limits:
         &[
             "2:42: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
             "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
-            "10:1: rls: not available yet",
-            "12:69: limits[0].key[3]: descriptor is not available yet",
-            "13:34: limits[1].match.domain: not available yet",
-            "13:45: limits[1].match.descriptors: not available yet",
+            "10:31: rls.tls: not available yet",
             "15:65: limits[3].tiers.x.burts: there is no such field (did you mean burst?)",
         ],
     );
+}
+
+#[test]
+fn what_limits_on_envoys_questions_can_not_have() {
+    assert_faults(
+        &of_limits(
+            "  - {name: a, rate: 1/s, key: [descriptor.user, client.ip]}
+  - {name: b, rate: 1/s, match: {domain: d, path: /a, not: {methods: [GET]}}, key: descriptor.user, cost: 1}
+  - {name: c, match: {descriptors: [{a: b}]}, concurrency: 4}
+  - {name: d, rate: 1/s, match: {descriptors: []}}
+  - {name: e, rate: 1/s, match: {descriptors: [{a: b, c: d}]}, count: {status: 401}}
+  - {name: f, rate: 1/s, match: {descriptors: {a: b}}}
+  - {name: g, rate: 1/s, key: descriptor}
+",
+        ),
+        &[
+            "3:49: limits[0].key[1]: Envoy's questions have no client.ip: the limit names descriptors (write descriptor.NAME)",
+            "4:51: limits[1].match.path: Envoy's questions have no path: they are matched by domain and descriptors (let Envoy send it as an entry of the descriptor)",
+            "4:70: limits[1].match.not.methods: Envoy's questions have no method: they are matched by domain and descriptors (let Envoy send it as an entry of the descriptor)",
+            "4:107: limits[1].cost: the cost of a question comes with it (Envoy says it: hits_addend in its configuration)",
+            "5:60: limits[2].concurrency: concurrency needs to know when a request ends, and Envoy does not tell",
+            "6:47: limits[3].match.descriptors: an empty list: no descriptor has no entry (write [{user: \"*\"}], say, or leave it out to mean every descriptor)",
+            "7:48: limits[4].match.descriptors[0]: 2 names where one entry has one (write [{service: auth}, {user: \"*\"}], in order)",
+            "7:71: limits[4].count: count needs to know when a request ends, and Envoy does not tell",
+            "8:47: limits[5].match.descriptors: a section is not a list",
+            "9:31: limits[6].key: \"descriptor\": descriptor. needs a name behind the dot",
+        ],
+    );
+    let text = "upstream: http://a\nlimits: [{name: a, rate: 1/s, key: descriptor.user}]";
+    assert!(lines(&loads(text).warnings)[0].contains("rls is not given"));
+    let taken = faults("upstream: http://a\nlisten: 127.0.0.1:81\nrls: 127.0.0.1:81\nlimits: []");
+    assert_eq!(taken, ["3:6: rls: 127.0.0.1:81 is taken already, in line 2"]);
 }
 
 #[test]

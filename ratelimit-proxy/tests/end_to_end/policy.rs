@@ -49,6 +49,7 @@ impl Request {
             query: &self.query,
             headers: &self.headers,
             claims: None,
+            descriptor: None,
             tls_client: None,
             client: self.client,
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ratelimit_core::Limit;
 
-use super::requests;
+use super::{requests, rls};
 use crate::config::decode::{Either, Field};
 use crate::config::fault::{Faults, Place};
 use crate::config::model::{Cost, LimitConfig, Match, Missing};
@@ -70,7 +70,7 @@ pub(in crate::config) fn limit(
         Some(MissingWord::Deny) => Missing::Deny,
         Some(MissingWord::Share) | None => Missing::Share,
     };
-    Some(LimitConfig {
+    let config = LimitConfig {
         off: raw.mode.get().is_some_and(|mode| mode.value == ModeWord::Off),
         matches,
         key: key.unwrap_or_default(),
@@ -81,5 +81,9 @@ pub(in crate::config) fn limit(
         overrides,
         tiers,
         limit,
-    })
+    };
+    if config.names_descriptors() {
+        rls::check(raw, &config, faults);
+    }
+    Some(config)
 }

@@ -56,6 +56,15 @@ pub(super) fn listen(
             Some(address.value)
         }),
     });
+    match root.rls.get().map(|rls| (&rls.place, &rls.value)) {
+        Some((place, Either::Word(address))) => claim(*address, place, faults),
+        Some((_, Either::Section(section))) => {
+            if let Some(address) = section.listen.get() {
+                claim(address.value, &address.place, faults);
+            }
+        }
+        None => {}
+    }
     (listen, admin)
 }
 

@@ -5,6 +5,7 @@ mod limit;
 mod listen;
 mod operators;
 mod requests;
+mod rls;
 mod store;
 mod token;
 mod upstream;
@@ -39,6 +40,7 @@ pub(super) fn config(
     let server = server(&root.server, faults);
     let upstreams = upstream::upstreams(root, top, base, faults);
     let limits = limits(root, top, faults);
+    let rls = rls::rls(&root.rls, faults);
     let (listen, admin) = listen::listen(root, base, faults);
     let client_ip = client_ip(&root.client_ip, faults);
     let exempt = requests::exempt(&root.exempt, faults);
@@ -48,6 +50,7 @@ pub(super) fn config(
     let answers = answers(&root.response, base, faults);
     let log = log(&root.log, faults);
     let store = store::store(&root.store, base, faults);
+    rls::asked(root, &limits, top, faults);
     // Last, so that everything was looked at even where there is no upstream.
     let mut config = Config::new(upstreams.first()?.servers.first()?.clone());
     config.upstreams = upstreams;
@@ -69,6 +72,7 @@ pub(super) fn config(
     config.answers = answers;
     config.log = log;
     config.store = store;
+    config.rls = rls;
     config.server = server;
     Some(config)
 }

@@ -49,7 +49,56 @@ pub(super) fn matches(raw: &raw::Match, faults: &mut Faults) -> Match {
         }
         built.not = Some(Box::new(matches(&not.value, faults)));
     }
+    built.domain = raw.domain.get().map(|domain| {
+        if domain.value.0.is_empty() {
+            faults.refuse(&domain.place, "an empty domain: no question has one");
+        }
+        domain.value.0.clone()
+    });
+    built.descriptors = raw.descriptors.get().map(|entries| descriptors(entries, faults));
     built
+}
+
+/// The entries of a descriptor.
+fn descriptors(entries: &At<Items<Entries<Glob>>>, faults: &mut Faults) -> Vec<(String, Glob)> {
+    if entries.0.is_empty() {
+        let hint = "write [{user: \"*\"}], say, or leave it out to mean every descriptor";
+        faults.refuse_with(&entries.place, "an empty list: no descriptor has no entry", hint);
+    }
+    let mut built = Vec::new();
+    for entry in &entries.0 {
+        match entry.value.0.as_slice() {
+            [(name, glob)] => built.push((name.value.clone(), glob.value.clone())),
+            several => {
+                let message = format!("{} names where one entry has one", several.len());
+                faults.refuse_with(&entry.place, message, "write [{service: auth}, {user: \"*\"}], in order");
+            }
+        }
+    }
+    built
+}
+
+/// Refuses what Envoy's questions do not have: they are judged by their domain and descriptor alone.
+pub(super) fn only_descriptors(raw: &raw::Match, faults: &mut Faults) {
+    let others = [
+        (raw.path.get().map(|given| &given.place), "path"),
+        (raw.methods.get().map(|given| &given.place), "method"),
+        (raw.host.get().map(|given| &given.place), "host"),
+        (raw.headers.get().map(|given| &given.place), "header"),
+        (raw.query.get().map(|given| &given.place), "query"),
+        (raw.client_ip.get().map(|given| &given.place), "client"),
+        (raw.jwt.get().map(|given| &given.place), "token"),
+    ];
+    for (place, what) in others {
+        if let Some(place) = place {
+            let message =
+                format!("Envoy's questions have no {what}: they are matched by domain and descriptors");
+            faults.refuse_with(place, message, "let Envoy send it as an entry of the descriptor");
+        }
+    }
+    if let Some(not) = raw.not.get() {
+        only_descriptors(&not.value, faults);
+    }
 }
 
 fn headers(field: &Field<Entries<Glob>>, faults: &mut Faults) -> Vec<(HeaderName, Glob)> {
@@ -108,7 +157,11 @@ pub(super) fn exempt(field: &Field<Items<raw::Match>>, faults: &mut Faults) -> V
             } else if is_all(&entry.value) {
                 faults.warn(&entry.place, "all requests are exempt: nothing is limited");
             }
-            matches(&entry.value, faults)
+            let built = matches(&entry.value, faults);
+            if built.names_descriptors() {
+                only_descriptors(&entry.value, faults);
+            }
+            built
         })
         .collect()
 }

@@ -12,6 +12,7 @@ use crate::config::leaf::Text;
 use crate::config::model::{Balance, HealthCheck, Match, Upstream};
 use crate::config::raw::{self, BalanceWord, Root};
 use crate::config::source;
+use crate::config::words::KeyPart;
 use crate::upstream::{Scheme, Target, Tls, TlsError, TlsParts};
 
 /// Most entries, and most servers of one.
@@ -63,6 +64,13 @@ pub(super) fn upstreams(root: &Root, top: &Place, base: &Path, faults: &mut Faul
 fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Upstream> {
     let matches = raw.r#match.get().map_or_else(Match::default, |given| requests::matches(given, faults));
     let balance = balance(raw, &matches, faults);
+    let hashes = |balance: &Balance| matches!(balance, Balance::Hash(key) if key.iter().any(KeyPart::is_of_descriptor));
+    if matches.names_descriptors() || hashes(&balance) {
+        let message = "requests have no domain and no descriptors: those are Envoy's questions'";
+        let place = raw.r#match.get().map(|given| &given.place).filter(|_| matches.names_descriptors());
+        let place = place.or(raw.balance.get().map(|given| &given.place));
+        faults.refuse(place.unwrap_or(&Place::default()), message);
+    }
     let (mut connect, mut response) = (None, None);
     if let Some(timeout) = raw.timeout.get() {
         connect = timeout.connect.get().map(|given| given.value.0);

@@ -135,7 +135,6 @@ pub(in crate::config) fn source(text: &str, place: &Place, faults: &mut Faults) 
         Err(error) => error,
     };
     match error {
-        SourceError::NotYet(_) => faults.refuse(place, error.to_string()),
         SourceError::Unknown(Some(near)) => {
             faults.refuse_with(place, format!("{} is {error}", shown(text)), format!("did you mean {near}?"));
         }

@@ -34,9 +34,9 @@ section! {
         /// This does not hold.
         not: Rc<Match>,
         /// Envoy's domain.
-        domain: Text [later],
-        /// Envoy's descriptors, in order, with patterns of their values.
-        descriptors: Items<Entries<Glob>> [later],
+        domain: Text,
+        /// A descriptor of Envoy's: its entries, all of them and in order, with patterns of their values.
+        descriptors: Items<Entries<Glob>>,
     }
 }
 

@@ -1,8 +1,7 @@
 //! The language: every section, field and word of a configuration, with what it means. Its comments are what the
 //! schema says. Fields marked `[later]` belong to the language and wait for what brings them to life: taking the
-//! mark away makes them readable. What only such fields hold is in [`later`].
+//! mark away makes them readable.
 
-mod later;
 mod limit;
 mod response;
 mod store;
@@ -13,7 +12,6 @@ use std::net::SocketAddr;
 use http::HeaderName;
 use ratelimit_core::Rate;
 
-use self::later::Rls;
 use super::decode::{Either, Items, Many, choice, section};
 use super::leaf::{Lasting, Net, OrOff, Size, Text, Whole};
 use super::short::Short;
@@ -55,7 +53,7 @@ section! {
         /// Whose tokens are believed.
         jwt: Jwt,
         /// Envoy's rate-limit service over gRPC.
-        rls: Either<SocketAddr, Rls> [later],
+        rls: Either<SocketAddr, Rls>,
     }
 }
 
@@ -126,6 +124,22 @@ section! {
         leeway: Lasting,
         /// Whether a token must be bound to the client's certificate (RFC 8705).
         bound: bool,
+    }
+}
+
+section! {
+    /// Envoy's rate-limit service over gRPC.
+    Rls {
+        /// IP address and port.
+        listen: SocketAddr [required],
+        /// Certificate and key.
+        tls: ListenTls [later],
+        /// Longest a decision may wait for the store where the caller does not say; 15ms if absent.
+        deadline: Lasting,
+        /// How long a connection lives before the caller is asked to make another; 30min if absent.
+        max_connection_age: Lasting,
+        /// The highest quota that a descriptor may bring along; any if absent.
+        max_override: Rate,
     }
 }
 

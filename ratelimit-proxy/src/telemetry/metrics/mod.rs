@@ -17,7 +17,7 @@ use super::top::{Event, Place, most};
 
 pub use self::limits::LimitTotals;
 pub use self::totals::Totals;
-pub use self::words::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Reloaded};
+pub use self::words::{CODE_CLASSES, DecisionOutcome, Pressure, ProtocolError, Questioned, Reloaded};
 pub use self::worker::WorkerMetrics;
 
 /// All of it.

@@ -1,7 +1,7 @@
 //! All threads together.
 
 use super::limits::LimitTotals;
-use super::words::{CODE_CLASSES, PRESSURES, Pressure, ProtocolError, Reloaded};
+use super::words::{CODE_CLASSES, PRESSURES, Pressure, ProtocolError, Questioned, Reloaded};
 use crate::telemetry::histogram::Distribution;
 
 /// The sum over all threads.
@@ -27,6 +27,8 @@ pub struct Totals {
     pub errors: [u64; ProtocolError::ALL.len()],
     /// How often there was not enough.
     pub pressures: [u64; PRESSURES],
+    /// Questions of Envoy's, in the order of [`Questioned::ALL`].
+    pub questions: [u64; Questioned::ALL.len()],
     /// Panics caught: bugs.
     pub panics: u64,
     /// Background tasks that died and were started again.

@@ -58,6 +58,32 @@ impl ProtocolError {
     ];
 }
 
+/// What became of a question of Envoy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Questioned {
+    /// Yes.
+    Allowed,
+    /// No.
+    Denied,
+    /// No limit is about it, so yes.
+    Unmatched,
+    /// It makes no sense.
+    Invalid,
+    /// Nobody could say.
+    Undecided,
+}
+
+impl Questioned {
+    /// All of them, with the words that stand for them in metrics.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Allowed, "allowed"),
+        (Self::Denied, "denied"),
+        (Self::Unmatched, "unmatched"),
+        (Self::Invalid, "invalid"),
+        (Self::Undecided, "undecided"),
+    ];
+}
+
 /// What there was not enough of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::limits::LimitTable;
 use super::totals::Totals;
-use super::words::{CODE_CLASSES, DecisionOutcome, PRESSURES, Pressure, ProtocolError};
+use super::words::{CODE_CLASSES, DecisionOutcome, PRESSURES, Pressure, ProtocolError, Questioned};
 use super::{add, read, sum};
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::top::Top;
@@ -27,6 +27,7 @@ pub struct WorkerMetrics {
     errors: [AtomicU64; ProtocolError::ALL.len()],
     panics: AtomicU64,
     pressures: [AtomicU64; PRESSURES],
+    questions: [AtomicU64; Questioned::ALL.len()],
     /// Which keys are denied, and near to their limits.
     pub(crate) top: Top,
 }
@@ -35,6 +36,13 @@ impl WorkerMetrics {
     /// The limit of that number said something.
     pub fn decision(&self, rule: usize, outcome: DecisionOutcome) {
         if let Some(count) = self.limits.at(rule).and_then(|limit| limit.outcomes.get(outcome as usize)) {
+            add(count, 1);
+        }
+    }
+
+    /// A question of Envoy's was answered so.
+    pub fn question(&self, became: Questioned) {
+        if let Some(count) = self.questions.get(became as usize) {
             add(count, 1);
         }
     }
@@ -116,6 +124,7 @@ impl WorkerMetrics {
         sum(&mut totals.classes, &self.classes);
         sum(&mut totals.errors, &self.errors);
         sum(&mut totals.pressures, &self.pressures);
+        sum(&mut totals.questions, &self.questions);
         self.requests.add_to(&mut totals.requests);
         self.upstream.add_to(&mut totals.upstream);
         self.decisions.add_to(&mut totals.decisions);
