@@ -111,7 +111,7 @@ impl http_body::Body for Pipe {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 
