@@ -632,9 +632,9 @@ fn upstreams_and_addresses() {
     }
     // All requests may be said in words.
     for (rest, expected) in [
-        ("servers: []", "upstreams[0].servers: an empty list: requests must go somewhere"),
+        ("servers: []", "upstreams[0].servers: an empty list"),
         ("servers: [http://a, http://a:80]", "http://a:80 stands in line 2 already"),
-        ("servers: http://a, balance: {hash: []}", "an empty list: say which value decides"),
+        ("servers: http://a, balance: {hash: []}", "upstreams[0].balance.hash: an empty list"),
         ("servers: http://a, balance: {hash: path.id}", "the path of match captures no \"id\""),
         ("servers: http://a, balance: {hash: jwt.sub}", "whom to believe"),
         ("servers: http://a, balance: best", "best"),
