@@ -1,4 +1,4 @@
-//! What the limits would have said to recorded traffic: lines of access logs in, a [`Report`] out.
+//! What the limits would have said to recorded traffic: lines of access logs in, a report out.
 //!
 //! ```text
 //! line ─▶ Entry ─▶ Facts ─▶ the policy and the store of the proxy, at the recorded time ─▶ Report
