@@ -5,6 +5,7 @@
 #![allow(clippy::ptr_arg, reason = "governor looks keys up by a reference to their own type")]
 
 mod raw;
+pub mod request;
 
 use std::num::NonZeroU32;
 use std::sync::Barrier;

@@ -70,15 +70,9 @@ impl Question {
         let peer = self.client.to_canonical();
         let claims = tokens.map(|tokens| LazyClaims::new(tokens, &head.headers, None));
         let facts = Facts {
-            method: &head.method,
-            host: &inbound.host,
-            path: inbound.path.as_str(),
-            query: inbound.query,
-            headers: &head.headers,
-            client: policy.client(peer, &head.headers),
             claims: claims.as_ref(),
             tls_client: self.tls_client.as_deref(),
-            descriptor: None,
+            ..inbound.facts(&head, policy, peer)
         };
         Ok(told(policy, &facts, redis))
     }

@@ -5,16 +5,13 @@
 //! Only what [`measured`] calls is counted.
 
 use std::hint::black_box;
-use std::path::Path;
 
+use benches::request::{BY_CLIENT, TWO, facts, headers, policy};
 use benches::{Contender, Keys, Ours, warm_up};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::HeaderMap;
 use ratelimit_core::fields::Told;
 use ratelimit_core::{AsKey, Fields, KeyBuf, Limit, Limiter, MemoryStore, Nanos};
-use ratelimit_proxy::config::load_str;
-use ratelimit_proxy::facts::Facts;
 use ratelimit_proxy::path::NormalPath;
-use ratelimit_proxy::policy::Policy;
 
 /// Keys of a case about decisions: enough that no place in the table stands for all.
 const KEYS: u64 = 10_000;
@@ -44,14 +41,8 @@ fn main() {
         }
         "path, normal" => path("/v1/users/1234567/orders", times),
         "path, escaped" => path("/v1//users/%7ejos%C3%A9/./a%20b/../orders", times),
-        "policy, by client" => select("  - {name: client, key: client.ip, rate: 100/s}\n", times),
-        "policy, 2 limits by header and path" => select(
-            "
-  - {name: plan, match: {path: '/v1/{resource}/**'}, key: [header.x-api-key, path.resource], rate: 100/s}
-  - {name: path, key: [header.x-api-key, path], rate: 1000/s}
-",
-            times,
-        ),
+        "policy, by client" => select(BY_CLIENT, times),
+        "policy, 2 limits by header and path" => select(TWO, times),
         _ => panic!("there is no case {case:?}"),
     }
 }
@@ -90,32 +81,8 @@ fn path(raw: &str, times: u64) {
 }
 
 fn select(limits: &str, times: u64) {
-    let text = format!("upstream: http://127.0.0.1:1\nlimits:\n{limits}");
-    let policy = match load_str(&text, "bench.yaml", &|_| None, Path::new("")) {
-        Ok(loaded) => Policy::of(&loaded.config),
-        Err(faults) => panic!("{faults:?}"),
-    };
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("host", "api.example.com"),
-        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"),
-        ("accept", "application/json"),
-        ("x-api-key", "k-0123456789abcdef"),
-        ("cookie", "theme=dark; sid=0123456789abcdef"),
-    ] {
-        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
-    let facts = Facts {
-        method: &Method::GET,
-        host: "api.example.com",
-        path: "/v1/users/7",
-        query: "page=2",
-        headers: &headers,
-        claims: None,
-        client: [192, 0, 2, 7].into(),
-        tls_client: None,
-        descriptor: None,
-    };
+    let (policy, headers) = (policy(limits), headers());
+    let facts = facts(&headers);
     let mut keys = KeyBuf::new();
     measured(times, || {
         keys.clear();

@@ -78,12 +78,12 @@ impl AsKey for str {
 impl AsKey for String {
     #[inline]
     fn encode(&self, to: &mut KeyBuf) {
-        to.push_bytes(self.as_bytes());
+        self.as_str().encode(to);
     }
 
     #[inline(always)]
     fn lend<'k>(&'k self, room: &'k mut Option<KeyBuf>) -> Key<'k> {
-        lend_bytes(self.as_bytes(), room)
+        self.as_str().lend(room)
     }
 }
 

@@ -55,17 +55,7 @@ pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr) -> Reply {
             Err(fault) => return problem(fault.status(), fault.detail()),
         };
         let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
-        let facts = Facts {
-            method: &head.method,
-            host: &inbound.host,
-            path: inbound.path.as_str(),
-            query: inbound.query,
-            headers: &head.headers,
-            client: rules.policy.client(peer, &head.headers),
-            claims: claims.as_ref(),
-            tls_client: None,
-            descriptor: None,
-        };
+        let facts = Facts { claims: claims.as_ref(), ..inbound.facts(&head, &rules.policy, peer) };
         rules.policy.select(&facts, &mut keys)
     };
     let selected = selected.map(|mut selection| {

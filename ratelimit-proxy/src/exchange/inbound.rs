@@ -2,7 +2,7 @@
 //! literature), and what the rest of the exchange needs to know of it. Pure; nothing is changed here.
 
 use std::borrow::Cow;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -10,8 +10,10 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
 
 use super::hop;
+use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::path::NormalPath;
+use crate::policy::Policy;
 use crate::rules::Rules;
 use crate::state::Client;
 use crate::upstream::LocalGroup;
@@ -100,6 +102,23 @@ pub(crate) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Faul
 }
 
 impl Inbound<'_> {
+    /// What the limits may look at of a request that comes from `peer`: nothing but its head. Who knows more of the
+    /// client than that adds it.
+    #[inline]
+    pub(crate) fn facts<'f>(&'f self, head: &'f Parts, policy: &Policy, peer: IpAddr) -> Facts<'f> {
+        Facts {
+            method: &head.method,
+            host: &self.host,
+            path: self.path.as_str(),
+            query: self.query,
+            headers: &head.headers,
+            client: policy.client(peer, &head.headers),
+            claims: None,
+            descriptor: None,
+            tls_client: None,
+        }
+    }
+
     /// Whether it fits the connection that it came on.
     pub(super) fn suits(&self, head: &Parts, scheme: &str) -> Result<(), Fault> {
         // Over TLS nothing is plain. The other way round, somebody in front of us may have taken TLS away.

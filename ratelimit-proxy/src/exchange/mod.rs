@@ -82,15 +82,9 @@ async fn attempt(
         let print = client.certificate().map(|certificate| &certificate.fingerprint);
         let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, print));
         let facts = Facts {
-            method: &head.method,
-            host: &inbound.host,
-            path: inbound.path.as_str(),
-            query: inbound.query,
-            headers: &head.headers,
-            client: rules.policy.client(client.peer, &head.headers),
             claims: claims.as_ref(),
-            descriptor: None,
             tls_client: client.certificate().and_then(|certificate| certificate.subject.as_deref()),
+            ..inbound.facts(&head, &rules.policy, client.peer)
         };
         let now = call.deadlines.now();
         client.worker.surveyor.look(&shared.doubts, rules, &facts, client.peer, now);

@@ -2,11 +2,11 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use ratelimit_core::{KeyBuf, Limit, ManualClock, MemoryStore, Nanos};
+use ratelimit_core::{Key, KeyBuf, Limit, ManualClock, MemoryStore, Nanos};
 use smallvec::SmallVec;
-use std::sync::Arc;
 
 use super::entry::{Entry, EntryError};
 use super::need::Need;
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::decide::{Admission, Hold, Ruling, decide};
 use crate::exchange::admit;
 use crate::facts::Facts;
-use crate::policy::{Ending, Policy, Refusal, Selection};
+use crate::policy::{Ending, Hit, Policy, Refusal};
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 
 /// Requests of one second that are spread over it at most at a time.
@@ -80,6 +80,66 @@ pub(super) struct SeenKey {
     pub(super) need: Need,
     /// With the quota that is in force for it.
     pub(super) limit: Limit,
+}
+
+/// What became of one request.
+#[derive(Default)]
+struct Fate {
+    denied: bool,
+    /// The limits that denied it.
+    by: SmallVec<[usize; 4]>,
+    holds: Vec<Hold>,
+    flights: Vec<(usize, Box<[u8]>, u32)>,
+}
+
+impl Seen {
+    /// Limits said no, or can't be asked, without looking at a counter.
+    fn refusal(&mut self, refusal: &Refusal<'_>, fate: &mut Fate) {
+        let Refusal::Denied(rules) = refusal else {
+            self.refused += 1;
+            return;
+        };
+        self.denied += 1;
+        fate.denied = true;
+        for (rule, _) in rules {
+            if let Some(limit) = self.limits.get_mut(*rule) {
+                limit.matched += 1;
+                limit.denied += 1;
+            }
+            fate.by.push(*rule);
+        }
+    }
+}
+
+impl SeenLimit {
+    /// A request was counted by it, or would have been but for another limit's "no".
+    fn met(&mut self, hit: &Hit<'_>, key: Key<'_>, now: Nanos, lasts: bool, admitted: bool, fate: &mut Fate) {
+        self.matched += 1;
+        let known = self.keys.entry(key.to_vec().into()).or_insert_with(|| SeenKey {
+            shown: key.to_string(),
+            requests: 0,
+            denied: 0,
+            need: Need::new(hit.limit),
+            limit: hit.limit.clone(),
+        });
+        known.requests += 1;
+        known.need.ask(hit.limit, now, hit.cost);
+        if hit.holds && lasts {
+            fate.flights.push((hit.rule, key.to_vec().into(), hit.cost));
+        } else {
+            known.need.give_back(hit.cost);
+        }
+        if admitted {
+            return;
+        }
+        known.denied += 1;
+        if hit.limit.is_shadow() {
+            self.shadow += 1;
+        } else {
+            self.denied += 1;
+            fate.by.push(hit.rule);
+        }
+    }
 }
 
 /// The end of a request.
@@ -226,112 +286,65 @@ impl Judge {
             seen.series.add(now.whole_secs(), false, std::iter::empty());
             return;
         };
-        let headers = &entry.head.headers;
-        let facts = Facts {
-            method: &entry.head.method,
-            host: &inbound.host,
-            path: inbound.path.as_str(),
-            query: inbound.query,
-            headers,
-            client: self.policy.client(entry.client.to_canonical(), headers),
-            claims: None,
-            descriptor: None,
-            tls_client: None,
-        };
-        self.keys.clear();
-        let ending = Ending { status: entry.status, grpc: grpc(entry), complete: true };
-        let mut holds = Vec::new();
-        let mut flights = Vec::new();
-        let mut by: SmallVec<[usize; 4]> = SmallVec::new();
-        let mut denied = true;
-        match self.policy.select(&facts, &mut self.keys) {
-            Ok(Selection { exempt: true, .. }) => {
-                seen.exempt += 1;
-                denied = false;
-            }
-            Ok(selection) => {
-                let deciding = decide(&self.store, &selection, &self.keys, &self.metrics);
-                // Memory answers at once.
-                let ruling = deciding.now_or_never().unwrap_or(Ruling::Undecided);
-                let decision = match ruling {
-                    Ruling::Admit(Admission { decision, holds: held }) => {
-                        denied = false;
-                        holds = held;
-                        *(if selection.hits.is_empty() { &mut seen.free } else { &mut seen.allowed }) += 1;
-                        decision
-                    }
-                    Ruling::Deny(decision) => {
-                        seen.denied += 1;
-                        Some(decision)
-                    }
-                    Ruling::Never(decision) => {
-                        seen.never += 1;
-                        Some(decision)
-                    }
-                    Ruling::Undecided => None,
-                };
-                let said: SmallVec<[bool; 4]> = decision
-                    .iter()
-                    .flat_map(|decision| decision.limits())
-                    .map(|(_, outcome)| outcome.admitted)
-                    .collect();
-                for (hit, admitted) in selection.hits.iter().zip(said) {
-                    let Some(limit) = seen.limits.get_mut(hit.rule) else { continue };
-                    let key = self.keys.slice(hit.key.clone());
-                    limit.matched += 1;
-                    let known = limit.keys.entry(key.to_vec().into()).or_insert_with(|| SeenKey {
-                        shown: key.to_string(),
-                        requests: 0,
-                        denied: 0,
-                        need: Need::new(hit.limit),
-                        limit: hit.limit.clone(),
-                    });
-                    known.requests += 1;
-                    known.need.ask(hit.limit, now, hit.cost);
-                    if hit.holds && entry.duration.is_some() {
-                        flights.push((hit.rule, key.to_vec().into(), hit.cost));
-                    } else {
-                        known.need.give_back(hit.cost);
-                    }
-                    if admitted {
-                        continue;
-                    }
-                    known.denied += 1;
-                    if hit.limit.is_shadow() {
-                        limit.shadow += 1;
-                    } else {
-                        limit.denied += 1;
-                        by.push(hit.rule);
-                    }
-                }
-            }
-            Err(Refusal::Denied(rules)) => {
-                seen.denied += 1;
-                for (rule, _) in &rules {
-                    if let Some(limit) = seen.limits.get_mut(*rule) {
-                        limit.matched += 1;
-                        limit.denied += 1;
-                    }
-                    by.push(*rule);
-                }
-            }
-            Err(Refusal::AmbiguousKey { .. } | Refusal::BadCost { .. }) => {
-                seen.refused += 1;
-                denied = false;
-            }
-        }
-        seen.series.add(now.whole_secs(), denied, by.into_iter());
+        let facts = inbound.facts(&entry.head, &self.policy, entry.client.to_canonical());
+        let Fate { denied, by, mut holds, flights } = self.ask(&facts, now, entry.duration.is_some());
+        self.seen.series.add(now.whole_secs(), denied, by.into_iter());
         if holds.is_empty() && flights.is_empty() {
             return;
         }
-        let at = now.saturating_add(entry.duration.map_or(Nanos::ZERO, Nanos::from));
         holds.iter_mut().for_each(|hold| hold.hear(&entry.answer));
+        let at = now.saturating_add(entry.duration.map_or(Nanos::ZERO, Nanos::from));
+        let ending = Ending { status: entry.status, grpc: grpc(entry), complete: true };
         let end = End { at, holds, ending, flights };
         if entry.duration.is_some() {
             self.ends.push(Reverse(end));
         } else {
             self.over(end);
         }
+    }
+
+    /// Asks the limits. `lasts`: it is known for how long the request holds permits.
+    fn ask(&mut self, facts: &Facts<'_>, now: Nanos, lasts: bool) -> Fate {
+        let mut fate = Fate::default();
+        self.keys.clear();
+        let selection = match self.policy.select(facts, &mut self.keys) {
+            Ok(selection) => selection,
+            Err(refusal) => {
+                self.seen.refusal(&refusal, &mut fate);
+                return fate;
+            }
+        };
+        if selection.exempt {
+            self.seen.exempt += 1;
+            return fate;
+        }
+        let deciding = decide(&self.store, &selection, &self.keys, &self.metrics);
+        // Memory answers at once.
+        let ruling = deciding.now_or_never().unwrap_or(Ruling::Undecided);
+        fate.denied = !matches!(ruling, Ruling::Admit(_));
+        let decision = match ruling {
+            Ruling::Admit(Admission { decision, holds }) => {
+                fate.holds = holds;
+                let seen = &mut self.seen;
+                *(if selection.hits.is_empty() { &mut seen.free } else { &mut seen.allowed }) += 1;
+                decision
+            }
+            Ruling::Deny(decision) => {
+                self.seen.denied += 1;
+                Some(decision)
+            }
+            Ruling::Never(decision) => {
+                self.seen.never += 1;
+                Some(decision)
+            }
+            Ruling::Undecided => None,
+        };
+        let said = decision.iter().flat_map(|decision| decision.limits());
+        for (hit, (_, outcome)) in selection.hits.iter().zip(said) {
+            let Some(limit) = self.seen.limits.get_mut(hit.rule) else { continue };
+            limit.met(hit, self.keys.slice(hit.key.clone()), now, lasts, outcome.admitted, &mut fate);
+        }
+        fate
     }
 
     /// A request is over: what it held is given back, or charged.
