@@ -105,9 +105,6 @@ fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Ups
 }
 
 fn servers(given: &At<crate::config::decode::Many<Target>>, faults: &mut Faults) -> Vec<Target> {
-    if given.0.is_empty() {
-        faults.refuse(&given.place, "an empty list: requests must go somewhere");
-    }
     if let Some(surplus) = given.0.get(MOST) {
         faults.refuse(&surplus.place, format!("an upstream has at most {MOST} servers"));
     }
@@ -126,9 +123,6 @@ fn balance(raw: &raw::Upstream, matches: &Match, faults: &mut Faults) -> Balance
         Some(Either::Word(BalanceWord::LeastRequests)) => Balance::LeastRequests,
         Some(Either::Section(section)) => {
             let Some(parts) = section.hash.get() else { return Balance::default() };
-            if parts.0.is_empty() {
-                faults.refuse(&parts.place, "an empty list: say which value decides");
-            }
             Balance::Hash(limit::key(parts, &raw.r#match, matches, faults))
         }
     }
