@@ -3,25 +3,25 @@
 //! A connection of HTTP/1.1 serves one after the other, so it has one call, which is used again for each request and
 //! notes what the connection itself waits for as well. On HTTP/2 each stream has one.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use http_body::Body as _;
 
 use crate::deadlines::{Deadlines, Wait};
 use crate::rules::Adopted;
-use crate::server::linger::Leftover;
+use crate::server::ClientBody;
+use crate::server::linger::{LEFTOVER, LEFTOVER_TIME, discard};
 use crate::state::{Client, Timeouts};
 
 /// A request under way.
 pub(crate) struct Call {
     pub(crate) client: Rc<Client>,
     pub(crate) deadlines: Deadlines,
-    /// A body that nobody wants, being read so that the connection can go on.
-    pub(crate) leftover: RefCell<Option<Leftover>>,
     timeouts: Cell<Timeouts>,
-    unread: Cell<bool>,
+    /// Whether there is a body that nobody wants, worth being read so that the connection can go on.
+    aside: Cell<bool>,
     phase: Cell<Phase>,
     answered: Cell<bool>,
 }
@@ -56,9 +56,8 @@ impl Call {
         Self {
             client: Rc::clone(client),
             deadlines: Deadlines::new(),
-            leftover: RefCell::default(),
             timeouts: Cell::new(client.worker.rules().timeouts),
-            unread: Cell::new(false),
+            aside: Cell::new(false),
             phase: Cell::new(phase),
             answered: Cell::new(false),
         }
@@ -75,6 +74,7 @@ impl Call {
     pub(crate) fn begin(&self) -> Adopted {
         let rules = self.client.worker.rules();
         self.timeouts.set(rules.timeouts);
+        self.aside.set(false);
         rules
     }
 
@@ -128,34 +128,28 @@ impl Call {
 
     /// Takes the body of a request that will be answered without it. Returns whether the connection has to be
     /// closed after the answer, because reading the body to its end would take too long or would need a
-    /// `100 Continue` that was never meant.
-    pub(crate) fn set_aside(&self, body: Incoming, expects_continue: bool) -> bool {
-        if self.phase.get() == Phase::Stream {
+    /// `100 Continue` that was never meant: a client that expects one may send the body or not, so nobody could tell
+    /// what its next bytes are.
+    pub(crate) fn set_aside(&self, body: ClientBody, expects_continue: bool) -> bool {
+        if let ClientBody::Http2(stream) = body {
             // A stream that is reset now would be forgotten soon, and what its client still sends held against the
             // connection.
-            tokio::task::spawn_local(Leftover::of_stream(body).discard());
+            tokio::task::spawn_local(discard(stream));
             return false;
         }
-        match Leftover::new(body, expects_continue) {
-            Ok(leftover) => {
-                self.deadlines.arm(Wait::Leftover, Leftover::TIME);
-                self.leftover.replace(Some(leftover));
-                false
-            }
-            Err(_too_much) => {
-                self.unread.set(true);
-                true
-            }
+        if body.is_end_stream() {
+            return false;
         }
+        let short = body.size_hint().exact().is_some_and(|length| length <= LEFTOVER) && !expects_continue;
+        if short {
+            self.deadlines.arm(Wait::Leftover, LEFTOVER_TIME);
+            self.aside.set(true);
+        }
+        !short
     }
 
-    /// A body was given up while the client may still be sending it.
-    pub(crate) fn left_unread(&self) {
-        self.unread.set(true);
-    }
-
-    /// Whether closing the socket now would make the kernel throw away what the client has yet to read.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.unread.get()
+    /// Whether the rest of the body is to be read for the sake of the connection.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.aside.get()
     }
 }

@@ -10,6 +10,7 @@ mod doubts;
 mod exchange;
 mod explain;
 mod fault;
+mod http1;
 mod overload;
 mod reload;
 mod rls;

@@ -1,9 +1,7 @@
-//! [`Socket`]: a client's connection. hyper owns one handle; a second one lets us close it in our own way.
+//! [`Stream`]: a client's connection, and [`Socket`]: the same as hyper sees it.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -22,71 +20,70 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     fn tcp(&self) -> &TcpStream;
 }
 
+impl Stream for Box<dyn Stream> {
+    fn tcp(&self) -> &TcpStream {
+        (**self).tcp()
+    }
+}
+
 impl Stream for TcpStream {
     fn tcp(&self) -> &TcpStream {
         self
     }
 }
 
-/// A handle to a connection; clones are handles to the same.
+/// A connection as hyper sees it.
 #[derive(Debug)]
-pub(crate) struct Socket<S>(Rc<RefCell<TokioIo<S>>>);
+pub(crate) struct Socket<S>(TokioIo<S>);
 
 impl<S> Socket<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self(Rc::new(RefCell::new(TokioIo::new(stream))))
-    }
-
-    /// The connection itself, if this is the last handle.
-    pub(crate) fn into_inner(self) -> Option<S> {
-        Rc::into_inner(self.0).map(|socket| socket.into_inner().into_inner())
-    }
-}
-
-impl<S> Clone for Socket<S> {
-    fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
+        Self(TokioIo::new(stream))
     }
 }
 
 impl<S: Stream> Read for Socket<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl<S: Stream> Write for Socket<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut socket = self.0.borrow_mut();
+        let mut socket = Pin::new(&mut self.0);
         if let [buf] = bufs {
-            return Pin::new(&mut *socket).poll_write(cx, buf);
+            return socket.as_mut().poll_write(cx, buf);
         }
         if bufs.iter().map(|buf| buf.len()).sum::<usize>() > TOGETHER {
-            return Pin::new(&mut *socket).poll_write_vectored(cx, bufs);
+            return socket.as_mut().poll_write_vectored(cx, bufs);
         }
         let mut together = SmallVec::<[u8; TOGETHER]>::new();
         bufs.iter().for_each(|buf| together.extend_from_slice(buf));
-        Pin::new(&mut *socket).poll_write(cx, &together)
+        socket.as_mut().poll_write(cx, &together)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

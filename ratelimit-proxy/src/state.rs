@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
 use ratelimit_core::fields::Told;
@@ -136,6 +136,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) surveyor: Surveyor,
     rules: RefCell<Adopted>,
+    date: RefCell<DateLine>,
     connections: RefCell<Slab<Option<Waker>>>,
     /// Connections that ended while the proxy drained.
     finished: Cell<usize>,
@@ -148,6 +149,7 @@ impl Worker {
         Rc::new(Self {
             metrics,
             rules: RefCell::new(Adopted::new(shared.rules.load(), None)),
+            date: RefCell::new(DateLine::at(Instant::now(), shared.clock.utc())),
             shared,
             surveyor: Surveyor::new(),
             connections: RefCell::default(),
@@ -187,6 +189,15 @@ impl Worker {
         short
     }
 
+    /// Writes the field that says what time it is.
+    pub(crate) fn write_date(&self, now: Instant, out: &mut Vec<u8>) {
+        let mut date = self.date.borrow_mut();
+        if date.until <= now {
+            *date = DateLine::at(now, self.shared.clock.utc());
+        }
+        out.extend_from_slice(date.line.as_bytes());
+    }
+
     /// Whether connections should end as soon as they can.
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::Acquire)
@@ -220,6 +231,21 @@ impl Worker {
             }
             closed.await;
         }
+    }
+}
+
+/// The field `Date`, which is the same for a second.
+struct DateLine {
+    line: String,
+    until: Instant,
+}
+
+impl DateLine {
+    fn at(now: Instant, utc: Nanos) -> Self {
+        let utc = Duration::from_nanos(utc.get());
+        let left = Duration::from_secs(1).saturating_sub(Duration::from_nanos(utc.subsec_nanos().into()));
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + utc);
+        Self { line: format!("date: {date}\r\n"), until: now.checked_add(left).unwrap_or(now) }
     }
 }
 

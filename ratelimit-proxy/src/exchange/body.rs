@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::hop;
 use super::tail::Tail;
+use super::{hop, upgrade};
 use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::Fault;
+use crate::server::ClientBody;
 use crate::upstream::Link;
 use crate::upstream::h1::Error;
 
@@ -44,18 +44,24 @@ pub(super) fn fault(error: &Error<Broken>) -> Fault {
 pub(crate) struct RequestBody(Option<Upload>);
 
 struct Upload {
-    body: Incoming,
+    body: ClientBody,
     call: Rc<Call>,
-    done: bool,
+    is_tunnel: bool,
 }
 
 impl RequestBody {
     pub(crate) const EMPTY: Self = Self(None);
 
     /// Passes `body` on.
-    pub(crate) fn new(body: Option<Incoming>, call: &Rc<Call>) -> Self {
+    pub(crate) fn new(body: Option<ClientBody>, call: &Rc<Call>) -> Self {
         let Some(body) = body.filter(|body| !body.is_end_stream()) else { return Self::EMPTY };
-        Self(Some(Upload { body, call: Rc::clone(call), done: false }))
+        Self(Some(Upload { body, call: Rc::clone(call), is_tunnel: false }))
+    }
+
+    /// Passes on everything that comes from now on.
+    pub(super) fn tunnel(body: ClientBody, call: &Rc<Call>) -> Self {
+        body.open();
+        Self(Some(Upload { body, call: Rc::clone(call), is_tunnel: true }))
     }
 }
 
@@ -66,10 +72,11 @@ impl Upload {
     }
 
     /// Something was passed on, so it is the upstream's turn.
-    fn passed(&mut self, done: bool) {
-        self.done = done;
+    fn passed(&self) {
         self.call.deadlines.disarm(Wait::Body);
-        self.call.deadlines.arm(Wait::Upstream, self.call.timeouts().response);
+        let is_half = self.is_tunnel && self.body.is_end_stream();
+        let wait = if is_half { upgrade::HALF_CLOSED } else { self.call.timeouts().response };
+        self.call.deadlines.arm(Wait::Upstream, wait);
     }
 }
 
@@ -85,19 +92,21 @@ impl http_body::Body for RequestBody {
         match Pin::new(&mut upload.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => {
-                    upload.passed(upload.body.is_end_stream());
+                    upload.passed();
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
                 Err(_trailers) => {
-                    upload.passed(true);
+                    upload.passed();
                     Poll::Ready(None)
                 }
             },
             Poll::Ready(Some(Err(_))) => upload.fail(Fault::BadBody),
             Poll::Ready(None) => {
-                upload.passed(true);
+                upload.passed();
                 Poll::Ready(None)
             }
+            // Either side may be silent.
+            Poll::Pending if upload.is_tunnel => Poll::Pending,
             Poll::Pending if upload.call.deadlines.expired(Wait::Body) => upload.fail(Fault::SlowBody),
             Poll::Pending => {
                 // It is the client's turn, not the upstream's.
@@ -120,9 +129,6 @@ impl http_body::Body for RequestBody {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.call.deadlines.disarm(Wait::Body);
-        if !self.done {
-            self.call.left_unread();
-        }
     }
 }
 

@@ -15,16 +15,18 @@ use std::task::Poll;
 
 use http::request;
 use http::response;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::body::{RequestBody, fault};
 use super::hop::Told;
+use super::inbound::Onward;
+use super::upgrade;
 use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::{Fault, Side};
 use crate::rules::Rules;
+use crate::server::ClientBody;
 use crate::upstream::h1::Error;
 use crate::upstream::{Carrier, Link, LocalGroup, Picked, Tried, Unconnected};
 
@@ -32,6 +34,8 @@ use crate::upstream::{Carrier, Link, LocalGroup, Picked, Tried, Unconnected};
 pub(super) struct Answer {
     pub(super) head: response::Parts,
     pub(super) link: Link,
+    /// The protocol that is spoken from here on, if that is another.
+    pub(super) switched: Option<HeaderValue>,
 }
 
 /// Sends the request; its head must be fit for the upstream already. `hash` is what decides the server, if anything
@@ -42,10 +46,12 @@ pub(super) async fn forward(
     upstream: &LocalGroup,
     hash: Option<u64>,
     mut head: Box<request::Parts>,
-    told: Told,
-    body: Option<Incoming>,
+    Onward { told, asked }: Onward,
+    mut body: Option<ClientBody>,
 ) -> Result<Answer, Fault> {
     call.wait_for(upstream.group.timeouts);
+    // What is behind its head is the next request until the server has switched.
+    let tunnel = asked.and_then(|asked| Some((asked, body.take()?)));
     let mut body = RequestBody::new(body, call);
     let is_repeatable = body.is_end_stream() && head.method.is_idempotent();
     let left = upstream.begin();
@@ -56,7 +62,8 @@ pub(super) async fn forward(
         let failure = match receive(call, &mut link, &mut head.headers).await {
             Ok(head) => {
                 link.to().succeeded();
-                return Ok(Answer { head, link });
+                let switched = switch(call, &mut link, &head, tunnel)?;
+                return Ok(Answer { head, link, switched });
             }
             Err(failure) => failure,
         };
@@ -71,6 +78,23 @@ pub(super) async fn forward(
             search.link(next.ok_or(failure.fault())?).await?
         };
     }
+}
+
+/// Makes a tunnel of it where the server has switched. Nobody else may say so.
+fn switch(
+    call: &Rc<Call>,
+    link: &mut Link,
+    head: &response::Parts,
+    tunnel: Option<(HeaderValue, ClientBody)>,
+) -> Result<Option<HeaderValue>, Fault> {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(None);
+    }
+    let (asked, body) = tunnel.ok_or(Fault::BadAnswer)?;
+    let switched = upgrade::switched(&asked, &head.headers).ok_or(Fault::BadAnswer)?;
+    call.wait_for((None, Some(call.timeouts().response.max(upgrade::IDLE))));
+    link.open(RequestBody::tunnel(body, call));
+    Ok(Some(switched))
 }
 
 fn send(call: &Call, link: &mut Link, head: &request::Parts, told: Told, body: RequestBody) {
@@ -211,9 +235,5 @@ async fn receive(call: &Call, link: &mut Link, headers: &mut HeaderMap) -> Resul
         None => return Err(Failure::Fault(Fault::AnswerTimeout)),
     };
     call.client.worker.metrics.upstream(deadlines.now().saturating_duration_since(started));
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for that.
-        return Err(Failure::Fault(Fault::BadAnswer));
-    }
     Ok(head)
 }

@@ -12,6 +12,8 @@ use http::request::Parts;
 use http::{HeaderValue as Value, Version};
 use smallvec::SmallVec;
 
+use super::upgrade;
+use crate::http1::fields::elements;
 use crate::policy::Policy;
 use crate::state::{Client, Forwarding};
 
@@ -63,9 +65,17 @@ const NO_TWINS: [&str; 12] = [
 /// Takes from a request's head what must not reach the upstream, and returns what was found. Fields that limits
 /// depend on can't be nominated away, or a client would be counted by a value that the upstream never sees, and
 /// no twin of them may pass.
-pub(super) fn strip_request(headers: &mut HeaderMap, policy: &Policy) -> Hop {
+///
+/// `may_upgrade`: the request is one that may ask for another protocol. If it does, that is left in, and returned.
+pub(super) fn strip_request(
+    headers: &mut HeaderMap,
+    policy: &Policy,
+    may_upgrade: bool,
+) -> (Hop, Option<HeaderValue>) {
     let found = Hop::of(headers);
     let takes_trailers = found.has(Hop::TE) && wants_trailers(headers);
+    let asks = may_upgrade && found.has(Hop::UPGRADE) && found.has(Hop::CONNECTION);
+    let upgrade = if asks { upgrade::protocols(headers) } else { None };
     strip(headers, found, |name| policy.is_key(name));
     if found.has(Hop::TRAILER) {
         headers.remove(header::TRAILER);
@@ -76,11 +86,22 @@ pub(super) fn strip_request(headers: &mut HeaderMap, policy: &Policy) -> Hop {
     if found.has(Hop::UNDERSCORE) || policy.has_underscores() {
         remove_twins(headers, policy);
     }
+    let kept = match (takes_trailers, &upgrade) {
+        (false, None) => None,
+        (true, None) => Some("te"),
+        (false, Some(_)) => Some("upgrade"),
+        (true, Some(_)) => Some("te, upgrade"),
+    };
+    if let Some(kept) = kept {
+        headers.insert(header::CONNECTION, Value::from_static(kept));
+    }
     if takes_trailers {
         headers.insert(header::TE, Value::from_static("trailers"));
-        headers.insert(header::CONNECTION, Value::from_static("te"));
     }
-    found
+    if let Some(protocols) = &upgrade {
+        headers.insert(header::UPGRADE, protocols.clone());
+    }
+    (found, upgrade)
 }
 
 /// HTTP/2 may send cookies one by one; everybody else reads one list of them (RFC 9113 §8.2.3).
@@ -209,8 +230,7 @@ fn nominated(headers: &HeaderMap) -> SmallVec<[HeaderName; 4]> {
     headers
         .get_all(header::CONNECTION)
         .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
+        .flat_map(elements)
         .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| !NOT_NOMINABLE.contains(&name.as_str()))
@@ -221,8 +241,8 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::TE)
         .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        .flat_map(elements)
+        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 fn remove_twins(headers: &mut HeaderMap, policy: &Policy) {
@@ -413,14 +433,14 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("expect", "100-continue"),
         ]);
-        strip_request(&mut request, &keyed(&[]));
+        strip_request(&mut request, &keyed(&[]), false);
         assert_eq!(names(&request), ["authorization", "host", "x-forwarded-for", "x-three"]);
     }
 
     #[test]
     fn trailers_may_be_asked_for() {
         let mut request = headers(&[("host", "a"), ("te", "gzip, Trailers"), ("connection", "TE")]);
-        strip_request(&mut request, &keyed(&[]));
+        strip_request(&mut request, &keyed(&[]), false);
         assert_eq!(request["te"], "trailers");
         assert_eq!(request["connection"], "te");
     }
@@ -464,18 +484,18 @@ mod tests {
             ("my_own", "fine"),
             ("own_key", "fine"),
         ]);
-        strip_request(&mut request, &keyed(&["x-api-key", "own_key"]));
+        strip_request(&mut request, &keyed(&["x-api-key", "own_key"]), false);
         assert_eq!(names(&request), ["my_own", "own_key"]);
         // The other way round: the key has the underscore.
         let mut request = headers(&[("own-key", "stolen"), ("x-other", "fine")]);
-        strip_request(&mut request, &keyed(&["own_key"]));
+        strip_request(&mut request, &keyed(&["own_key"]), false);
         assert_eq!(names(&request), ["x-other"]);
     }
 
     #[test]
     fn what_limits_depend_on_can_not_be_nominated_away() {
         let mut request = headers(&[("connection", "X-Api-Key, x-one"), ("x-api-key", "k"), ("x-one", "1")]);
-        strip_request(&mut request, &keyed(&["x-api-key"]));
+        strip_request(&mut request, &keyed(&["x-api-key"]), false);
         assert_eq!(names(&request), ["x-api-key"]);
     }
 

@@ -1,4 +1,4 @@
-//! Takes a request in: what hyper lets through and must not pass (RFC 9112 §3, §6; the request smuggling
+//! Takes a request in: what the grammar lets through and must not pass (RFC 9112 §3, §6; the request smuggling
 //! literature), and what the rest of the exchange needs to know of it. Pure; nothing is changed here.
 
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
 
-use super::hop;
+use super::{hop, upgrade};
 use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::path::NormalPath;
@@ -52,6 +52,14 @@ pub(super) struct Outbound {
     pub(super) host: Option<HeaderValue>,
 }
 
+/// How a head goes on to the upstream.
+#[derive(Debug)]
+pub(super) struct Onward {
+    pub(super) told: hop::Told,
+    /// The protocols that it asks for instead of HTTP.
+    pub(super) asked: Option<HeaderValue>,
+}
+
 impl Path<'_> {
     pub(crate) fn as_str(&self) -> &str {
         match self {
@@ -67,9 +75,6 @@ pub(crate) fn admit(head: &Parts, path_scoped: bool) -> Result<Inbound<'_>, Faul
     let seen = Survey::of(&head.headers);
     if seen.bytes > MAX_HEAD {
         return Err(Fault::HeadTooLarge);
-    }
-    if seen.is_coded {
-        transfer_coding(&head.headers)?;
     }
     let uri = &head.uri;
     let named = match uri.authority() {
@@ -164,11 +169,13 @@ impl Outbound {
         client: &Client,
         rules: &Rules,
         upstream: &LocalGroup,
-    ) -> hop::Told {
+        has_body: bool,
+    ) -> Onward {
         if let Some(target) = self.target {
             head.uri = target;
         }
-        let found = hop::strip_request(&mut head.headers, &rules.policy);
+        let may_upgrade = upgrade::may_begin(head, has_body);
+        let (found, asked) = hop::strip_request(&mut head.headers, &rules.policy, may_upgrade);
         if let Some(host) = self.host {
             head.headers.insert(header::HOST, host);
         } else if !head.headers.contains_key(header::HOST)
@@ -176,7 +183,8 @@ impl Outbound {
         {
             head.headers.insert(header::HOST, server.target.authority().clone());
         }
-        hop::tell(head, found, client, rules.policy.trusts(client.peer), rules.policy.told_by())
+        let trusted = rules.policy.trusts(client.peer);
+        Onward { told: hop::tell(head, found, client, trusted, rules.policy.told_by()), asked }
     }
 }
 
@@ -190,8 +198,6 @@ fn method(method: &Method) -> Result<(), Fault> {
 struct Survey<'r> {
     /// Of names and values.
     bytes: usize,
-    /// Whether there is a transfer coding.
-    is_coded: bool,
     host: Option<&'r HeaderValue>,
     hosts: usize,
 }
@@ -201,13 +207,9 @@ impl<'r> Survey<'r> {
         let mut seen = Self::default();
         for (name, value) in headers {
             seen.bytes += name.as_str().len() + value.len();
-            match *name {
-                header::HOST => {
-                    seen.host = Some(value);
-                    seen.hosts += 1;
-                }
-                header::TRANSFER_ENCODING => seen.is_coded = true,
-                _ => {}
+            if *name == header::HOST {
+                seen.host = Some(value);
+                seen.hosts += 1;
             }
         }
         seen
@@ -229,25 +231,6 @@ impl<'r> Survey<'r> {
             (None, _) if version == Version::HTTP_10 => Ok(""),
             _ => Err(Fault::Malformed(BAD_HOST)),
         }
-    }
-}
-
-/// hyper takes any list that ends in `chunked` and decodes that one coding; what is left would be passed on
-/// without its name.
-fn transfer_coding(headers: &HeaderMap) -> Result<(), Fault> {
-    let mut codings = headers
-        .get_all(header::TRANSFER_ENCODING)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii);
-    let Some(first) = codings.next() else { return Ok(()) };
-    if !first.eq_ignore_ascii_case(b"chunked") {
-        return Err(Fault::TransferCoding);
-    }
-    match codings.next() {
-        Some(coding) if !coding.eq_ignore_ascii_case(b"chunked") => Err(Fault::TransferCoding),
-        Some(_) => Err(Fault::Malformed("the transfer coding chunked is applied twice")),
-        None => Ok(()),
     }
 }
 

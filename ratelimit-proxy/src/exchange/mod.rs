@@ -5,12 +5,13 @@ mod forward;
 mod hop;
 mod inbound;
 mod tail;
+mod upgrade;
 
 use std::rc::Rc;
 
 use http::request::Parts;
 use http::{HeaderValue, Response, Version, header};
-use hyper::body::Incoming;
+use http_body::Body as _;
 
 pub(crate) use body::{Body, Broken, RequestBody};
 pub(crate) use inbound::admit;
@@ -23,6 +24,7 @@ use crate::facts::Facts;
 use crate::fault::{Fault, Side};
 use crate::identity::token::LazyClaims;
 use crate::rules::Adopted;
+use crate::server::ClientBody;
 use crate::state::Client;
 use crate::telemetry::log;
 use crate::telemetry::metrics::ProtocolError;
@@ -33,7 +35,7 @@ use crate::telemetry::metrics::ProtocolError;
 pub(crate) async fn exchange(
     call: &Rc<Call>,
     head: Box<Parts>,
-    mut body: Option<Incoming>,
+    mut body: Option<ClientBody>,
 ) -> Response<Body> {
     let mut tail = Tail::new(call);
     let expects_continue = head.headers.contains_key(header::EXPECT);
@@ -60,7 +62,7 @@ async fn attempt(
     call: &Rc<Call>,
     rules: &Adopted,
     mut head: Box<Parts>,
-    body: &mut Option<Incoming>,
+    body: &mut Option<ClientBody>,
     tail: &mut Tail,
 ) -> Result<Response<Body>, Fault> {
     let client = &*call.client;
@@ -110,12 +112,16 @@ async fn attempt(
     // A request for nowhere counts like any other, or asking for nowhere would be free.
     let upstream = route.and_then(|route| Some((rules.local().group(route)?, route.hash)));
     let (upstream, hash) = upstream.ok_or(Fault::NoUpstream)?;
-    let told = outbound.apply(&mut head, client, rules, upstream);
-    let Answer { mut head, link } =
-        forward::forward(call, rules, upstream, hash, head, told, body.take()).await?;
+    let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
+    let onward = outbound.apply(&mut head, client, rules, upstream, has_body);
+    let Answer { mut head, link, switched } =
+        forward::forward(call, rules, upstream, hash, head, onward, body.take()).await?;
     tail.hear(&head.headers);
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());
+    if let Some(protocol) = switched {
+        head.headers.insert(header::UPGRADE, protocol);
+    }
     hop::add_via(&mut head.headers, Version::HTTP_11);
     if let Some(decision) = decision {
         let told = &mut client.told.borrow_mut();

@@ -1,6 +1,5 @@
 //! One client's connection, from the moment it was taken in: opened, then served as what it turns out to be.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -8,10 +7,10 @@ use std::rc::Rc;
 use futures_util::FutureExt as _;
 use http::Response;
 use http::request::Parts;
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::body::ClientBody;
 use super::opening::{Opened, Opening, open};
 use super::ports::Port;
 use super::{h1, h2};
@@ -33,7 +32,9 @@ pub(super) async fn serve(worker: Rc<Worker>, port: &Port, tcp: TcpStream, peer:
     };
     // Boxed, so that an idle connection of HTTP/1.1 does not take the room of another.
     match stream {
-        Opening::Plain { stream, http2: false } => h1::serve(&Client::new(place, peer, None), stream).await,
+        Opening::Plain { stream, http2: false } => {
+            h1::serve(&Client::new(place, peer, None), Box::new(stream)).await
+        }
         Opening::Plain { stream, http2: true } => {
             Box::pin(h2::serve(&Client::new(place, peer, None), stream)).await;
         }
@@ -43,22 +44,18 @@ pub(super) async fn serve(worker: Rc<Worker>, port: &Port, tcp: TcpStream, peer:
             if http2 {
                 Box::pin(h2::serve(&client, *stream)).await;
             } else {
-                h1::serve(&client, *stream).await;
+                h1::serve(&client, stream).await;
             }
         }
     }
 }
 
 /// Answers a request; a panic is a 500 and ends the connection or the stream, nothing else.
-pub(super) async fn answer(
-    call: Rc<Call>,
-    head: Box<Parts>,
-    body: Incoming,
-) -> Result<Response<Body>, Infallible> {
+pub(super) async fn answer(call: Rc<Call>, head: Box<Parts>, body: ClientBody) -> Response<Body> {
     let answered = AssertUnwindSafe(exchange(&call, head, Some(body))).catch_unwind().await;
-    Ok(answered.unwrap_or_else(|_| {
+    answered.unwrap_or_else(|_| {
         let worker = &call.client.worker;
         worker.metrics.panic();
         worker.rules().answers.fault(Fault::Panic)
-    }))
+    })
 }

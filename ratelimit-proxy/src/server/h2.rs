@@ -9,6 +9,7 @@
 //! about and charged; [`Streams::is_abused`] ends the connection.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -24,8 +25,8 @@ use hyper_util::rt::TokioTimer;
 use slab::Slab;
 use tokio::time::{Instant, Sleep};
 
+use super::body::ClientBody;
 use super::connection::answer;
-use super::h1::kind;
 use super::io::ClientIo;
 use crate::call::Call;
 use crate::deadlines::Wait;
@@ -56,7 +57,8 @@ pub(super) async fn serve<S: Stream>(client: &Rc<Client>, stream: S) {
     let io = ClientIo { socket: Socket::new(stream), call: Rc::clone(&connection_call) };
     let service = service_fn(|request: Request<Incoming>| {
         let (head, body) = request.into_parts();
-        answer(streams.begin(), Box::new(head), body)
+        let answer = answer(streams.begin(), Box::new(head), ClientBody::Http2(body));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = Builder::new(Tasks(Rc::clone(&streams)));
     builder
@@ -96,6 +98,17 @@ pub(super) async fn serve<S: Stream>(client: &Rc<Client>, stream: S) {
         }
     })
     .await;
+}
+
+/// hyper parses heads and bodies, so what it complains about is one of them.
+fn kind(error: &hyper::Error) -> ProtocolError {
+    if error.is_parse() {
+        ProtocolError::Head
+    } else if error.is_timeout() {
+        ProtocolError::Timeout
+    } else {
+        ProtocolError::Other
+    }
 }
 
 /// When a connection ends.

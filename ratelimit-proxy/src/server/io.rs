@@ -1,4 +1,4 @@
-//! [`ClientIo`]: a client's connection, with an eye on who keeps whom waiting.
+//! [`ClientIo`]: a client's connection as hyper sees it, with an eye on who keeps whom waiting.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,21 +17,19 @@ pub(super) struct ClientIo<S> {
     pub(super) call: Rc<Call>,
 }
 
-impl<S> ClientIo<S> {
-    /// A client that does not read what is written to it must not hold the connection for ever.
-    fn watch<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let deadlines = &self.call.deadlines;
-        if polled.is_ready() {
-            deadlines.disarm(Wait::Write);
-        } else if deadlines.expired(Wait::Write) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        } else {
-            deadlines.arm_once(Wait::Write, self.call.timeouts().write);
-            // It is the client that is waited for, not the upstream.
-            deadlines.disarm(Wait::Upstream);
-        }
-        polled
+/// A client that does not read what is written to it must not hold the connection for ever.
+pub(super) fn watch<T>(call: &Call, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    let deadlines = &call.deadlines;
+    if polled.is_ready() {
+        deadlines.disarm(Wait::Write);
+    } else if deadlines.expired(Wait::Write) {
+        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+    } else {
+        deadlines.arm_once(Wait::Write, call.timeouts().write);
+        // It is the client that is waited for, not the upstream.
+        deadlines.disarm(Wait::Upstream);
     }
+    polled
 }
 
 impl<S: Stream> Read for ClientIo<S> {
@@ -51,7 +49,7 @@ impl<S: Stream> Read for ClientIo<S> {
 impl<S: Stream> Write for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.watch(polled)
+        watch(&self.call, polled)
     }
 
     fn poll_write_vectored(
@@ -60,7 +58,7 @@ impl<S: Stream> Write for ClientIo<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.watch(polled)
+        watch(&self.call, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

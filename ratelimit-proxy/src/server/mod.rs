@@ -2,6 +2,7 @@
 //! listener on the same address (`SO_REUSEPORT`), and the kernel spreads connections over them.
 
 mod accept;
+mod body;
 mod connection;
 pub(crate) mod crowd;
 pub(crate) mod descriptors;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+pub(crate) use self::body::ClientBody;
 pub use self::drain::Drained;
 use self::drain::Stage;
 use self::ports::Ports;

@@ -152,6 +152,7 @@ impl Stream {
         *request.uri_mut() = uri(self.scheme.clone(), authority.as_ref(), head.uri.path_and_query());
         // It names `te` at most, and means nothing here.
         headers.remove(header::CONNECTION);
+        headers.remove(header::UPGRADE);
         add(&mut headers, lines);
         if is_grpc(&headers) {
             // Servers take a request without it for one whose trailers would be lost.

@@ -74,6 +74,16 @@ impl Link {
         }
     }
 
+    /// The server has switched to another protocol: from now on `body` is sent as it comes, and what comes back is the
+    /// body of the response.
+    pub(crate) fn open(&mut self, body: RequestBody) {
+        match &mut self.carrier {
+            Carrier::H1(connection) => connection.open(body),
+            // There nothing can be switched.
+            Carrier::H2(_) => {}
+        }
+    }
+
     /// Sends what can be sent, and waits for the head of the response. `headers` may be emptied and become its fields.
     #[inline]
     pub(crate) fn poll_head(

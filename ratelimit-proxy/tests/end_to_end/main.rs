@@ -56,4 +56,5 @@ mod smuggling;
 mod steering;
 mod tls;
 mod topologies;
+mod upgrade;
 mod upstreams;

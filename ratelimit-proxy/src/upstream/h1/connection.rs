@@ -1,28 +1,23 @@
 //! [`Connection`]: sends a request and reads its response, whenever the request's future is polled.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, request, response};
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::Error;
-use super::body::Decoder;
-use super::encode::{self, Framing};
 use super::head::{self, Parsed};
-use super::outbox::Outbox;
+use super::{Error, encode};
+use crate::http1::fields::may_end;
+use crate::http1::{Decoder, Framing, Inbox, Outbox};
 
 /// Bytes that the heads of one response may have, informational ones included.
 const MAX_HEADS: usize = 64 * 1024;
-
-/// Room for one read: enough for most responses whole, and more for those that fill it.
-const READ: usize = 8 * 1024;
-const MAX_READ: usize = 64 * 1024;
 
 /// A piece of a response's body, or why there is none.
 type Piece<E> = Result<Frame<Bytes>, Error<E>>;
@@ -38,13 +33,13 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
 pub(crate) struct Connection<S, B> {
     io: S,
     /// What came and has not been looked at.
-    inbox: BytesMut,
-    /// Room for the next read.
-    room: usize,
+    inbox: Inbox,
     /// What is to be sent.
     outbox: Outbox,
     /// Where that comes from, until all of it came.
     upload: Option<Upload<B>>,
+    /// Whether the other side is to be told that nothing more comes, once all was sent.
+    closing: bool,
     /// Whether the head of the response is still to come.
     awaits_head: bool,
     /// Whether the request was HEAD.
@@ -77,10 +72,10 @@ where
     pub(crate) fn new(io: S, now: Instant) -> Self {
         Self {
             io,
-            inbox: BytesMut::new(),
-            room: READ,
+            inbox: Inbox::new(),
             outbox: Outbox::default(),
             upload: None,
+            closing: false,
             awaits_head: false,
             bodiless: false,
             heads: 0,
@@ -102,6 +97,14 @@ where
         self.bodiless = head.method == Method::HEAD;
         self.heads = 0;
         self.searched = 0;
+    }
+
+    /// The server has switched to another protocol: from now on `body` is sent as it comes, and what comes back is the
+    /// body of the response, until either side closes.
+    pub(crate) fn open(&mut self, body: B) {
+        self.keep = false;
+        self.decoder = Decoder::UntilClose;
+        self.upload = Some(Upload { body, framing: Framing::UntilClose });
     }
 
     /// Sends what can be sent, and waits for the head of the response. `headers` is emptied and becomes its
@@ -135,12 +138,12 @@ where
 
     fn take_head(&mut self, headers: &mut HeaderMap) -> Result<Option<response::Parts>, Error<B::Error>> {
         // Parsed anew only where there may be an end: bytes that trickle in would cost their square otherwise.
-        while self.searched == 0 || head::may_end(&self.inbox, self.searched) {
+        while self.searched == 0 || may_end(&self.inbox.bytes, self.searched) {
             let before = self.inbox.len();
             if before == 0 {
                 break;
             }
-            match head::take(&mut self.inbox, self.bodiless, headers)? {
+            match head::take(&mut self.inbox.bytes, self.bodiless, headers)? {
                 Parsed::Partial => {
                     self.searched = before;
                     break;
@@ -173,7 +176,7 @@ where
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece<B::Error>>> {
         self.poll_send(cx)?;
         loop {
-            if let Some(frame) = self.decoder.take(&mut self.inbox).map_err(Error::from)? {
+            if let Some(frame) = self.decoder.take(&mut self.inbox.bytes).map_err(Error::from)? {
                 return Poll::Ready(Some(Ok(frame)));
             }
             if self.decoder.is_done() {
@@ -219,23 +222,11 @@ where
 
     /// Gives back the room that a large response took.
     pub(crate) fn rest(&mut self) {
-        if self.room > READ {
-            self.room = READ;
-            self.inbox = BytesMut::new();
-        }
+        self.inbox.rest();
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // What is left of the last read's room serves as long as it is likely to be enough.
-        if self.inbox.capacity() - self.inbox.len() < self.room / 2 {
-            self.inbox.reserve(self.room);
-        }
-        let space = self.inbox.capacity() - self.inbox.len();
-        let read = ready!(pin!(self.io.read_buf(&mut self.inbox)).poll(cx))?;
-        if read == space {
-            self.room = (self.room * 2).min(MAX_READ);
-        }
-        Poll::Ready(Ok(read))
+        self.inbox.poll_read(&mut self.io, cx)
     }
 
     /// Sends what there is. When nobody takes it any more, that is no error yet: there may be a response that
@@ -246,7 +237,10 @@ where
             while !waits && self.outbox.has_room() {
                 let Some(upload) = &mut self.upload else { break };
                 match upload.poll(&mut self.outbox, cx) {
-                    Poll::Ready(Ok(true)) => self.upload = None,
+                    Poll::Ready(Ok(true)) => {
+                        self.closing = upload.framing == Framing::UntilClose;
+                        self.upload = None;
+                    }
                     Poll::Ready(Ok(false)) => {}
                     Poll::Ready(Err(error)) => {
                         self.keep = false;
@@ -256,6 +250,10 @@ where
                 }
             }
             if self.outbox.is_empty() {
+                if self.closing {
+                    // Where that fails, reading says why.
+                    self.closing = Pin::new(&mut self.io).poll_shutdown(cx).is_pending();
+                }
                 return Ok(());
             }
             match self.outbox.poll_send(&mut self.io, cx) {
@@ -308,7 +306,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 *left = left.checked_sub(length).ok_or(Error::Length)?;
                 Ok(())
             }
-            Framing::Chunked => Ok(()),
+            Framing::Chunked | Framing::UntilClose => Ok(()),
             Framing::None if length == 0 => Ok(()),
             Framing::None => Err(Error::Length),
         }
@@ -318,7 +316,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         match self.framing {
             Framing::Length(1..) => return Poll::Ready(Err(Error::Length)),
             Framing::Chunked => outbox.push_last_chunk(),
-            Framing::Length(0) | Framing::None => {}
+            Framing::Length(0) | Framing::None | Framing::UntilClose => {}
         }
         Poll::Ready(Ok(true))
     }

@@ -3,16 +3,7 @@
 use http::header;
 use http::request::Parts;
 
-/// How the end of a request's body is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// There is none, and nothing is said about it.
-    None,
-    /// By its length.
-    Length(u64),
-    /// By a last chunk.
-    Chunked,
-}
+use crate::http1::{Framing, fields};
 
 /// Writes a head, always as HTTP/1.1, and `lines` behind its fields. `framing` alone says how long the body is,
 /// whatever the fields say.
@@ -24,24 +15,11 @@ pub(super) fn head(out: &mut Vec<u8>, head: &Parts, lines: &[u8], framing: Frami
     out.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in &head.headers {
         if *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING {
-            field(out, name.as_str(), value.as_bytes());
+            fields::write(out, name.as_str(), value.as_bytes());
         }
     }
     out.extend_from_slice(lines);
-    match framing {
-        Framing::None => {}
-        Framing::Length(length) => {
-            field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
-        }
-        Framing::Chunked => field(out, "transfer-encoding", b"chunked"),
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
+    framing.write(out);
     out.extend_from_slice(b"\r\n");
 }
 

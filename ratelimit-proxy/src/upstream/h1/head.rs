@@ -11,11 +11,8 @@ use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
-use super::Malformed;
-use super::body::Decoder;
-
-/// Fields that a head may have.
-const MAX_FIELDS: usize = 100;
+use crate::http1::fields::{Found, Span, elements, explain};
+use crate::http1::{Decoder, MAX_FIELDS, Malformed};
 
 /// Fields that are likely to be added on the way to the client; growing the map for them would cost more.
 const ADDED: usize = 6;
@@ -40,10 +37,10 @@ pub(super) enum Parsed {
     Final(Head),
 }
 
-/// Where a field is, from the start of the head.
-struct Span {
-    name: (usize, usize),
-    value: (usize, usize),
+/// Where a field is.
+struct Field {
+    name: Span,
+    value: Span,
 }
 
 /// Takes a head from the start of `inbox`. `bodiless`: the request was HEAD. The fields get into `headers`, which
@@ -53,7 +50,7 @@ pub(super) fn take(
     bodiless: bool,
     headers: &mut HeaderMap,
 ) -> Result<Parsed, Malformed> {
-    let mut spans = SmallVec::<[Span; 24]>::new();
+    let mut spans = SmallVec::<[Field; 24]>::new();
     let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
@@ -72,21 +69,15 @@ pub(super) fn take(
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
     let is_1_1 = parsed.version == Some(1);
     let start = inbox.as_ptr().addr();
-    let place = |bytes: &[u8]| {
-        let from = bytes.as_ptr().addr().wrapping_sub(start);
-        (from, from.wrapping_add(bytes.len()))
-    };
-    spans.extend(
-        parsed
-            .headers
-            .iter()
-            .map(|field| Span { name: place(field.name.as_bytes()), value: place(field.value) }),
-    );
+    spans.extend(parsed.headers.iter().map(|field| Field {
+        name: Span::of(field.name.as_bytes(), start),
+        value: Span::of(field.value, start),
+    }));
     let bytes = inbox.split_to(length).freeze();
     let mut fields = std::mem::take(headers);
     fields.clear();
     let found = collect(&bytes, &spans, &mut fields)?;
-    let decoder = found.decoder(status, bodiless, is_1_1)?;
+    let decoder = decoder(&found, status, bodiless, is_1_1)?;
     let keep = found.keeps(is_1_1) && decoder.has_end();
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = status;
@@ -98,47 +89,16 @@ pub(super) fn take(
     Ok(Parsed::Final(Head { parts, decoder, keep }))
 }
 
-/// Whether bytes from `from` on can hold the end of a head, which is an empty line.
-pub(super) fn may_end(inbox: &[u8], from: usize) -> bool {
-    let mut line_ends = inbox.get(from.saturating_sub(2)..).unwrap_or_default().split(|byte| *byte == b'\n');
-    // What comes before the first line end is part of a longer line.
-    line_ends.next();
-    let Some(_unfinished) = line_ends.next_back() else { return false };
-    line_ends.any(|line| matches!(line, b"" | b"\r"))
-}
-
-fn explain(error: httparse::Error) -> &'static str {
-    match error {
-        httparse::Error::HeaderName => "the head has a field with an invalid name",
-        httparse::Error::HeaderValue => "the head has a field with an invalid value",
-        httparse::Error::NewLine => "the head has an invalid line end",
-        httparse::Error::Status => "the status is no number of three digits",
-        httparse::Error::TooManyHeaders => "the head has too many fields",
-        httparse::Error::Version => "it is no HTTP/1",
-        httparse::Error::Token => "the head has an invalid token",
-    }
-}
-
-/// What matters here of the fields.
-#[derive(Default)]
-struct Found {
-    length: Option<u64>,
-    /// Whether there is a transfer coding, and whether chunked is all there is.
-    coding: Option<bool>,
-    close: bool,
-    keep_alive: bool,
-}
-
-fn collect(bytes: &Bytes, spans: &[Span], fields: &mut HeaderMap) -> Result<Found, Malformed> {
+fn collect(bytes: &Bytes, spans: &[Field], fields: &mut HeaderMap) -> Result<Found, Malformed> {
     let mut found = Found::default();
     fields.reserve(spans.len() + ADDED);
     for span in spans {
-        let name = bytes.get(span.name.0..span.name.1).unwrap_or_default();
+        let name = bytes.get(span.name.start..span.name.end).unwrap_or_default();
         let name = HeaderName::from_bytes(name).map_err(|_| Malformed("the name of a field is invalid"))?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice(span.value.0..span.value.1))
+        let value = HeaderValue::from_maybe_shared(bytes.slice(span.value.start..span.value.end))
             .map_err(|_| Malformed("the value of a field is invalid"))?;
         match name {
-            header::CONTENT_LENGTH => found.length(&value)?,
+            header::CONTENT_LENGTH => elements(&value).try_for_each(|length| found.length(length))?,
             header::TRANSFER_ENCODING => found.coding(&value),
             // Obeyed here; kept only if it is about other fields.
             header::CONNECTION if found.connection(&value) => continue,
@@ -149,77 +109,20 @@ fn collect(bytes: &Bytes, spans: &[Span], fields: &mut HeaderMap) -> Result<Foun
     Ok(found)
 }
 
-impl Found {
-    /// Several lengths may be given if they are one and the same.
-    fn length(&mut self, value: &HeaderValue) -> Result<(), Malformed> {
-        for number in elements(value) {
-            let length = number_of(number).ok_or(Malformed("a length is no number"))?;
-            if self.length.is_some_and(|before| before != length) {
-                return Err(Malformed("there are two lengths"));
-            }
-            self.length = Some(length);
-        }
-        Ok(())
+fn decoder(found: &Found, status: StatusCode, bodiless: bool, is_1_1: bool) -> Result<Decoder, Malformed> {
+    let never =
+        status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if bodiless || never {
+        return Ok(Decoder::Done);
     }
-
-    fn coding(&mut self, value: &HeaderValue) {
-        for coding in elements(value) {
-            self.coding = Some(self.coding.is_none() && coding.eq_ignore_ascii_case(b"chunked"));
-        }
+    match (found.coding, found.length) {
+        (Some(_), _) if !is_1_1 => Err(Malformed("HTTP/1.0 knows no transfer codings")),
+        (Some(true), _) => Ok(Decoder::chunked()),
+        // Its name can't be passed on, so nobody could decode it.
+        (Some(false), _) => Err(Malformed("there is a transfer coding other than chunked")),
+        (None, Some(length)) => Ok(Decoder::length(length)),
+        (None, None) => Ok(Decoder::UntilClose),
     }
-
-    /// Returns whether the line is about nothing else than persistence.
-    fn connection(&mut self, value: &HeaderValue) -> bool {
-        let mut nothing_else = true;
-        for option in elements(value) {
-            if option.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else {
-                nothing_else = false;
-            }
-        }
-        nothing_else
-    }
-
-    fn decoder(&self, status: StatusCode, bodiless: bool, is_1_1: bool) -> Result<Decoder, Malformed> {
-        let never = status.is_informational()
-            || status == StatusCode::NO_CONTENT
-            || status == StatusCode::NOT_MODIFIED;
-        if bodiless || never {
-            return Ok(Decoder::Done);
-        }
-        match (self.coding, self.length) {
-            (Some(_), _) if !is_1_1 => Err(Malformed("HTTP/1.0 knows no transfer codings")),
-            (Some(true), _) => Ok(Decoder::chunked()),
-            // Its name can't be passed on, so nobody could decode it.
-            (Some(false), _) => Err(Malformed("there is a transfer coding other than chunked")),
-            (None, Some(length)) => Ok(Decoder::length(length)),
-            (None, None) => Ok(Decoder::UntilClose),
-        }
-    }
-
-    fn keeps(&self, is_1_1: bool) -> bool {
-        // Who says both a length and a coding may have been made to say so.
-        let ambiguous = self.coding.is_some() && self.length.is_some();
-        !self.close && !ambiguous && (is_1_1 || self.keep_alive)
-    }
-}
-
-/// The elements of a list, of which there is at least one, if an empty one.
-fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
-}
-
-fn number_of(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 #[cfg(test)]
@@ -316,17 +219,5 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert!(matches!(take(&mut inbox, false, &mut headers), Ok(Parsed::Informational(37))));
         assert!(matches!(take(&mut inbox, false, &mut headers), Ok(Parsed::Partial)));
-    }
-
-    /// The end is never missed, however the bytes came.
-    #[test]
-    fn an_end_is_suspected_wherever_there_is_one() {
-        for head in ["a\r\nb\r\n\r\n", "a\nb\n\n", "a\r\nb\n\r\n", "\r\n\r\n"] {
-            let bytes = head.as_bytes();
-            for before in 0..bytes.len() {
-                assert!(may_end(bytes, before), "{head:?} after {before}");
-            }
-        }
-        assert!(!may_end(b"a\r\nb\r\nc", 0) && !may_end(b"a\r\nb\r\n", 0) && !may_end(b"", 0));
     }
 }

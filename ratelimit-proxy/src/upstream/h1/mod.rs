@@ -1,12 +1,12 @@
 //! HTTP/1.1 as a client speaks it, and no more of it than a reverse proxy needs: one request at a time on a
 //! [`Connection`], whose reading and writing is done by the future of that request.
 //!
-//! * `encode.rs` writes a request's head, `outbox.rs` holds what is still to be sent;
+//! * `encode.rs` writes a request's head;
 //! * `head.rs` reads a response's head, whose syntax is `httparse`'s affair, and says how its body is framed;
-//! * `body.rs` decodes the body;
 //! * `connection.rs` does the input and output and says whether the connection can be used again.
 //!
-//! None but the last knows a socket. Sources: RFC 9112, and RFC 9110 for what fields mean.
+//! None but the last knows a socket. What a client's side needs as well is in [`crate::http1`]. Sources: RFC 9112, and
+//! RFC 9110 for what fields mean.
 //!
 //! # What must always hold
 //! * What is read in more than one way by others is no answer here: [`Error::Malformed`], and the connection is
@@ -15,11 +15,9 @@
 //! * A connection is used again only if the response was complete, nothing came behind it, and the request was
 //!   sent in full.
 
-mod body;
 mod connection;
 mod encode;
 mod head;
-mod outbox;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod scripted;
 
@@ -27,6 +25,8 @@ pub(crate) mod scripted;
 mod differential;
 
 pub(crate) use connection::{Connection, Transport};
+
+use crate::http1::Malformed;
 
 /// Why there is no response, or no more of it.
 #[derive(Debug)]
@@ -42,10 +42,6 @@ pub(crate) enum Error<E> {
     /// The request's body had another length than was announced.
     Length,
 }
-
-/// What came makes no sense, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Malformed(&'static str);
 
 impl<E> From<Malformed> for Error<E> {
     fn from(malformed: Malformed) -> Self {

@@ -116,7 +116,8 @@ impl Client {
         Some(Response { status, head, body })
     }
 
-    async fn exactly(&mut self, length: usize) -> Vec<u8> {
+    /// So many bytes.
+    pub async fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.buffer.len() < length {
             assert!(self.more().await, "closed after {} of {length} bytes", self.buffer.len());
         }

@@ -226,7 +226,7 @@ fn a_switch_of_protocols_is_handed_over_with_what_follows_it() {
     let mut connection = connection(pieces, End::Waits);
     connection.send(&get(), b"", Empty::new());
     let head = until(|cx| connection.poll_head(cx, &mut HeaderMap::new())).unwrap().unwrap();
-    assert_eq!((head.status, &connection.inbox[..]), (StatusCode::SWITCHING_PROTOCOLS, &b"raw"[..]));
+    assert_eq!((head.status, &connection.inbox.bytes[..]), (StatusCode::SWITCHING_PROTOCOLS, &b"raw"[..]));
     assert!(!connection.can_be_kept());
 }
 
@@ -344,5 +344,5 @@ fn both_directions_are_held_back() {
     connection.send(&get(), b"", Empty::new());
     until(|cx| connection.poll_head(cx, &mut HeaderMap::new())).unwrap().unwrap();
     until(|cx| connection.poll_frame(cx)).unwrap().unwrap().unwrap();
-    assert!(connection.io.pieces.len() >= 999 && connection.inbox.capacity() <= MAX_READ);
+    assert!(connection.io.pieces.len() >= 999 && connection.inbox.bytes.capacity() <= 64 * 1024);
 }

@@ -1,4 +1,4 @@
-//! [`Outbox`]: what is still to be sent of a request. What is small is gathered and sent at once; what is large is
+//! [`Outbox`]: what is still to be sent of a message. What is small is gathered and sent at once; what is large is
 //! not copied.
 
 use std::io::{self, IoSlice, Write as _};
@@ -16,7 +16,7 @@ const KEPT: usize = 16 * 1024;
 
 /// Bytes in the order in which they are to be sent.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     text: Vec<u8>,
     /// How much of `text` has been sent.
     sent: usize,
@@ -24,25 +24,31 @@ pub(super) struct Outbox {
     data: Bytes,
     /// Comes behind the data.
     tail: &'static [u8],
+    /// Whether something was written that may lie in a buffer of TLS.
+    unflushed: bool,
 }
 
 impl Outbox {
     /// Where a head is written to.
-    pub(super) fn text(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn text(&mut self) -> &mut Vec<u8> {
         &mut self.text
     }
 
     /// Whether more should be put in before it is sent.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.data.is_empty() && self.text.len() - self.sent < TOGETHER
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_written() && !self.unflushed
+    }
+
+    fn is_written(&self) -> bool {
         self.text.len() == self.sent && self.data.is_empty() && self.tail.is_empty()
     }
 
     /// Puts in a piece of a body. There must be room.
-    pub(super) fn push(&mut self, data: Bytes, chunked: bool) {
+    pub(crate) fn push(&mut self, data: Bytes, chunked: bool) {
         debug_assert!(self.has_room(), "what is put in would overtake what is there");
         // An empty chunk would be the last one.
         if data.is_empty() {
@@ -63,7 +69,7 @@ impl Outbox {
     }
 
     /// Puts in the end of a body in chunks.
-    pub(super) fn push_last_chunk(&mut self) {
+    pub(crate) fn push_last_chunk(&mut self) {
         if self.data.is_empty() {
             self.text.extend_from_slice(b"0\r\n\r\n");
         } else {
@@ -71,22 +77,31 @@ impl Outbox {
         }
     }
 
+    /// Puts in the end of a body in chunks, and behind it what `write` writes. There must be room.
+    pub(crate) fn push_trailers(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(self.has_room(), "what is put in would overtake what is there");
+        self.text.extend_from_slice(b"0\r\n");
+        write(&mut self.text);
+        self.text.extend_from_slice(b"\r\n");
+    }
+
     /// Throws everything away.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.text.clear();
         self.text.shrink_to(KEPT);
         self.sent = 0;
         self.data = Bytes::new();
         self.tail = b"";
+        self.unflushed = false;
     }
 
     /// Sends it; ready when it is empty.
-    pub(super) fn poll_send(
+    pub(crate) fn poll_send(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
+        while !self.is_written() {
             let text = self.text.get(self.sent..).unwrap_or_default();
             let written = if self.data.is_empty() && self.tail.is_empty() {
                 ready!(Pin::new(&mut *io).poll_write(cx, text))?
@@ -97,7 +112,11 @@ impl Outbox {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.unflushed = true;
             self.advance(written);
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut *io).poll_flush(cx))?;
         }
         self.clear();
         Poll::Ready(Ok(()))

@@ -1,4 +1,4 @@
-//! [`Decoder`]: a response's body, out of the bytes that came. It takes slices and copies nothing.
+//! [`Decoder`]: a message's body, out of the bytes that came. It takes slices and copies nothing.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
@@ -6,18 +6,17 @@ use http::header::{HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use httparse::Status;
 
-use super::Malformed;
+use super::{MAX_FIELDS, Malformed};
 
 /// Bytes that the lines about chunks may have together beyond what their sizes take. Nobody uses extensions.
 const MAX_EXTENSIONS: usize = 16 * 1024;
 
-/// Bytes and fields of trailers.
+/// Bytes of trailers.
 const MAX_TRAILERS: usize = 16 * 1024;
-const MAX_FIELDS: usize = 100;
 
 /// What is still to come of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Decoder {
+pub(crate) enum Decoder {
     /// Nothing.
     Done,
     /// So many bytes, more than none.
@@ -30,7 +29,7 @@ pub(super) enum Decoder {
 
 /// Where in the chunks the next byte is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     place: Place,
     extensions: usize,
 }
@@ -58,24 +57,24 @@ enum Place {
 }
 
 impl Decoder {
-    pub(super) const fn length(length: u64) -> Self {
+    pub(crate) const fn length(length: u64) -> Self {
         if length == 0 { Self::Done } else { Self::Length(length) }
     }
 
-    pub(super) const fn chunked() -> Self {
+    pub(crate) const fn chunked() -> Self {
         Self::Chunked(Chunks { place: Place::Start, extensions: 0 })
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         *self == Self::Done
     }
 
     /// Whether the body ends before the connection does.
-    pub(super) fn has_end(&self) -> bool {
+    pub(crate) fn has_end(&self) -> bool {
         *self != Self::UntilClose
     }
 
-    pub(super) fn size_hint(&self) -> SizeHint {
+    pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Done => SizeHint::with_exact(0),
             Self::Length(left) => SizeHint::with_exact(*left),
@@ -84,7 +83,7 @@ impl Decoder {
     }
 
     /// Takes the next piece out of what came; `None` if more must come first, or nothing will.
-    pub(super) fn take(&mut self, inbox: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Malformed> {
+    pub(crate) fn take(&mut self, inbox: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Malformed> {
         match self {
             Self::Done => Ok(None),
             Self::Length(left) => {
@@ -107,7 +106,7 @@ impl Decoder {
     }
 
     /// The connection ended. Returns whether the body ends so.
-    pub(super) fn end(&mut self) -> bool {
+    pub(crate) fn end(&mut self) -> bool {
         if *self == Self::UntilClose {
             *self = Self::Done;
         }
