@@ -185,7 +185,7 @@ async fn a_server_can_only_switch_to_what_it_was_asked_for() {
 #[tokio::test]
 async fn a_drain_ends_tunnels_at_its_deadline() {
     let origin = Origin::start(echo(b"")).await;
-    let proxy = Proxy::plain(origin.address);
+    let mut proxy = Proxy::plain(origin.address);
     let mut client = open(&proxy).await;
     client.send("before").await;
     assert_eq!(client.exactly(6).await, b"before");
@@ -208,7 +208,7 @@ async fn websocket_with_a_library_on_both_ends() {
     let mut lines = Lines::of(server.stdout.take().unwrap());
     let port = lines.until("a port", |text| text.lines().next()?.parse::<u16>().ok()).await;
     let proxy = Program::start_with(([127, 0, 0, 1], port).into(), &["100/s by client.ip"], &[]).await;
-    let url = format!("ws://{}/chat", proxy.address);
+    let url = format!("ws://{}/chat", proxy.proxy);
     let output = soon("the client", script("websocket_client.py").arg(url).output()).await.unwrap();
     let (code, out, err) = program::parts(&output);
     assert_eq!((code, out.trim()), (0, "all messages came back"), "{err}");

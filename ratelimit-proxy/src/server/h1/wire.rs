@@ -41,6 +41,8 @@ struct State {
     spare: HeaderMap,
     /// What is to come of the body of the request at hand.
     decoder: Decoder,
+    /// Whether that was ended by the client's closing its side.
+    ended: bool,
     /// Whether the client waits to be asked for it.
     owes_continue: bool,
     /// Counts the requests, so that a body is not taken for the next one's.
@@ -71,6 +73,7 @@ impl Wire {
             searched: 0,
             spare: HeaderMap::new(),
             decoder: Decoder::Done,
+            ended: false,
             owes_continue: false,
             number: 0,
         };
@@ -143,11 +146,11 @@ impl Wire {
     }
 
     /// Whether the client has gone while it waited. Half of a connection is none: who has closed its side has given
-    /// up, as far as anybody can tell.
+    /// up, as far as anybody can tell; but a tunnel may be half closed.
     pub(super) fn is_gone(&self, cx: &mut Context<'_>) -> bool {
         loop {
             let state = self.state.borrow();
-            if !state.decoder.is_done() || state.inbox.len() >= AHEAD {
+            if !state.decoder.is_done() || state.inbox.len() >= AHEAD || state.ended {
                 return false;
             }
             drop(state);
@@ -206,7 +209,7 @@ impl Wire {
             }
             match ready!(self.poll_read(cx)) {
                 Ok(1..) => {}
-                Ok(0) if self.state.borrow_mut().decoder.end() => return Poll::Ready(None),
+                Ok(0) if self.state.borrow_mut().end() => return Poll::Ready(None),
                 Ok(0) | Err(_) => return Poll::Ready(Some(Err(Broken))),
             }
         }
@@ -221,6 +224,12 @@ impl State {
         let head = if bytes.is_empty() || !worth { None } else { head::take(bytes, &mut self.spare)? };
         self.searched = if head.is_some() { 0 } else { self.inbox.len() };
         Ok(head)
+    }
+
+    /// The client has closed its side. Returns whether the body ends so, as a tunnel's does.
+    fn end(&mut self) -> bool {
+        self.ended = self.decoder.end();
+        self.ended
     }
 
     /// The next piece of the body, if it came. Asks for it where that is waited for.
