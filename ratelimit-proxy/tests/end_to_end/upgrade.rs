@@ -95,7 +95,7 @@ async fn who_ends_ends_both() {
     origin.until("the upstream's connection to end", |record| record.open == 0).await;
 }
 
-/// Row 66: a permit is held until the tunnel closes.
+/// Row 69: a permit is held until the tunnel closes.
 #[tokio::test]
 async fn a_permit_is_held_until_the_tunnel_closes() {
     let origin = Origin::start(echo(b"")).await;
@@ -162,7 +162,7 @@ async fn others_are_not_upgraded() {
     }
 }
 
-/// A server that switches without being asked, or to something else, is not believed.
+/// Row 66: a server that switches without being asked, or to something else, is not believed.
 #[tokio::test]
 async fn a_server_can_only_switch_to_what_it_was_asked_for() {
     for (asks, answer) in [
@@ -181,7 +181,7 @@ async fn a_server_can_only_switch_to_what_it_was_asked_for() {
     }
 }
 
-/// Nothing of a tunnel is left when the proxy has ended.
+/// Row 71: nothing of a tunnel is left when the proxy has ended.
 #[tokio::test]
 async fn a_drain_ends_tunnels_at_its_deadline() {
     let origin = Origin::start(echo(b"")).await;
@@ -212,4 +212,22 @@ async fn websocket_with_a_library_on_both_ends() {
     let output = soon("the client", script("websocket_client.py").arg(url).output()).await.unwrap();
     let (code, out, err) = program::parts(&output);
     assert_eq!((code, out.trim()), (0, "all messages came back"), "{err}");
+}
+
+/// Row 68: the cases of the Autobahn test suite (PyPI's `kosoku`) end through the proxy as they end without it.
+#[tokio::test]
+async fn the_cases_of_autobahn_end_as_they_do_without_a_proxy() {
+    let mut server =
+        script("websocket_server.py").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = Lines::of(server.stdout.take().unwrap());
+    let port = lines.until("a port", |text| text.lines().next()?.parse::<u16>().ok()).await;
+    let proxy = Program::start_with(([127, 0, 0, 1], port).into(), &["1000/s by client.ip"], &[]).await;
+    let judge = async |address: std::net::SocketAddr| {
+        let run = script("websocket_cases.py").arg(format!("ws://{address}/")).output().await.unwrap();
+        let (code, out, err) = program::parts(&run);
+        assert!(code == 0 && !out.is_empty(), "{err}");
+        out.to_owned()
+    };
+    let direct = judge(([127, 0, 0, 1], port).into()).await;
+    assert_eq!(judge(proxy.proxy).await, direct);
 }

@@ -156,3 +156,6 @@ fn decoder(found: &Found, is_1_1: bool) -> Result<Decoder, Fault> {
         (None, None) => Ok(Decoder::Done),
     }
 }
+
+#[cfg(test)]
+mod tests;
