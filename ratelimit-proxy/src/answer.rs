@@ -1,5 +1,4 @@
-//! Our own answers: a [`Decision`] or a [`Fault`] in, a response out. The only file that makes responses, save
-//! for the bare 400, 414 and 431 with which hyper answers what it can't parse.
+//! Our own answers: a [`Decision`] or a [`Fault`] in, a response out. The only file that makes responses.
 
 use std::time::Duration;
 

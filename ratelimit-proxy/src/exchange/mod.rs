@@ -38,7 +38,8 @@ pub(crate) async fn exchange(
     mut body: Option<ClientBody>,
 ) -> Response<Body> {
     let mut tail = Tail::new(call);
-    let expects_continue = head.headers.contains_key(header::EXPECT);
+    let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
+    let expects_continue = has_body && head.headers.contains_key(header::EXPECT);
     let client = &*call.client;
     let rules = call.begin();
     let noted = rules.log.note(&head, client.peer);

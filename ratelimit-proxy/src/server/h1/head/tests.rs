@@ -67,7 +67,7 @@ fn refused() {
         ("GET / HTTP/1.1\r\ntransfer-encoding: chunked, chunked\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 501),
-        ("GET / HTTP/1.1\r\ntransfer-encoding: chunked, gzip\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\ntransfer-encoding: chunked, gzip\r\n\r\n", 501),
         ("GET / HTTP/1.1\r\ntransfer-encoding:\r\n\r\n", 501),
         ("GET / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nx-a: 1\r\n 2\r\n\r\n", 400),
