@@ -25,6 +25,7 @@ use crate::state::Shared;
 use crate::steer::Steering;
 use crate::store::AnyStore;
 use crate::supervise::keep;
+use crate::telemetry::otlp::Otlp;
 
 /// How long the last words to the store may take at least, even where draining took all its time.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -34,6 +35,7 @@ pub(crate) struct App {
     server: Server,
     admin: Option<Admin>,
     rls: Option<Rls>,
+    otlp: Option<Otlp>,
     view: Arc<View>,
     drain: Duration,
     /// The store that is shared with other replicas.
@@ -70,6 +72,8 @@ impl App {
         let reloader =
             source.map(|source| Reloader::new(Arc::clone(&shared), source, asked, listeners.ports()));
         let view = Arc::new(View::new(Arc::clone(&shared), reloader, steering, redis.clone()));
+        let otlp = config.otlp.as_ref().zip(shared.outbox.as_ref());
+        let otlp = otlp.map(|(config, outbox)| Otlp::start(config, &view, outbox)).transpose()?;
         let token = config.operators.token.clone();
         let start = |listener| Admin::start(listener, &view, token, connections.operators);
         let admin = admin.map(start).transpose()?;
@@ -80,7 +84,7 @@ impl App {
             tracing::warn!(wanted, served, "too few file descriptors for all connections: see ulimit -n");
         }
         view.ready(true);
-        Ok(Self { server, admin, rls, view, drain: config.server.drain, redis })
+        Ok(Self { server, admin, rls, otlp, view, drain: config.server.drain, redis })
     }
 
     /// Where clients connect.
@@ -163,7 +167,7 @@ impl App {
     /// # Errors
     /// When a thread failed while it served.
     pub(crate) fn stop(self, hurry: impl Future<Output = ()>) -> impl Future<Output = io::Result<Drained>> {
-        let Self { server, view, admin, rls, drain, .. } = self;
+        let Self { server, view, admin, rls, otlp, drain, .. } = self;
         let (closer, until) = (server.closer(), Instant::now() + drain);
         let draining = server.drain(drain);
         view.ready(false);
@@ -185,6 +189,9 @@ impl App {
             let left = until.saturating_duration_since(Instant::now()).max(FLUSH);
             if !view.shared().store.flush(left).await {
                 tracing::warn!("the store could not be told of everything that was charged or given back");
+            }
+            if let Some(otlp) = otlp {
+                otlp.stop();
             }
             if let Some(admin) = admin {
                 admin.stop();

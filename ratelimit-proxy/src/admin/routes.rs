@@ -183,7 +183,7 @@ impl Routes {
             accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text"))
         });
         let format = if open { Format::OpenMetrics } else { Format::Prometheus };
-        match expose(self.view.shared().metrics.totals(), self.view.gauges(), format) {
+        match expose(self.view.snapshot(), format) {
             Ok(page) => response(StatusCode::OK, format.content_type(), page),
             Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
         }

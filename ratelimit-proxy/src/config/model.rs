@@ -15,6 +15,7 @@ use ratelimit_core::{Limit, LimitError, LimitSpec, Rate};
 use subtle::ConstantTimeEq as _;
 
 use super::listen::Listener;
+use super::otlp::OtlpConfig;
 use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
@@ -54,6 +55,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Envoy's rate-limit service; `None` if it is off.
     pub rls: Option<RlsConfig>,
+    /// Where OTLP is sent to; nowhere if `None`.
+    pub otlp: Option<OtlpConfig>,
 }
 
 /// Envoy's rate-limit service.
@@ -477,6 +480,7 @@ impl Config {
             store: StoreConfig::default(),
             server: ServerConfig::default(),
             rls: None,
+            otlp: None,
         }
     }
 }

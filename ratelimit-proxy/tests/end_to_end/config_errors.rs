@@ -367,7 +367,7 @@ zzz: 1
             "7:12: response.staus: there is no such field (did you mean status?)",
             r#"7:33: response.headers: there is no "ieft" (did you mean ietf?)"#,
             "8:1: zzz: there is no such field (there are: listen, admin, upstream, upstreams, store, client_ip, \
-             exempt, limits, response, log, server, jwt, rls)",
+             exempt, limits, response, log, server, jwt, rls, otlp)",
             "9:1: <<: there is no such field (YAML 1.2 has no merge keys; an alias can stand for a whole value)",
         ],
     );

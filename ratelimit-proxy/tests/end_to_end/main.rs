@@ -41,6 +41,7 @@ mod limits_hold;
 mod listeners;
 mod monitoring;
 mod nginx_upstream;
+mod otlp;
 mod outage;
 mod outcome;
 mod overload;

@@ -3,6 +3,7 @@
 //! mark away makes them readable.
 
 mod limit;
+mod otlp;
 mod response;
 mod store;
 mod upstream;
@@ -18,6 +19,7 @@ use super::short::Short;
 use crate::upstream::Target;
 
 pub(super) use self::limit::*;
+pub(super) use self::otlp::*;
 pub(super) use self::response::*;
 pub(super) use self::store::*;
 pub(super) use self::upstream::*;
@@ -54,6 +56,9 @@ section! {
         jwt: Jwt,
         /// Envoy's rate-limit service over gRPC.
         rls: Either<SocketAddr, Rls>,
+        /// Where traces, metrics and lines of the log are sent to as OTLP: the URL of a collector, or a section; nowhere
+        /// if absent.
+        otlp: Either<Text, Otlp>,
     }
 }
 
