@@ -50,6 +50,11 @@ impl By {
         if self.token { "token" } else { "loopback" }
     }
 
+    /// Tells the log that something was asked for that costs more than an answer.
+    pub(crate) fn asks(&self, what: &str) {
+        tracing::info!(by = self.name(), from = %self.peer, what, "asked for by an operator");
+    }
+
     /// Tells the log that something was changed that belongs to no limit.
     pub(crate) fn changes(&self, what: &str, before: &dyn fmt::Display, after: &dyn fmt::Display) {
         tracing::info!(

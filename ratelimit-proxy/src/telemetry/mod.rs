@@ -7,6 +7,7 @@ pub mod log;
 pub mod metrics;
 pub(crate) mod otlp;
 mod process;
+pub(crate) mod profile;
 mod store;
 pub(crate) mod top;
 pub(crate) mod trace;

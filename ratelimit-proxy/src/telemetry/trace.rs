@@ -359,7 +359,8 @@ mod tests {
         assert!(sampling(Some(1.0)).trace(&headers(&[NOT])).is_none());
         assert!(sampling(None).trace(&headers(&[SAMPLED])).is_none());
         assert!(Sampling::of(None).trace(&headers(&[SAMPLED])).is_none());
-        let traced = |share| (0..10_000).filter(|_| sampling(Some(share)).trace(&HeaderMap::new()).is_some());
+        let traced =
+            |share| (0..10_000).filter(move |_| sampling(Some(share)).trace(&HeaderMap::new()).is_some());
         assert_eq!(traced(0.0).count(), 0);
         assert_eq!(traced(1.0).count(), 10_000);
         // Ten standard deviations.

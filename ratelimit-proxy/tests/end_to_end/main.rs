@@ -47,6 +47,7 @@ mod outcome;
 mod overload;
 mod paths;
 mod policy;
+mod profile;
 mod readme;
 mod reload;
 mod replay;

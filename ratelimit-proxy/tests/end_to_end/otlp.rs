@@ -555,7 +555,9 @@ print(config["receivers"]["otlp"]["protocols"]["http"]["endpoint"])
     let program = Program::run(&["--config", file.path().to_str().unwrap()]).await;
     let traced = format!("traceparent: 00-{TRACE}-{CALLER}-01\r\n");
     ask(program.proxy, "GET", "/", &traced).await;
-    let taken = collector.until("a trace and a line", |taken| !taken.traces.is_empty() && !taken.logs.is_empty()).await;
+    let taken = collector
+        .until("a trace and a line", |taken| !taken.traces.is_empty() && !taken.logs.is_empty())
+        .await;
     let name = value(&taken.resources()[0].attributes, "service.name");
     assert_eq!(name.as_deref(), Some("edge"));
 }
