@@ -20,6 +20,7 @@ use crate::reload::{Reloader, Source, follow};
 use crate::rls::Rls;
 use crate::server::descriptors::Connections;
 use crate::server::ports::cannot_listen;
+use crate::server::tls;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
 use crate::steer::Steering;
@@ -54,7 +55,7 @@ impl App {
         let connections = Connections::ask(wanted, threads);
         config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
-        let rls = config.rls.map(|rls| Ok::<_, io::Error>((bind(rls.listen)?, rls))).transpose()?;
+        let rls = config.rls.clone().map(|rls| Ok::<_, io::Error>((bind(rls.listen)?, rls))).transpose()?;
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
         let mut shared = Shared::new(&config, store);
@@ -116,7 +117,8 @@ impl App {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }
         if let Some(rls) = &self.rls {
-            tracing::info!(address = %format_args!("http://{}", rls.address()), "rate-limit service");
+            let scheme = if rls.tls().is_some() { "https" } else { "http" };
+            tracing::info!(address = %format_args!("{scheme}://{}", rls.address()), "rate-limit service");
         }
         if let Some(redis) = &self.redis {
             let consistency = if redis.leases.is_some() { "leased" } else { "strict" };
@@ -151,9 +153,10 @@ impl App {
 
     /// Follows what the configuration's source and certificates say, and what other replicas do, until dropped.
     pub(crate) async fn follow(&self) -> Infallible {
-        let certificates = keep("certificates", &self.view.shared().metrics, || {
-            self.server.ports().follow(&self.view.shared().metrics)
-        });
+        let metrics = &self.view.shared().metrics;
+        let rls = self.rls.as_ref().and_then(Rls::tls);
+        let all = || -> Vec<_> { self.server.ports().tls().into_iter().chain(rls.cloned()).collect() };
+        let certificates = keep("certificates", metrics, || tls::follow(&all, metrics));
         tokio::select! {
             never = follow(self.view.reloader()) => never,
             never = certificates => never,

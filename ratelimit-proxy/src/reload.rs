@@ -188,7 +188,8 @@ impl Reloader {
 /// What the two say differently of what can't change while it runs.
 fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
     let (old, server) = (&running.server, &new.server);
-    let listener = |config: &Config| config.rls.map(|rls| (rls.listen, rls.max_connection_age));
+    let listener =
+        |config: &Config| config.rls.clone().map(|rls| (rls.listen, rls.tls, rls.max_connection_age));
     // Which requests are traced can change.
     let collector = |config: &Config| config.otlp.clone().map(|otlp| OtlpConfig { traces: None, ..otlp });
     let fixed = [

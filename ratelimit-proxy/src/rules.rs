@@ -77,7 +77,7 @@ impl Rules {
             log: Arc::new(log),
             sampling: Sampling::of(config.otlp.as_ref()),
             doubted_after: config.log.doubts,
-            rls: config.rls,
+            rls: config.rls.clone(),
             edition: before.map_or(0, |before| before.edition + 1),
             generation: before.map_or(0, |before| before.generation + 1),
         }

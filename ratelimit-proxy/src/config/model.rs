@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use ratelimit_core::{Limit, LimitError, LimitSpec, Rate};
 use subtle::ConstantTimeEq as _;
 
-use super::listen::Listener;
+use super::listen::{Listener, TlsConfig};
 use super::otlp::OtlpConfig;
 use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
@@ -60,10 +60,12 @@ pub struct Config {
 }
 
 /// Envoy's rate-limit service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RlsConfig {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// TLS, unless it is plain.
+    pub tls: Option<TlsConfig>,
     /// Longest a decision may wait for the store where the caller does not say.
     pub deadline: Duration,
     /// How long a connection lives before the caller is asked to make another.
@@ -491,6 +493,7 @@ impl RlsConfig {
     pub const fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
+            tls: None,
             // Envoy itself waits 20.
             deadline: Duration::from_millis(15),
             max_connection_age: Duration::from_secs(30 * 60),

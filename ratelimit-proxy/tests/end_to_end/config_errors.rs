@@ -228,7 +228,6 @@ limits:
         &[
             "2:42: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
             "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
-            "10:31: rls.tls: not available yet",
             "15:65: limits[3].tiers.x.burts: there is no such field (did you mean burst?)",
         ],
     );

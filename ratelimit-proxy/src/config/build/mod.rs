@@ -41,7 +41,7 @@ pub(super) fn config(
     let server = server(&root.server, faults);
     let upstreams = upstream::upstreams(root, top, base, faults);
     let limits = limits(root, top, faults);
-    let rls = rls::rls(&root.rls, faults);
+    let rls = rls::rls(&root.rls, base, faults);
     let otlp = otlp::otlp(&root.otlp, base, faults);
     let (listen, admin) = listen::listen(root, base, faults);
     let client_ip = client_ip(&root.client_ip, faults);

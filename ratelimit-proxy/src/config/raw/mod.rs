@@ -137,8 +137,8 @@ section! {
     Rls {
         /// IP address and port.
         listen: SocketAddr [required],
-        /// Certificate and key.
-        tls: ListenTls [later],
+        /// Certificate and key; several are chosen by the name that a client asks for, the first where none fits.
+        tls: Many<ListenTls>,
         /// Longest a decision may wait for the store where the caller does not say; 15ms if absent.
         deadline: Lasting,
         /// How long a connection lives before the caller is asked to make another; 30min if absent.
