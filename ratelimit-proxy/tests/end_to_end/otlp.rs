@@ -457,8 +457,11 @@ async fn the_last_words_are_told() {
     assert_eq!(taken.metrics.len(), 1);
 }
 
+/// A key that came along, and traces.
+type Keyed = (Option<String>, ExportTraceServiceRequest);
+
 /// Traces over gRPC.
-struct Grpc(Arc<Mutex<Vec<(Option<String>, ExportTraceServiceRequest)>>>);
+struct Grpc(Arc<Mutex<Vec<Keyed>>>);
 
 #[tonic::async_trait]
 impl TraceService for Grpc {

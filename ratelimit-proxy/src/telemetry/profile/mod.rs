@@ -51,6 +51,6 @@ impl Profile {
             let calls = frames.frames.iter().rev().flat_map(|inlined| inlined.iter().rev());
             flame.add(thread.chain(calls.map(pprof::Symbol::name)), count.unsigned_abs());
         }
-        Ok(flame.svg(&format!("{FREQUENCY} samples in a second of processor time")))
+        Ok(flame.svg(&format!("{FREQUENCY} in a second of processor time")))
     }
 }
