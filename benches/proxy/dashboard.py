@@ -22,7 +22,7 @@ import time
 import urllib.request
 
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "target/release/ratelimit-proxy"
-ROUNDS, SECONDS = 6, 4
+ROUNDS, SECONDS = 4, 3
 
 
 def configuration(limits):
