@@ -20,11 +20,13 @@ use crate::reload::{Reloader, Source, follow};
 use crate::rls::Rls;
 use crate::server::descriptors::Connections;
 use crate::server::ports::cannot_listen;
+use crate::server::tls;
 use crate::server::{Drained, Listeners, Server};
 use crate::state::Shared;
 use crate::steer::Steering;
 use crate::store::AnyStore;
 use crate::supervise::keep;
+use crate::telemetry::otlp::Otlp;
 
 /// How long the last words to the store may take at least, even where draining took all its time.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -34,6 +36,7 @@ pub(crate) struct App {
     server: Server,
     admin: Option<Admin>,
     rls: Option<Rls>,
+    otlp: Option<Otlp>,
     view: Arc<View>,
     drain: Duration,
     /// The store that is shared with other replicas.
@@ -52,7 +55,7 @@ impl App {
         let connections = Connections::ask(wanted, threads);
         config.server.max_connections = connections.clients;
         let admin = config.admin.map(bind).transpose()?;
-        let rls = config.rls.map(|rls| Ok::<_, io::Error>((bind(rls.listen)?, rls))).transpose()?;
+        let rls = config.rls.clone().map(|rls| Ok::<_, io::Error>((bind(rls.listen)?, rls))).transpose()?;
         let listeners = Listeners::bind(&config.listen, threads)?;
         let store = AnyStore::open(&config.store).await.map_err(io::Error::other)?;
         let mut shared = Shared::new(&config, store);
@@ -70,6 +73,8 @@ impl App {
         let reloader =
             source.map(|source| Reloader::new(Arc::clone(&shared), source, asked, listeners.ports()));
         let view = Arc::new(View::new(Arc::clone(&shared), reloader, steering, redis.clone()));
+        let otlp = config.otlp.as_ref().zip(shared.outbox.as_ref());
+        let otlp = otlp.map(|(config, outbox)| Otlp::start(config, &view, outbox)).transpose()?;
         let token = config.operators.token.clone();
         let start = |listener| Admin::start(listener, &view, token, connections.operators);
         let admin = admin.map(start).transpose()?;
@@ -80,7 +85,7 @@ impl App {
             tracing::warn!(wanted, served, "too few file descriptors for all connections: see ulimit -n");
         }
         view.ready(true);
-        Ok(Self { server, admin, rls, view, drain: config.server.drain, redis })
+        Ok(Self { server, admin, rls, otlp, view, drain: config.server.drain, redis })
     }
 
     /// Where clients connect.
@@ -112,7 +117,8 @@ impl App {
             tracing::info!(address = %format_args!("http://{address}"), "administration");
         }
         if let Some(rls) = &self.rls {
-            tracing::info!(address = %format_args!("http://{}", rls.address()), "rate-limit service");
+            let scheme = if rls.tls().is_some() { "https" } else { "http" };
+            tracing::info!(address = %format_args!("{scheme}://{}", rls.address()), "rate-limit service");
         }
         if let Some(redis) = &self.redis {
             let consistency = if redis.leases.is_some() { "leased" } else { "strict" };
@@ -147,9 +153,10 @@ impl App {
 
     /// Follows what the configuration's source and certificates say, and what other replicas do, until dropped.
     pub(crate) async fn follow(&self) -> Infallible {
-        let certificates = keep("certificates", &self.view.shared().metrics, || {
-            self.server.ports().follow(&self.view.shared().metrics)
-        });
+        let metrics = &self.view.shared().metrics;
+        let rls = self.rls.as_ref().and_then(Rls::tls);
+        let all = || -> Vec<_> { self.server.ports().tls().into_iter().chain(rls.cloned()).collect() };
+        let certificates = keep("certificates", metrics, || tls::follow(&all, metrics));
         tokio::select! {
             never = follow(self.view.reloader()) => never,
             never = certificates => never,
@@ -163,7 +170,7 @@ impl App {
     /// # Errors
     /// When a thread failed while it served.
     pub(crate) fn stop(self, hurry: impl Future<Output = ()>) -> impl Future<Output = io::Result<Drained>> {
-        let Self { server, view, admin, rls, drain, .. } = self;
+        let Self { server, view, admin, rls, otlp, drain, .. } = self;
         let (closer, until) = (server.closer(), Instant::now() + drain);
         let draining = server.drain(drain);
         view.ready(false);
@@ -185,6 +192,9 @@ impl App {
             let left = until.saturating_duration_since(Instant::now()).max(FLUSH);
             if !view.shared().store.flush(left).await {
                 tracing::warn!("the store could not be told of everything that was charged or given back");
+            }
+            if let Some(otlp) = otlp {
+                otlp.stop();
             }
             if let Some(admin) = admin {
                 admin.stop();

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use crate::config::{Config, ConfigFault, Loaded};
+use crate::config::{Config, ConfigFault, Loaded, OtlpConfig};
 use crate::server::ports::Ports;
 use crate::stamp::{LOOK, SETTLED, Stamp};
 use crate::state::Shared;
@@ -188,11 +188,15 @@ impl Reloader {
 /// What the two say differently of what can't change while it runs.
 fn kept(running: &Config, new: &Config) -> Vec<&'static str> {
     let (old, server) = (&running.server, &new.server);
-    let listener = |config: &Config| config.rls.map(|rls| (rls.listen, rls.max_connection_age));
+    let listener =
+        |config: &Config| config.rls.clone().map(|rls| (rls.listen, rls.tls, rls.max_connection_age));
+    // Which requests are traced can change.
+    let collector = |config: &Config| config.otlp.clone().map(|otlp| OtlpConfig { traces: None, ..otlp });
     let fixed = [
         ("admin", running.admin == new.admin && running.operators == new.operators),
         ("store", running.store == new.store),
         ("rls", listener(running) == listener(new)),
+        ("otlp", collector(running) == collector(new)),
         ("server.threads", old.threads == server.threads),
         ("server.max_connections", old.max_connections == server.max_connections),
         (

@@ -23,6 +23,7 @@ use crate::state::Timeouts;
 use crate::steer::Book;
 use crate::telemetry::log::RequestLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Sampling;
 use crate::upstream::{Local, Upstreams};
 
 /// What a configuration says about requests.
@@ -40,6 +41,8 @@ pub(crate) struct Rules {
     pub(crate) answers: Answers,
     /// What is written about requests.
     pub(crate) log: Arc<RequestLog>,
+    /// Which of them are traced.
+    pub(crate) sampling: Sampling,
     /// How long what is likely wrong has to show before it is told; `None`: nobody looks.
     pub(crate) doubted_after: Option<Duration>,
     /// How Envoy is answered.
@@ -72,8 +75,9 @@ impl Rules {
             timeouts: config.server.timeouts,
             answers: config.answers.clone(),
             log: Arc::new(log),
+            sampling: Sampling::of(config.otlp.as_ref()),
             doubted_after: config.log.doubts,
-            rls: config.rls,
+            rls: config.rls.clone(),
             edition: before.map_or(0, |before| before.edition + 1),
             generation: before.map_or(0, |before| before.generation + 1),
         }

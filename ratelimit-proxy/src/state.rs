@@ -28,6 +28,7 @@ use crate::server::descriptors::Shortage;
 use crate::server::tls::{Certificate, Session};
 use crate::store::AnyStore;
 use crate::telemetry::metrics::{Metrics, Pressure, WorkerMetrics};
+use crate::telemetry::otlp::Outbox;
 use crate::upstream;
 
 /// How long to wait for whom.
@@ -68,6 +69,8 @@ pub struct Shared {
     pub store: AnyStore,
     /// What the operator is told.
     pub metrics: Arc<Metrics>,
+    /// What is told to a collector of OTLP, if there is one.
+    pub(crate) outbox: Option<Arc<Outbox>>,
     /// What is likely wrong with the configuration.
     pub(crate) doubts: Doubts,
     /// Who verifies tokens; `None` if nobody does.
@@ -96,6 +99,7 @@ impl Shared {
         Self {
             rules: Current::new(Rules::first(config, &metrics)),
             metrics,
+            outbox: config.otlp.is_some().then(Outbox::new),
             doubts: Doubts::default(),
             store,
             tokens: None,

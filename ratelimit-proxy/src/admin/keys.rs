@@ -67,13 +67,13 @@ struct OverrideView {
 
 /// What a key has left.
 pub(super) async fn look(steering: &Steering, limit: &str, key: &str) -> Answer {
-    let steered = steering.key(limit, key).map_err(refused)?;
+    let steered = steering.counted(limit, key).map_err(refused)?;
     tell(steering, &steered).await
 }
 
 /// A fresh start.
 pub(super) async fn reset(steering: &Steering, limit: &str, key: &str, by: By) -> Answer {
-    let steered = steering.key(limit, key).map_err(refused)?;
+    let steered = steering.counted(limit, key).map_err(refused)?;
     steering.reset(&steered, by).await.map_err(refused)?;
     tell(steering, &steered).await
 }
@@ -82,14 +82,15 @@ pub(super) async fn reset(steering: &Steering, limit: &str, key: &str, by: By) -
 pub(super) async fn give(steering: &Steering, limit: &str, key: &str, gives: Gives, by: By) -> Answer {
     let steered = steering.key(limit, key).map_err(refused)?;
     steering.give(&steered, gives, by).await.map_err(refused)?;
-    look(steering, limit, key).await
+    // As it is now.
+    tell(steering, &steering.key(limit, key).map_err(refused)?).await
 }
 
 /// The quota that the file says.
 pub(super) async fn take_back(steering: &Steering, limit: &str, key: &str, by: By) -> Answer {
     let steered = steering.key(limit, key).map_err(refused)?;
     steering.take_back(&steered, by).await.map_err(refused)?;
-    look(steering, limit, key).await
+    tell(steering, &steering.key(limit, key).map_err(refused)?).await
 }
 
 /// All overrides of a limit that were given at run time.

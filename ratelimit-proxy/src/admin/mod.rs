@@ -11,6 +11,7 @@ mod keys;
 mod level;
 mod limits;
 mod page;
+mod profile;
 mod reply;
 mod routes;
 mod stats;

@@ -15,6 +15,7 @@ pub(super) type Answer<T = Reply> = Result<T, Box<Reply>>;
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 pub(super) const PROBLEM: &str = "application/problem+json";
+pub(super) const SVG: &str = "image/svg+xml";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What a browser may do with an answer: nothing, and nobody frames it. The dashboard has a policy of its own.

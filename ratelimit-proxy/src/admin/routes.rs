@@ -19,7 +19,7 @@ use super::reply::{Answer, HTML, JSON, PROBLEM, Reply, TEXT, json, problem, refu
 use super::stats::Stats;
 use super::upstreams::Upstreams;
 use super::view::View;
-use super::{auth, explain, keys, level, top};
+use super::{auth, explain, keys, level, profile, top};
 use crate::config::AdminToken;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::{Format, expose};
@@ -90,6 +90,14 @@ impl Routes {
                 by.changes("configuration", &"as it was read last", &"to be read again");
                 Ok(self.reload())
             }
+            ["debug", "profile"] => {
+                // Nothing is changed, but it takes as long as it takes, and shows what only operators should see.
+                let by = self.guard.may_change(call.headers(), call.peer)?;
+                if call.head().method != Method::GET {
+                    return Err(call.only("GET"));
+                }
+                profile::profile(call.parameter("seconds").as_deref(), by).await
+            }
             ["api", "explain"] => {
                 call.posts()?;
                 explain::explain(&self.view, call.json().await?)
@@ -138,7 +146,10 @@ impl Routes {
                 }
                 _ => Err(call.only("PUT, DELETE")),
             },
-            _ => Err(refusal(StatusCode::NOT_FOUND, "there is no such page; / lists what there is")),
+            _ => Err(refusal(
+                StatusCode::NOT_FOUND,
+                "there is no such page: / is the dashboard, /metrics and /api/limits, /api/stats, /api/upstreams are for programs",
+            )),
         }
     }
 
@@ -152,7 +163,11 @@ impl Routes {
         };
         let (status, content_type, body) = match reloader.ask() {
             Ok(applied) => {
-                let told = json!({"outcome": "applied", "limits": applied.limits, "kept": applied.kept});
+                let mut told = json!({"outcome": "applied", "limits": applied.limits, "kept": applied.kept});
+                if let (Some(told), false) = (told.as_object_mut(), applied.kept.is_empty()) {
+                    let detail = format!("{} can't change before the next start", applied.kept.join(", "));
+                    told.insert("detail".to_owned(), detail.into());
+                }
                 (StatusCode::OK, JSON, told)
             }
             Err(faults) => {
@@ -183,7 +198,7 @@ impl Routes {
             accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text"))
         });
         let format = if open { Format::OpenMetrics } else { Format::Prometheus };
-        match expose(self.view.shared().metrics.totals(), self.view.gauges(), format) {
+        match expose(self.view.snapshot(), format) {
             Ok(page) => response(StatusCode::OK, format.content_type(), page),
             Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
         }

@@ -15,7 +15,7 @@ use crate::reload::Reloader;
 use crate::rules::Rules;
 use crate::state::Shared;
 use crate::steer::Steering;
-use crate::telemetry::{Gauges, LimitGauges, ServerGauges, log};
+use crate::telemetry::{Gauges, LimitGauges, Process, ServerGauges, Snapshot, log};
 
 /// How long a census is good. Counting live keys walks all tables, so a flood of questions must not do it each
 /// time.
@@ -118,6 +118,11 @@ impl View {
         }
     }
 
+    /// All that is told in metrics.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { totals: self.shared.metrics.totals(), gauges: self.gauges(), process: Process::now() }
+    }
+
     /// What is measured rather than counted, at most a second old; the limits are those in force, in the order of
     /// the policy's rules.
     pub(super) fn gauges(&self) -> Gauges {
@@ -128,6 +133,7 @@ impl View {
             store: self.shared.store.gauges(),
             doubts: self.shared.doubts.counts(),
             upstreams: self.servers(),
+            otlp_lost: self.shared.outbox.as_ref().map(|outbox| outbox.lost()),
         }
     }
 

@@ -18,6 +18,7 @@ mod fault;
 mod leaf;
 mod listen;
 mod model;
+mod otlp;
 mod raw;
 mod schema;
 mod short;
@@ -35,6 +36,7 @@ pub use self::model::{
     LogRequests, Match, Missing, Operators, Outcomes, Override, Quota, RlsConfig, ServerConfig, Tiers, Trust,
     Upstream,
 };
+pub use self::otlp::OtlpConfig;
 pub use self::schema::schema;
 pub use self::short::{ShortError, limit_from_short};
 pub use self::store::{MemoryConfig, RedisConfig, Servers, StoreConfig, StoreUrl, StoreUrlError};

@@ -14,7 +14,8 @@ use ipnet::IpNet;
 use ratelimit_core::{Limit, LimitError, LimitSpec, Rate};
 use subtle::ConstantTimeEq as _;
 
-use super::listen::Listener;
+use super::listen::{Listener, TlsConfig};
+use super::otlp::OtlpConfig;
 use super::store::StoreConfig;
 use super::words::{Glob, KeyPart, PathPattern, Source};
 use crate::answer::Answers;
@@ -54,13 +55,17 @@ pub struct Config {
     pub server: ServerConfig,
     /// Envoy's rate-limit service; `None` if it is off.
     pub rls: Option<RlsConfig>,
+    /// Where OTLP is sent to; nowhere if `None`.
+    pub otlp: Option<OtlpConfig>,
 }
 
 /// Envoy's rate-limit service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RlsConfig {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// TLS, unless it is plain.
+    pub tls: Option<TlsConfig>,
     /// Longest a decision may wait for the store where the caller does not say.
     pub deadline: Duration,
     /// How long a connection lives before the caller is asked to make another.
@@ -477,6 +482,7 @@ impl Config {
             store: StoreConfig::default(),
             server: ServerConfig::default(),
             rls: None,
+            otlp: None,
         }
     }
 }
@@ -487,6 +493,7 @@ impl RlsConfig {
     pub const fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
+            tls: None,
             // Envoy itself waits 20.
             deadline: Duration::from_millis(15),
             max_connection_age: Duration::from_secs(30 * 60),

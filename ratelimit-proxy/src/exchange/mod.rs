@@ -28,6 +28,7 @@ use crate::server::ClientBody;
 use crate::state::Client;
 use crate::telemetry::log;
 use crate::telemetry::metrics::ProtocolError;
+use crate::telemetry::trace::Trace;
 
 /// Answers one request: from the upstream if the limits allow it, ourselves if not.
 ///
@@ -43,6 +44,7 @@ pub(crate) async fn exchange(
     let client = &*call.client;
     let rules = call.begin();
     let noted = rules.log.note(&head, client.peer);
+    tail.trace = Trace::begin(client, &rules, &head);
     let mut response = match attempt(call, &rules, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
@@ -94,10 +96,12 @@ async fn attempt(
         let selected = rules.policy.select(&facts, &mut keys);
         (selected, rules.policy.route(&facts, &mut keys), inbound.outbound(&head.uri)?)
     };
+    tail.trace.deciding();
     let ruling = match &selected {
         Ok(selection) => decide(&shared.store, selection, &keys, &client.worker.metrics).await,
         Err(refusal) => refuse(refusal, &client.worker.metrics)?,
     };
+    tail.trace.decided(&ruling);
     log::ruled(&ruling, rules, &head, client.peer, selected.as_ref().ok(), &keys);
     client.keys.set(keys);
     let Admission { decision, holds } = match ruling {
@@ -115,8 +119,10 @@ async fn attempt(
     let (upstream, hash) = upstream.ok_or(Fault::NoUpstream)?;
     let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
     let onward = outbound.apply(&mut head, client, rules, upstream, has_body);
+    tail.trace.forwarding(&mut head.headers);
     let Answer { mut head, link, switched } =
         forward::forward(call, rules, upstream, hash, head, onward, body.take()).await?;
+    tail.trace.heard(link.to().server().target.authority(), head.status);
     tail.hear(&head.headers);
     head.version = Version::HTTP_11;
     hop::strip_response(&mut head.headers, link.size_hint().exact());

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::call::Call;
 use crate::decide::Hold;
 use crate::policy::Ending;
+use crate::telemetry::trace::Trace;
 
 /// The end of a request, wherever it comes.
 pub(crate) struct Tail {
@@ -18,6 +19,7 @@ pub(crate) struct Tail {
     status: StatusCode,
     holds: Vec<Hold>,
     ending: Ending,
+    pub(super) trace: Trace,
 }
 
 impl Tail {
@@ -31,6 +33,7 @@ impl Tail {
             status: StatusCode::BAD_REQUEST,
             holds: Vec::new(),
             ending: Ending::default(),
+            trace: Trace::default(),
         }
     }
 
@@ -70,6 +73,7 @@ impl Drop for Tail {
         }
         let elapsed = self.call.deadlines.now().saturating_duration_since(self.started);
         worker.metrics.request(self.status, elapsed);
+        self.trace.end(self.status);
         self.call.request_ended();
     }
 }

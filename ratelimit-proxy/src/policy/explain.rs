@@ -217,7 +217,7 @@ impl Rule {
     /// What a key gets, as long as no tier says otherwise.
     #[must_use]
     pub fn in_force(&self, key: &WrittenKey) -> InForce {
-        let (from, quota) = match self.overridden(key.values(), || key.key()) {
+        let (from, quota) = match self.overridden(key.values(), || key.overridden()) {
             Some((from, quota)) => (from, quota.clone()),
             None => (QuotaFrom::Limit, Quota::Limit(self.limit.clone())),
         };

@@ -5,6 +5,9 @@
 //! have, and `header.x-api-key=gold` says which of several sources a part is from. JavaScript's
 //! `encodeURIComponent` encodes all three.
 //!
+//! The key of a limit on Envoy's questions that names no domain begins with one: `domain=edge,ann`. Without it, what is
+//! meant is the key in all domains, which has overrides and no counter.
+//!
 //! One key has one normal text, whatever it was written like, so that it can be stored and compared.
 
 use std::borrow::Cow;
@@ -23,6 +26,8 @@ use crate::config::words::KeyPart;
 
 /// What a part is written as that the request did not have.
 const MISSING: &str = "@missing";
+/// What stands in front of a domain.
+const DOMAIN: &str = "domain=";
 /// What stands for itself.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 /// Most bytes of a written key.
@@ -43,6 +48,10 @@ pub struct WrittenKey {
     values: Values<'static>,
     bytes: KeyBuf,
     text: String,
+    /// Where in `bytes` and in `text` begins what overrides go by.
+    overridden: (usize, usize),
+    /// Whether the domain is missing that a counter would be in.
+    of_all_domains: bool,
 }
 
 /// Why a text is no key of a limit.
@@ -68,6 +77,8 @@ pub enum KeyFault {
     Impossible(String),
     /// It is longer than any key.
     Long,
+    /// Its counters are those of a domain, and none is named.
+    Domain,
 }
 
 impl WrittenPart {
@@ -111,12 +122,29 @@ impl WrittenKey {
         &self.text
     }
 
+    /// What overrides of the key go by: those of a limit that names no domain are for all domains.
+    pub(crate) fn overridden(&self) -> Key<'_> {
+        self.bytes.slice(self.overridden.0..self.bytes.len())
+    }
+
+    /// The normal text of that.
+    pub(crate) fn overridden_text(&self) -> &str {
+        self.text.get(self.overridden.1..).unwrap_or_default()
+    }
+
+    /// Whether it is the key in all domains, so that there is no one counter.
+    pub(crate) fn is_of_all_domains(&self) -> bool {
+        self.of_all_domains
+    }
+
     pub(super) fn values(&self) -> &[Found<'static>] {
         &self.values
     }
 
-    pub(crate) fn into_bytes(self) -> KeyBuf {
-        self.bytes
+    pub(crate) fn into_overridden(self) -> KeyBuf {
+        let mut bytes = KeyBuf::new();
+        ratelimit_core::AsKey::encode(&self.overridden(), &mut bytes);
+        bytes
     }
 }
 
@@ -129,9 +157,29 @@ impl Rule {
         if text.len() > MOST {
             return Err(KeyFault::Long);
         }
+        let (domain, text) = self.domain_in(text);
+        let domain = domain.map(decoded).transpose()?;
         let none = self.parts.is_empty() && text.is_empty();
         let parts = text.split(',').filter(|_| !none).map(WrittenPart::read);
-        self.key_from_parts(&parts.collect::<Result<Vec<_>, _>>()?)
+        self.written(&parts.collect::<Result<Vec<_>, _>>()?, domain.as_deref())
+    }
+
+    /// Whether its keys begin with the domain of a question, since it is about all domains.
+    fn is_of_any_domain(&self) -> bool {
+        self.matcher.is_asked() && self.matcher.domain().is_none()
+    }
+
+    /// The domain that stands in front of a key, and what stands behind it.
+    fn domain_in<'t>(&self, text: &'t str) -> (Option<&'t str>, &'t str) {
+        let behind = text.strip_prefix(DOMAIN).filter(|_| self.is_of_any_domain());
+        match behind.map(|behind| (behind, behind.split_once(','))) {
+            // A value may begin like that; then there is no part too many.
+            Some((_, Some((domain, rest)))) if text.matches(',').count() == self.parts.len() => {
+                (Some(domain), rest)
+            }
+            Some((domain, None)) if self.parts.is_empty() => (Some(domain), ""),
+            _ => (None, text),
+        }
     }
 
     /// The key of this limit that some parts mean.
@@ -139,6 +187,10 @@ impl Rule {
     /// # Errors
     /// When they mean none, or several.
     pub fn key_from_parts(&self, parts: &[WrittenPart]) -> Result<WrittenKey, KeyFault> {
+        self.written(parts, None)
+    }
+
+    fn written(&self, parts: &[WrittenPart], domain: Option<&[u8]>) -> Result<WrittenKey, KeyFault> {
         if parts.len() != self.parts.len() {
             let wanted = self.key().to_string();
             return Err(KeyFault::Parts { given: parts.len(), wanted, parts: self.parts.len() });
@@ -148,21 +200,39 @@ impl Rule {
             values.push(found(written, words, part)?);
         }
         let mut bytes = KeyBuf::new();
-        if let Some(domain) = self.matcher.domain() {
-            // As it is counted, see `weigh`.
-            bytes.push_bytes(domain.as_bytes());
+        // As it is counted, see `weigh`.
+        if let Some(domain) = self.matcher.domain().map(str::as_bytes).or(domain) {
+            bytes.push_bytes(domain);
         }
+        let front = if self.is_of_any_domain() { bytes.len() } else { 0 };
         key::write(&values, &mut bytes);
-        let text = self.text(&values);
-        Ok(WrittenKey { values, bytes, text })
+        let of_all_domains = self.is_of_any_domain() && domain.is_none();
+        let (text, begins) = self.text_in(domain, &values);
+        Ok(WrittenKey { values, bytes, text, overridden: (front, begins), of_all_domains })
+    }
+
+    /// The normal text of a key in a domain, and where in it the key begins.
+    fn text_in(&self, domain: Option<&[u8]>, values: &[Found<'_>]) -> (String, usize) {
+        let own = self.text(values);
+        let Some(domain) = domain else { return (own, 0) };
+        let mut text = String::from(DOMAIN);
+        text.extend(percent_encode(domain, ENCODED));
+        if !self.parts.is_empty() {
+            text.push(',');
+        }
+        let begins = text.len();
+        text.push_str(&own);
+        (text, begins)
     }
 
     /// The key of this limit that those bytes are; `None` if they are none.
     pub(crate) fn key_from_bytes(&self, bytes: &KeyBuf) -> Option<WrittenKey> {
         let mut values = Values::new();
         let mut source = None;
+        let mut parts = bytes.parts()?.into_iter();
         // The first of Envoy's is the domain.
-        for part in bytes.parts()?.into_iter().skip(usize::from(self.matcher.is_asked())) {
+        let domain = if self.matcher.is_asked() { Some(parts.next()?) } else { None };
+        for part in parts {
             let value = match part {
                 ReadPart::Source(number) => {
                     source = Some(source.unwrap_or(0) + usize::from(number));
@@ -175,8 +245,22 @@ impl Rule {
             };
             values.push(Found { value, source: source.take() });
         }
-        let text = self.text(&values);
-        (values.len() == self.parts.len()).then(|| WrittenKey { values, bytes: bytes.clone(), text })
+        if values.len() != self.parts.len() {
+            return None;
+        }
+        let domain = match domain {
+            Some(ReadPart::Bytes(domain)) => Some(domain),
+            _ => None,
+        };
+        // From the values, so that what overrides go by is where it is.
+        let domain = domain.filter(|_| self.is_of_any_domain());
+        let mut front = KeyBuf::new();
+        if let Some(domain) = domain {
+            front.push_bytes(domain);
+        }
+        let (text, begins) = self.text_in(domain, &values);
+        let overridden = (front.len(), begins);
+        Some(WrittenKey { values, bytes: bytes.clone(), text, overridden, of_all_domains: false })
     }
 
     /// The normal text of a key.
@@ -273,6 +357,9 @@ impl fmt::Display for KeyFault {
                 f.write_str("=…")
             }
             Self::Impossible(source) => write!(f, "no request can have such a value in {source}"),
+            Self::Domain => {
+                f.write_str("its counters are those of a domain: write domain=NAME, in front of it")
+            }
             Self::Long => write!(f, "it is longer than {MOST} bytes"),
         }
     }
@@ -380,7 +467,7 @@ mod tests {
             let again = rule.key_from_text(key.text()).unwrap();
             prop_assert_eq!(again.key(), key.key());
             prop_assert_eq!(again.text(), key.text());
-            let read = rule.key_from_bytes(&key.clone().into_bytes()).unwrap();
+            let read = rule.key_from_bytes(&key.bytes).unwrap();
             prop_assert_eq!(read.text(), key.text());
         }
     }

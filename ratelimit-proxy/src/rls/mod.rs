@@ -120,7 +120,7 @@ async fn attempt(
         rules.log.asked(&decision, &question.domain, None);
         return Ok((answer::unasked(&decision, &met, shared, &rules), Questioned::Denied));
     }
-    let (store, within) = (&shared.store, within.or(rules.rls.map(|rls| rls.deadline)));
+    let (store, within) = (&shared.store, within.or(rules.rls.as_ref().map(|rls| rls.deadline)));
     let ruling = match within {
         Some(within) => decide_within(within, store, &selection, &keys, metrics).await,
         None => decide(store, &selection, &keys, metrics).await,
@@ -176,7 +176,7 @@ fn bring<'p>(
     met: &mut [Met<'p>],
     brought: &mut Vec<(usize, Limit)>,
 ) -> Result<(), Refused> {
-    let most = rules.rls.and_then(|rls| rls.max_override);
+    let most = rules.rls.as_ref().and_then(|rls| rls.max_override);
     for (asked, met) in question.descriptors.iter().zip(met) {
         let Some(own) = asked.limit else { continue };
         let quota = own.quota(most);

@@ -1,5 +1,5 @@
 //! The listener of Envoy's rate-limit service: threads and connections of its own, so that proxied traffic is not
-//! felt here nor the other way round. HTTP/2 with prior knowledge, as gRPC has it.
+//! felt here nor the other way round. HTTP/2 with prior knowledge, as gRPC has it, or over TLS.
 //!
 //! Envoy has one connection for each of its threads and keeps it, so connections are dealt out: each goes to the
 //! thread that has the fewest.
@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -30,8 +31,9 @@ use tonic_health::server::{HealthReporter, HealthService};
 use super::service::{self, Health};
 use crate::admin::View;
 use crate::config::RlsConfig;
+use crate::server::tls::Tls;
 use crate::supervise;
-use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::metrics::{ProtocolError, WorkerMetrics};
 
 /// Most connections; others wait in the kernel's queue.
 const CONNECTIONS: usize = 1024;
@@ -51,6 +53,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The threads that answer Envoy.
 pub(crate) struct Rls {
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     stop: watch::Sender<bool>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
@@ -65,6 +68,7 @@ pub(super) struct Thread {
     dealt: Mutex<mpsc::Receiver<Dealt>>,
     open: AtomicUsize,
     health: Health,
+    tls: Option<Arc<Tls>>,
     age: Duration,
 }
 
@@ -86,6 +90,7 @@ impl Rls {
         threads: usize,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
+        let tls = config.tls.as_ref().map(Tls::load).transpose().map_err(io::Error::other)?;
         let (stop, stopped) = watch::channel(false);
         let reporter = HealthReporter::new();
         let health = Health::new(HealthService::from_health_reporter(reporter.clone()));
@@ -98,6 +103,7 @@ impl Rls {
                 dealt: Mutex::new(dealt),
                 open: AtomicUsize::new(0),
                 health: health.clone(),
+                tls: tls.clone(),
                 age: config.max_connection_age,
             };
             Hand { thread: Arc::new(thread), deal }
@@ -112,12 +118,17 @@ impl Rls {
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
         let work = move || deal(&listener, &hands, &slots, &view, &reporter, &stopped);
         started.push(supervise::thread("rls-accept", metrics, work)?);
-        Ok(Self { address, stop, threads: started })
+        Ok(Self { address, tls, stop, threads: started })
     }
 
     /// Where it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its certificates, unless it is plain.
+    pub(crate) const fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// Takes no more connections, and asks those that are open to end.
@@ -242,6 +253,19 @@ async fn connection(thread: Arc<Thread>, socket: std::net::TcpStream, mut stoppe
     if !spoke {
         return;
     }
+    let Some(tls) = thread.tls.clone() else { return serve_http2(thread, socket, stopped).await };
+    match tokio::time::timeout(FIRST, tls.accept(socket)).await {
+        Ok(Ok((stream, _))) => serve_http2(thread, stream, stopped).await,
+        Ok(Err(_)) => thread.metrics.protocol_error(ProtocolError::Tls),
+        Err(_) => thread.metrics.protocol_error(ProtocolError::Timeout),
+    }
+}
+
+async fn serve_http2(
+    thread: Arc<Thread>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    mut stopped: watch::Receiver<bool>,
+) {
     // Those that came together do not go together.
     let age = thread.age.mul_f64(0.9 + 0.1 * fastrand::f64());
     let service = service_fn(move |call: Request<Incoming>| {
@@ -255,7 +279,7 @@ async fn connection(thread: Arc<Thread>, socket: std::net::TcpStream, mut stoppe
             .max_header_list_size(16 * 1024)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING)
-            .serve_connection(TokioIo::new(socket), service)
+            .serve_connection(TokioIo::new(stream), service)
     );
     let grace = tokio::select! {
         _ = connection.as_mut() => return,

@@ -4,19 +4,15 @@
 //! when that thread has taken the last connection from its queue. A port that stays where it is under another
 //! configuration keeps its sockets.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use super::tls::Tls;
 use crate::config::Listener;
-use crate::stamp::{LOOK, SETTLED};
-use crate::telemetry::metrics::Metrics;
 
 /// Connections the kernel holds for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -139,18 +135,9 @@ impl Ports {
         self.current.subscribe()
     }
 
-    /// Reads certificates again whenever their files change, until dropped.
-    pub(crate) async fn follow(&self, metrics: &Metrics) -> Infallible {
-        loop {
-            sleep(LOOK).await;
-            let tls: Vec<_> = self.current.borrow().iter().filter_map(|port| port.tls.clone()).collect();
-            let changed: Vec<_> = tls.iter().filter_map(|tls| Some((tls, tls.changed()?))).collect();
-            if !changed.is_empty() {
-                // A certificate and its key are seldom replaced in one step.
-                sleep(SETTLED).await;
-                changed.into_iter().for_each(|(tls, seen)| tls.read_again(seen, metrics));
-            }
-        }
+    /// The certificates of those that have some.
+    pub(crate) fn tls(&self) -> Vec<Arc<Tls>> {
+        self.current.borrow().iter().filter_map(|port| port.tls.clone()).collect()
     }
 }
 

@@ -192,7 +192,7 @@ impl Book {
     pub(crate) fn of(&self, rule: &Rule) -> Live {
         let entry = |(text, gives): (&str, &Gives)| {
             let key = rule.key_from_text(text).ok()?;
-            Some((key.into_bytes(), gives.quota(&rule.limit).ok()?))
+            Some((key.into_overridden(), gives.quota(&rule.limit).ok()?))
         };
         Live::new(self.in_force(rule.limit.name()).filter_map(entry).collect())
     }

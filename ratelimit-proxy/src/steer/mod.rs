@@ -50,6 +50,11 @@ impl By {
         if self.token { "token" } else { "loopback" }
     }
 
+    /// Tells the log that something was asked for that costs more than an answer.
+    pub(crate) fn asks(&self, what: &str) {
+        tracing::info!(by = self.name(), from = %self.peer, what, "asked for by an operator");
+    }
+
     /// Tells the log that something was changed that belongs to no limit.
     pub(crate) fn changes(&self, what: &str, before: &dyn fmt::Display, after: &dyn fmt::Display) {
         tracing::info!(
@@ -103,7 +108,7 @@ impl Steered {
     /// Key and limit as a record has them.
     fn id(&self) -> Id {
         let limit = self.rule().map_or("", |rule| rule.limit.name());
-        Id { limit: limit.to_owned(), key: self.key.text().to_owned() }
+        Id { limit: limit.to_owned(), key: self.key.overridden_text().to_owned() }
     }
 
     /// What the key gets.
@@ -176,6 +181,12 @@ impl Steering {
         Some(Steered { rules, rule, key })
     }
 
+    /// A key of a limit that is counted, so that there is something left of it.
+    pub(crate) fn counted(&self, limit: &str, text: &str) -> Result<Steered, Refused> {
+        let steered = self.key(limit, text)?;
+        if steered.key.is_of_all_domains() { Err(Refused::Key(KeyFault::Domain)) } else { Ok(steered) }
+    }
+
     /// A key of a limit.
     pub(crate) fn key(&self, limit: &str, text: &str) -> Result<Steered, Refused> {
         let (rules, rule) = self.limit(limit)?;
@@ -190,6 +201,9 @@ impl Steering {
     /// What a key has left; `None` if nothing counts for it, because it may do anything, or nothing.
     pub(crate) async fn left(&self, steered: &Steered) -> Result<Option<Verdict>, Refused> {
         let Some(InForce { quota: Quota::Limit(limit), .. }) = steered.in_force() else { return Ok(None) };
+        if steered.key.is_of_all_domains() {
+            return Ok(None);
+        }
         let charge = Charge { limit: &limit, key: steered.key.key(), op: Op::Peek(1) };
         self.shared.store.ask(charge).await.map(Some).map_err(Refused::Store)
     }

@@ -25,6 +25,7 @@ use crate::config::{LogConfig, LogKeys, LogRequests};
 use crate::decide::Ruling;
 use crate::policy::Selection;
 use crate::rules::Rules;
+use crate::telemetry::otlp::Lines;
 use crate::upstream::Unconnected;
 
 /// Lines that may wait to be written.
@@ -63,7 +64,7 @@ pub(crate) fn start(style: Style, least: LevelFilter) -> Option<WorkerGuard> {
     let (filter, handle) = reload::Layer::new(least);
     // Libraries warn of what single clients do, who could fill the log with it.
     let ours = Targets::new().with_default(LevelFilter::ERROR).with_target("ratelimit", LevelFilter::TRACE);
-    let subscriber = Registry::default().with(filter).with(ours);
+    let subscriber = Registry::default().with(filter).with(ours).with(Lines);
     let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer);
     let started = match style {
         Style::Text => {

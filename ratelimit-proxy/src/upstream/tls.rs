@@ -80,6 +80,13 @@ impl Tls {
         })
     }
 
+    /// For clients that say themselves what they speak.
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols.clear();
+        config
+    }
+
     /// The same for the same parts.
     pub(super) fn digest(&self) -> blake3::Hash {
         self.digest

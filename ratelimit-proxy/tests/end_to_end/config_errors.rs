@@ -228,7 +228,6 @@ limits:
         &[
             "2:42: admin.token_env: the variable \"TOKEN\" of the environment is not set (token_env names a variable; set it)",
             "5:5: upstreams[1]: no request comes here: the entry in line 4 takes all",
-            "10:31: rls.tls: not available yet",
             "15:65: limits[3].tiers.x.burts: there is no such field (did you mean burst?)",
         ],
     );
@@ -367,7 +366,7 @@ zzz: 1
             "7:12: response.staus: there is no such field (did you mean status?)",
             r#"7:33: response.headers: there is no "ieft" (did you mean ietf?)"#,
             "8:1: zzz: there is no such field (there are: listen, admin, upstream, upstreams, store, client_ip, \
-             exempt, limits, response, log, server, jwt, rls)",
+             exempt, limits, response, log, server, jwt, rls, otlp)",
             "9:1: <<: there is no such field (YAML 1.2 has no merge keys; an alias can stand for a whole value)",
         ],
     );

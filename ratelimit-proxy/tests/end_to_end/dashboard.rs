@@ -234,12 +234,20 @@ async fn pictures_are_taken() {
     browser.open(&format!("http://{}/", program.admin)).await;
     tokio::time::sleep(Duration::from_secs(75)).await;
     for (name, width, scheme, most) in [
-        ("dashboard", 1280, "light", 868),
+        // To the keys at their limits.
+        ("dashboard", 1280, "light", 1246),
         ("dashboard-light", 1280, "light", 4000),
         ("dashboard-dark", 1280, "dark", 4000),
         ("dashboard-narrow", 360, "light", 6000),
     ] {
         browser.look(Look { width, scheme }).await;
+        if scheme == "dark" {
+            // What is asked for is there in the others.
+            browser.click("#keys button").await;
+            browser.write("#explain-path", "/v1/users/7").await;
+            browser.write("#explain-headers", "x-api-key: globex").await;
+            browser.click("#explain .main").await;
+        }
         tokio::time::sleep(Duration::from_secs(2)).await;
         browser.picture(width, most, &Path::new(&directory).join(format!("{name}.png"))).await;
     }
@@ -268,4 +276,55 @@ async fn stats_are_the_numbers_of_the_metrics() {
     assert_eq!((&now["store"]["kind"], &now["unready"]), (&"memory".into(), &Value::Null));
     assert!(now["process"]["resident_bytes"].as_u64() > Some(1 << 20));
     assert!(now["time"].as_f64() > Some(1.7e9) && now["upstreams"][0]["servers"][0]["url"].is_string());
+}
+
+#[tokio::test]
+async fn a_key_is_found_reset_and_given_another_quota_and_a_request_explained() {
+    let origin = Origin::hello().await;
+    let (program, _directory) = start(&origin).await;
+    for _ in 0..100 {
+        ask(program.proxy, "GET", "/catalogue", "x-api-key: <b>acme</b>, live\r\n").await;
+    }
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}/", program.admin)).await;
+    // What a client sent is text, whatever it looks like.
+    browser.sees("#keys code", |text| text == "<b>acme</b>, live").await;
+    assert_eq!(browser.run("return document.querySelectorAll('#keys b').length").await, 0);
+    browser.click("#keys button").await;
+    browser.sees("#found .left", |text| text.ends_with("of 80 left")).await;
+    browser.click("#reset").await;
+    browser.sees("#found .done", |text| text.contains("afresh")).await;
+    browser.sees("#found .left", |text| text == "80 of 80 left").await;
+
+    browser.write("#rate", "1/h").await;
+    browser.write("#burst", "3").await;
+    browser.click("#change fieldset button:not([type])").await;
+    browser.sees("#found", |text| text.contains("of 3 left") && text.contains("until")).await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(ask(program.proxy, "GET", "/", "x-api-key: <b>acme</b>, live\r\n").await.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    browser.click("#forbid").await;
+    browser.sees("#found .left", |text| text.contains("Denied")).await;
+    browser.click("#restore").await;
+    browser.sees("#found .left", |text| text.ends_with("of 80 left")).await;
+    browser.write("#rate", "fast").await;
+    browser.click("#change fieldset button:not([type])").await;
+    browser.sees("#found .problem", |text| text.contains("fast")).await;
+
+    browser.write("#explain-path", "/v1/users/7").await;
+    browser.write("#explain-headers", "x-api-key: globex").await;
+    browser.click("#explain .main").await;
+    browser
+        .sees("#explained tbody tr:nth-child(3)", |text| text.contains("counts") && text.contains("globex"))
+        .await;
+    browser.sees("#explained tbody tr:nth-child(2)", |text| text.contains("no match")).await;
+    // A token is for this tab, and goes nowhere but to the proxy.
+    browser.write("#token", "secret").await;
+    assert_eq!(
+        browser.run("return [sessionStorage.token, localStorage.length, document.cookie]").await,
+        serde_json::json!(["secret", 0, ""])
+    );
+    browser.close().await;
 }

@@ -290,7 +290,7 @@ async fn what_can_not_change_is_kept_and_said_to_be() {
     let rest =
         "listen: 127.0.0.1:1\nadmin: off\nstore: {memory: {max_keys: 5}}\nserver: {threads: 7, drain: 1s}";
     let told = setup.reload("{name: a, rate: 6/h, key: client.ip}", rest).await;
-    let kept = r#"{"kept":["store","server.threads","server.drain"],"limits":1,"outcome":"applied"}"#;
+    let kept = r#"{"detail":"store, server.threads, server.drain can't change before the next start","kept":["store","server.threads","server.drain"],"limits":1,"outcome":"applied"}"#;
     assert_eq!((told.status, told.text()), (200, kept));
     setup.program.log.line(&["WARN", "next start", "store, server.threads, server.drain"]).await;
     assert_eq!(setup.left("/").await.0, "\"a\";q=6;w=3600");

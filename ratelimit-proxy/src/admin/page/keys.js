@@ -68,10 +68,13 @@ document.addEventListener('chosen', refreshKeys);
 
 const tell = (...lines) => $('found').replaceChildren(...lines.filter(Boolean));
 
-// The form: one field for each part of the limit's key, and where it is from if there are several sources.
+// The form: one field for each part of the limit's key, and where it is from if there are several sources. Envoy's
+// questions have a domain, which is part of the key where the limit names none.
 const FIRST = 'first of ';
+const inAnyDomain = limit => limit && !limit.match?.domain && (limit.match?.descriptors || limit.key.some(part => part.startsWith('descriptor.')));
 const fields = () => {
   const limit = known.get($('lookup-limit').value);
+  const domain = inAnyDomain(limit) ? [h('label', { class: 'part domain' }, 'domain', h('input', { spellcheck: 'false', required: true }))] : [];
   const field = part => {
     const input = h('input', { spellcheck: 'false', required: true });
     if (!part.startsWith(FIRST)) return h('label', { class: 'part' }, part, input);
@@ -79,8 +82,8 @@ const fields = () => {
     input.setAttribute('aria-label', 'Value');
     return h('div', { class: 'part from' }, h('label', {}, 'From', h('select', {}, ...sources)), h('label', {}, 'Value', input));
   };
-  $('lookup-parts').replaceChildren(...(limit?.key ?? []).map(field));
-  $('lookup-parts').hidden = !limit?.key.length;
+  $('lookup-parts').replaceChildren(...domain, ...(limit?.key ?? []).map(field));
+  $('lookup-parts').hidden = !limit?.key.length && !domain.length;
   $('rate-field').hidden = !limit?.rate;
   $('burst-field').hidden = limit?.algorithm !== 'token_bucket';
   $('permits-field').hidden = Boolean(limit?.rate);
@@ -91,7 +94,10 @@ $('lookup-limit').addEventListener('change', fields);
 
 // A key as it stands in a path: parts between commas, each with its source before a `=` if there are several; what is
 // encoded is a value.
-const parts = () => [...$('lookup-parts').querySelectorAll('.part')].map(part => ({ input: part.querySelector('input'), from: part.querySelector('select') }));
+const parts = () => [...$('lookup-parts').querySelectorAll('.part')].map(part => ({
+  input: part.querySelector('input'),
+  from: part.querySelector('select') ?? (part.classList.contains('domain') ? { value: 'domain' } : null),
+}));
 const writeParts = key => {
   const given = key.split(',');
   for (const [at, { input, from }] of parts().entries()) {

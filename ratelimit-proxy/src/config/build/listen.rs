@@ -69,7 +69,11 @@ pub(super) fn listen(
 }
 
 /// Certificates that can be used as they are.
-fn certificates(given: &At<Many<ListenTls>>, base: &Path, faults: &mut Faults) -> Option<TlsConfig> {
+pub(super) fn certificates(
+    given: &At<Many<ListenTls>>,
+    base: &Path,
+    faults: &mut Faults,
+) -> Option<TlsConfig> {
     let mut built = TlsConfig { certificates: Vec::new(), client_ca: None };
     for entry in &given.value.0 {
         if let Some(path) = entry.client_ca.get() {

@@ -4,6 +4,7 @@
 mod limit;
 mod listen;
 mod operators;
+mod otlp;
 mod requests;
 mod rls;
 mod store;
@@ -40,7 +41,8 @@ pub(super) fn config(
     let server = server(&root.server, faults);
     let upstreams = upstream::upstreams(root, top, base, faults);
     let limits = limits(root, top, faults);
-    let rls = rls::rls(&root.rls, faults);
+    let rls = rls::rls(&root.rls, base, faults);
+    let otlp = otlp::otlp(&root.otlp, base, faults);
     let (listen, admin) = listen::listen(root, base, faults);
     let client_ip = client_ip(&root.client_ip, faults);
     let exempt = requests::exempt(&root.exempt, faults);
@@ -73,6 +75,7 @@ pub(super) fn config(
     config.log = log;
     config.store = store;
     config.rls = rls;
+    config.otlp = otlp;
     config.server = server;
     Some(config)
 }

@@ -1,7 +1,9 @@
 //! Envoy's rate-limit service, and what its limits can't have.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
+use super::listen::certificates;
 use super::requests::only_descriptors;
 use super::set;
 use crate::config::decode::{Either, Field};
@@ -10,13 +12,18 @@ use crate::config::model::{LimitConfig, RlsConfig};
 use crate::config::raw::{self, Root};
 use crate::config::words::{KeyPart, Source};
 
-/// What `rls` means.
-pub(super) fn rls(field: &Field<Either<SocketAddr, raw::Rls>>, faults: &mut Faults) -> Option<RlsConfig> {
+/// What `rls` means. Files are sought in `base`.
+pub(super) fn rls(
+    field: &Field<Either<SocketAddr, raw::Rls>>,
+    base: &Path,
+    faults: &mut Faults,
+) -> Option<RlsConfig> {
     let raw = match &field.get()?.value {
         Either::Word(listen) => return Some(RlsConfig::new(*listen)),
         Either::Section(section) => section,
     };
     let mut built = RlsConfig::new(raw.listen.get()?.value);
+    built.tls = raw.tls.get().and_then(|tls| certificates(tls, base, faults));
     set(&raw.deadline, &mut built.deadline, faults);
     set(&raw.max_connection_age, &mut built.max_connection_age, faults);
     built.max_override = raw.max_override.get().map(|rate| rate.value);

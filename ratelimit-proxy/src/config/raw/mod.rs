@@ -3,6 +3,7 @@
 //! mark away makes them readable.
 
 mod limit;
+mod otlp;
 mod response;
 mod store;
 mod upstream;
@@ -18,6 +19,7 @@ use super::short::Short;
 use crate::upstream::Target;
 
 pub(super) use self::limit::*;
+pub(super) use self::otlp::*;
 pub(super) use self::response::*;
 pub(super) use self::store::*;
 pub(super) use self::upstream::*;
@@ -54,6 +56,9 @@ section! {
         jwt: Jwt,
         /// Envoy's rate-limit service over gRPC.
         rls: Either<SocketAddr, Rls>,
+        /// Where traces, metrics and lines of the log are sent to as OTLP: the URL of a collector, or a section; nowhere
+        /// if absent.
+        otlp: Either<Text, Otlp>,
     }
 }
 
@@ -132,8 +137,8 @@ section! {
     Rls {
         /// IP address and port.
         listen: SocketAddr [required],
-        /// Certificate and key.
-        tls: ListenTls [later],
+        /// Certificate and key; several are chosen by the name that a client asks for, the first where none fits.
+        tls: Many<ListenTls>,
         /// Longest a decision may wait for the store where the caller does not say; 15ms if absent.
         deadline: Lasting,
         /// How long a connection lives before the caller is asked to make another; 30min if absent.

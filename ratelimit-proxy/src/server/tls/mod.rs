@@ -7,6 +7,7 @@
 mod names;
 mod peer;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,13 +20,14 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::names::Names;
 pub(crate) use self::peer::{Certificate, Session};
 use crate::config::{TlsConfig, read_regular};
-use crate::stamp::Stamp;
+use crate::stamp::{LOOK, SETTLED, Stamp};
 use crate::telemetry::metrics::{Metrics, Reloaded};
 
 /// What the two sides may agree to speak.
@@ -98,13 +100,13 @@ impl Tls {
     }
 
     /// How the files are now, if that is not how they were read.
-    pub(super) fn changed(&self) -> Option<Vec<Option<Stamp>>> {
+    fn changed(&self) -> Option<Vec<Option<Stamp>>> {
         let now = stamps(&self.config);
         (now != *self.stamps()).then_some(now)
     }
 
     /// Reads the files again, unless they change yet: they should be as they were `seen` a moment ago.
-    pub(super) fn read_again(&self, seen: Vec<Option<Stamp>>, metrics: &Metrics) {
+    fn read_again(&self, seen: Vec<Option<Stamp>>, metrics: &Metrics) {
         if seen != stamps(&self.config) {
             return;
         }
@@ -170,6 +172,20 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         Ok(chain) if chain.is_empty() => Err(TlsError::new(path, "there is no certificate in PEM in it")),
         Ok(chain) => Ok(chain),
         Err(error) => Err(TlsError::new(path, error.to_string())),
+    }
+}
+
+/// Reads certificates again whenever their files change, until dropped.
+pub(crate) async fn follow(all: &impl Fn() -> Vec<Arc<Tls>>, metrics: &Metrics) -> Infallible {
+    loop {
+        sleep(LOOK).await;
+        let tls = all();
+        let changed: Vec<_> = tls.iter().filter_map(|tls| Some((tls, tls.changed()?))).collect();
+        if !changed.is_empty() {
+            // A certificate and its key are seldom replaced in one step.
+            sleep(SETTLED).await;
+            changed.into_iter().for_each(|(tls, seen)| tls.read_again(seen, metrics));
+        }
     }
 }
 

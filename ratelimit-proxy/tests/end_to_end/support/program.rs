@@ -110,7 +110,12 @@ impl Program {
     }
 
     async fn spawn(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        Self::with(arguments, &[]).await
+    }
+
+    /// With these arguments and that environment.
+    pub async fn with(arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = command(arguments).envs(env.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = Lines::of(child.stderr.take().unwrap());
         let proxy = address(&log.line(&["listening"]).await);
         let admin = address(&log.line(&["administration"]).await);
