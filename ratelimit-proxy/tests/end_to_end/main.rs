@@ -40,6 +40,7 @@ mod keys;
 mod limits_hold;
 mod listeners;
 mod monitoring;
+mod names;
 mod nginx_upstream;
 mod outage;
 mod outcome;

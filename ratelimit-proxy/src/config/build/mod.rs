@@ -57,6 +57,7 @@ pub(super) fn config(
     if !listen.is_empty() {
         config.listen = listen;
     }
+    config.dns = root.dns.get().into_iter().flat_map(|dns| &dns.0).map(|server| server.value).collect();
     config.admin = admin.unwrap_or(config.admin);
     config.operators = operators::operators(root, env, base, faults);
     if let (Field::Absent, Some(listen), Some(admin)) = (&root.admin, root.listen.get(), config.admin)

@@ -80,8 +80,6 @@ fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Ups
         }
     }
     let servers = servers(raw.servers.get()?, faults);
-    // Where there is another server, nobody needs to notice that one went away.
-    let retries = raw.retries.get().map_or(u32::from(servers.len() > 1), |retries| retries.value.0);
     let tls = raw.tls.get().and_then(|tls| {
         if !servers.iter().any(|server| server.scheme() == Scheme::Https) {
             faults.refuse_with(
@@ -98,7 +96,7 @@ fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Ups
         balance,
         connect,
         response,
-        retries,
+        retries: raw.retries.get().map(|retries| retries.value.0),
         health_check: raw.health_check.get().and_then(|check| health_check(check, faults)),
         tls,
     })

@@ -36,6 +36,8 @@ section! {
         upstream: Target,
         /// Where requests go; the first that matches.
         upstreams: Items<Upstream>,
+        /// Name servers that are asked where upstreams are, such as 10.0.0.53:53; the system's if absent.
+        dns: Many<SocketAddr>,
         /// Where counters live; memory if absent.
         store: Either<StoreWord, Store>,
         /// How the client's address is found; the peer's if absent.

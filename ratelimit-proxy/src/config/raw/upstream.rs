@@ -11,7 +11,7 @@ section! {
     Upstream {
         /// Which requests; all if absent.
         r#match: Match,
-        /// URLs of the servers, such as http://10.0.0.1:9000.
+        /// URLs of the servers, such as http://10.0.0.1:9000. A name is as many servers as it has addresses.
         servers: Many<Target> [required],
         /// Which server is taken; round_robin if absent.
         balance: Either<BalanceWord, BalanceHash>,
