@@ -132,6 +132,8 @@ pub struct Upstream {
     pub connect: Option<Duration>,
     /// How long to wait for the head of a response, then for each piece of its body; as [`Timeouts`] says if `None`.
     pub response: Option<Duration>,
+    /// How long either side of a gRPC call may be silent; as `response` says if `None`, an hour if both are.
+    pub stream: Option<Duration>,
     /// How often a request may be tried again, if it got no answer and its method is idempotent; once if `None` and
     /// there are several servers.
     pub retries: Option<u32>,
@@ -178,6 +180,7 @@ impl Upstream {
             balance: Balance::default(),
             connect: None,
             response: None,
+            stream: None,
             retries: None,
             health_check: None,
             tls: None,

@@ -26,7 +26,7 @@ use crate::deadlines::Wait;
 use crate::fault::{Fault, Side};
 use crate::rules::Rules;
 use crate::upstream::h1::Error;
-use crate::upstream::{Carrier, Link, LocalGroup, Picked, Tried, Unconnected};
+use crate::upstream::{Carrier, Link, LocalGroup, Picked, Tried, Unconnected, is_grpc};
 
 /// The upstream's answer up to its body, and the connection that brings the body.
 pub(super) struct Answer {
@@ -52,6 +52,9 @@ pub(super) async fn forward(
     let mut search = Search { call, rules, upstream, hash, left, tried: Tried::new() };
     let mut link = search.first().await?;
     loop {
+        if link.is_shared() && is_grpc(&head.headers) {
+            call.may_be_silent(upstream.group.silence);
+        }
         send(call, &mut link, &head, told, std::mem::replace(&mut body, RequestBody::EMPTY));
         let failure = match receive(call, &mut link, &mut head.headers).await {
             Ok(head) => {

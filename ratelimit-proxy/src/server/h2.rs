@@ -272,7 +272,10 @@ async fn run(streams: &Streams, call: Rc<Call>, stream: impl Future<Output = ()>
         }
         // It was woken, so something has happened.
         deadlines.disarm(Wait::Write);
-        if deadlines.earliest().is_none() {
+        // Once it was answered, whatever else is waited for, the upstream's next word is asked for as long as there is
+        // room for it: where it is not, the client has to read.
+        let is_full = entry.call.is_answered() && !deadlines.is_armed(Wait::Upstream);
+        if is_full || deadlines.earliest().is_none() {
             deadlines.arm(Wait::Write, entry.call.timeouts().write);
         }
         entry.wait(cx.waker());

@@ -13,6 +13,9 @@ use super::target::{Scheme, Target};
 use super::tls::{Tls, TlsParts};
 use crate::config::{Balance, Config, HealthCheck, Match, Upstream};
 
+/// How long either side of a gRPC call may be silent where nothing is said about it: such calls wait for events.
+const SILENCE: Duration = Duration::from_secs(3600);
+
 /// All upstreams, in the order of the file; at least one.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstreams {
@@ -32,6 +35,8 @@ pub(crate) struct Group {
     pub(super) way: Way,
     /// How long to wait for a connection and for an answer, where that is not as it is for all.
     pub(crate) timeouts: (Option<Duration>, Option<Duration>),
+    /// How long either side of a gRPC call may be silent.
+    pub(crate) silence: Duration,
     /// How often a request may be tried again.
     pub(crate) retries: u32,
     pub(crate) check: Option<HealthCheck>,
@@ -114,6 +119,7 @@ impl Upstreams {
                     Balance::Hash(_) => Way::Hash,
                 },
                 timeouts: (upstream.connect, upstream.response),
+                silence: upstream.stream.or(upstream.response).unwrap_or(SILENCE),
                 // Where there is another server, nobody needs to notice that one went away.
                 retries: upstream.retries.unwrap_or(u32::from(servers.len() > 1)),
                 check: upstream.health_check.clone(),

@@ -266,6 +266,7 @@ fn add(headers: &mut HeaderMap, lines: &[u8]) {
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether a request is a call of gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

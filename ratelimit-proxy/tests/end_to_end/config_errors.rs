@@ -83,6 +83,7 @@ fn all_that_lives_loads_and_means_what_it_says() {
         (upstream.connect, upstream.response),
         (Some(Duration::from_millis(250)), Some(Duration::from_secs(60)))
     );
+    assert_eq!(upstream.stream, Some(Duration::from_secs(7200)));
     assert_eq!(upstream.retries, Some(2));
     assert_eq!(config.dns.len(), 2);
     let check = upstream.health_check.as_ref().unwrap();

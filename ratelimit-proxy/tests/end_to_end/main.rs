@@ -33,6 +33,7 @@ mod drain;
 mod envoy;
 mod faults_table;
 mod forward;
+mod grpc;
 mod http2;
 mod identity;
 mod jwt;

@@ -71,11 +71,12 @@ fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Ups
         let place = place.or(raw.balance.get().map(|given| &given.place));
         faults.refuse(place.unwrap_or(&Place::default()), message);
     }
-    let (mut connect, mut response) = (None, None);
+    let (mut connect, mut response, mut stream) = (None, None, None);
     if let Some(timeout) = raw.timeout.get() {
         connect = timeout.connect.get().map(|given| given.value.0);
         response = timeout.response.get().map(|given| given.value.0);
-        for field in [&timeout.connect, &timeout.response] {
+        stream = timeout.stream.get().map(|given| given.value.0);
+        for field in [&timeout.connect, &timeout.response, &timeout.stream] {
             set(field, &mut std::time::Duration::default(), faults);
         }
     }
@@ -96,6 +97,7 @@ fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Ups
         balance,
         connect,
         response,
+        stream,
         retries: raw.retries.get().map(|retries| retries.value.0),
         health_check: raw.health_check.get().and_then(|check| health_check(check, faults)),
         tls,
