@@ -16,12 +16,15 @@ use crate::config::{Balance, Config, HealthCheck, Match, Upstream};
 /// How long either side of a gRPC call may be silent where nothing is said about it: such calls wait for events.
 const SILENCE: Duration = Duration::from_secs(3600);
 
+/// A name, and where it led when that was asked, if it was known.
+type Found = (Arc<Name>, Option<Arc<[IpAddr]>>);
+
 /// All upstreams, in the order of the file; at least one.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstreams {
     written: Arc<[Upstream]>,
     /// The names of servers, with the addresses that the groups were made of.
-    names: Arc<HashMap<Box<str>, (Arc<Name>, Option<Arc<[IpAddr]>>)>>,
+    names: Arc<HashMap<Box<str>, Found>>,
     groups: Box<[Arc<Group>]>,
 }
 
@@ -61,12 +64,15 @@ impl Identity {
 impl Upstreams {
     /// What `config` says. `before` is what was in force.
     pub(crate) fn new(config: &Config, before: Option<&Self>) -> Self {
-        let known = |host: &str| before?.names.get(host).map(|(name, _)| name);
+        let known = before.map(|before| &before.names);
         let targets = config.upstreams.iter().flat_map(|upstream| &upstream.servers);
         let hosts: HashSet<_> = targets.filter_map(Target::host).collect();
-        let names = hosts.into_iter().map(|host| match known(&host) {
-            Some(name) if name.dns == config.dns => Arc::clone(name),
-            known => Arc::new(Name::new(host, Arc::clone(&config.dns), known.map(Arc::as_ref))),
+        let names = hosts.into_iter().map(|host| match known.and_then(|names| names.get(&host)) {
+            Some((name, _)) if name.dns == config.dns => Arc::clone(name),
+            found => {
+                let before = found.map(|(name, _)| &**name);
+                Arc::new(Name::new(host, Arc::clone(&config.dns), before))
+            }
         });
         Self::build(config.upstreams.as_slice().into(), names, before)
     }

@@ -115,14 +115,12 @@ impl Standing {
             }
         };
         self.gone = None;
-        if is_whole {
-            if self.failures > 0 {
-                tracing::info!(name = host, "the name is found again");
-            }
-            self.failures = 0;
-            return (self.known(), pause);
+        if self.failures > 0 {
+            tracing::info!(name = host, "the name is found again");
         }
-        (self.known(), pause.min(self.pause()))
+        self.failures = 0;
+        // Half an answer is asked for again soon.
+        (self.known(), if is_whole { pause } else { pause.min(PAUSE.1) })
     }
 
     fn nothing(&mut self, now: Instant, host: &str) -> (Known, Duration) {
@@ -357,7 +355,7 @@ mod tests {
         ]);
         assert!(known.iter().all(|(known, _)| *known == at(&[ip(1), HERE])), "{known:?}");
         let pauses: Vec<_> = known.iter().map(|(_, pause)| pause.as_millis()).collect();
-        assert_eq!(pauses, [60_000, 500, 1000, 2000, 4000]);
+        assert_eq!(pauses, [60_000, 5000, 500, 1000, 2000]);
     }
 
     #[test]

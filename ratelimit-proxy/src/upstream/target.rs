@@ -166,8 +166,8 @@ impl Target {
                 TcpStream::connect(&*sockets).await?
             }
             (Place::Here(_, port), _) => {
-                let (v4, v6) = ((Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into());
-                TcpStream::connect(&[v4, v6][..]).await?
+                let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+                TcpStream::connect(&both.map(|address| SocketAddr::new(address, *port))[..]).await?
             }
         };
         socket.set_nodelay(true)?;

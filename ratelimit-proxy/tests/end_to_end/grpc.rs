@@ -324,7 +324,8 @@ async fn how_long_a_call_may_be_silent_can_be_said() {
     for rest in [", timeout: {stream: 300ms}", ", timeout: {response: 300ms}"] {
         let proxy = server.behind("limits: []", rest);
         let mut client = Client::of(&proxy).await;
-        assert_eq!(client.echo("hang", 0).await.unwrap_err().code(), Code::Unavailable, "{rest}");
+        let late = client.echo("hang", 0).await.unwrap_err();
+        assert_eq!(late.code(), Code::Unavailable, "{rest}: {late:?}");
         let (_say, mut heard) = client.talk().await.unwrap();
         assert!(next(&mut heard).await.is_err(), "{rest}");
         assert!(client.echo("fine", 0).await.is_ok());

@@ -54,6 +54,7 @@ mod replay;
 mod rls;
 mod secure_upstreams;
 mod shared;
+mod slow_clients;
 mod smuggling;
 mod steering;
 mod tls;

@@ -244,6 +244,7 @@ fn server(field: &Field<raw::Server>, faults: &mut Faults) -> ServerConfig {
     }
     built.max_connections_per_client = raw.max_connections_per_client.get().map(|most| most.0);
     built.new_connections_per_client = raw.new_connections_per_client.get().map(|rate| rate.value);
+    set(&raw.max_connection_age, &mut built.timeouts.age, faults);
     if let Some(memory) = raw.max_memory.get() {
         built.max_memory = Some(memory.0);
     }

@@ -62,11 +62,9 @@ impl NameServer {
                     let said = |zone: &HashMap<String, Says>| {
                         zone.get(&question.name).cloned().unwrap_or(Says::NoSuchName)
                     };
-                    let Ok(zone) = known.wait_for(|zone| !matches!(said(zone), Says::Later)).await else {
-                        return;
-                    };
-                    let says = said(&zone);
-                    drop(zone);
+                    let later = |zone: &HashMap<String, Says>| matches!(said(zone), Says::Later);
+                    let says = known.wait_for(|zone| !later(zone)).await.map(|zone| said(&zone));
+                    let Ok(says) = says else { return };
                     if let Some(answer) = question.answer(&says) {
                         let _ = socket.send_to(&answer, from).await;
                     }
