@@ -21,12 +21,13 @@ use hyper::body::Incoming;
 
 use super::body::{RequestBody, fault};
 use super::hop::Told;
+use crate::answer::is_grpc;
 use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::{Fault, Side};
 use crate::rules::Rules;
 use crate::upstream::h1::Error;
-use crate::upstream::{Carrier, Link, LocalGroup, Picked, Tried, Unconnected, is_grpc};
+use crate::upstream::{Carrier, Link, LocalGroup, Picked, Tried, Unconnected};
 
 /// The upstream's answer up to its body, and the connection that brings the body.
 pub(super) struct Answer {

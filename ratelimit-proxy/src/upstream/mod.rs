@@ -33,7 +33,6 @@ mod watch;
 
 pub(crate) use self::connect::Unconnected;
 pub(crate) use self::group::Upstreams;
-pub(crate) use self::h2::is_grpc;
 pub(crate) use self::link::{Carrier, Link};
 pub(crate) use self::local::{Local, LocalGroup, Picked, SWEEP, Tried};
 pub(crate) use self::target::Scheme;

@@ -325,7 +325,9 @@ async fn how_long_a_call_may_be_silent_can_be_said() {
         let proxy = server.behind("limits: []", rest);
         let mut client = Client::of(&proxy).await;
         let late = client.echo("hang", 0).await.unwrap_err();
+        // It is told as gRPC tells it, and counted as what it is.
         assert_eq!(late.code(), Code::Unavailable, "{rest}: {late:?}");
+        assert!(late.message().contains("in time"), "{late:?}");
         let (_say, mut heard) = client.talk().await.unwrap();
         assert!(next(&mut heard).await.is_err(), "{rest}");
         assert!(client.echo("fine", 0).await.is_ok());
