@@ -194,7 +194,7 @@ async fn ask(host: &str, dns: &[SocketAddr], strict: bool) -> Answer {
         Ok(name) => name,
         Err(error) => return failed(&error),
     };
-    if let Some(answer) = in_hosts(&name) {
+    if let Some(answer) = Hosts::from_system().ok().and_then(|hosts| said_in(&hosts, &name)) {
         return answer;
     }
     let (config, options) = configuration(dns);
@@ -244,9 +244,8 @@ fn found(lookup: &Lookup) -> Family {
     if addresses.is_empty() { Family::Nothing } else { Family::Found(addresses) }
 }
 
-/// What `/etc/hosts` says. A name that stands there is nowhere else, whatever the family.
-fn in_hosts(name: &DnsName) -> Option<Answer> {
-    let hosts = Hosts::from_system().ok()?;
+/// What a file such as `/etc/hosts` says. A name that stands there is nowhere else, whatever the family.
+fn said_in(hosts: &Hosts, name: &DnsName) -> Option<Answer> {
     let say = |kind| hosts.lookup_static_host(&Query::query(name.to_lowercase(), kind));
     let (v4, v6) = (say(RecordType::A), say(RecordType::AAAA));
     if v4.is_none() && v6.is_none() {
@@ -397,6 +396,22 @@ mod tests {
         assert_eq!(usable(all.clone(), |_| false), all);
         assert_eq!(usable((0..=255).map(ip).collect(), |_| true).len(), MOST);
         assert!(has_route(&ip(1)));
+    }
+
+    #[test]
+    fn what_stands_in_the_file_of_hosts_is_nowhere_else() {
+        let mut hosts = Hosts::default();
+        hosts
+            .read_hosts_conf(&b"127.0.0.1 App.test app # a comment\n127.0.0.2 app.test\n::1 six\n"[..])
+            .unwrap();
+        let said = |name: &str| {
+            let answer = said_in(&hosts, &DnsName::from_str_relaxed(name).unwrap())?;
+            Some(Standing::default().take(answer, Instant::now(), name))
+        };
+        assert_eq!(said("APP.test"), Some((at(&[ip(1), ip(2)]), FILE)));
+        assert_eq!(said("app"), Some((at(&[ip(1)]), FILE)));
+        assert_eq!(said("six"), Some((at(&[HERE]), FILE)));
+        assert_eq!(said("test"), None);
     }
 
     #[test]
