@@ -114,8 +114,10 @@ def idle(port, pids, count, http2):
 def report(work, unit, samples):
     print(f"\n| {work} | {unit} (lowest–highest) | ratio to nginx |\n|---|---|---|")
     for name, rounds in samples.items():
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(rounds, samples["nginx"]))
-        print(f"| {name} | {statistics.median(rounds):.2f} ({min(rounds):.2f}–{max(rounds):.2f}) | {ratio:.2f} |")
+        pairs = list(zip(rounds, samples["nginx"]))
+        # nginx may have had the room beforehand.
+        ratio = f"{statistics.median(ours / theirs for ours, theirs in pairs):.2f}" if all(samples["nginx"]) else "–"
+        print(f"| {name} | {statistics.median(rounds):.2f} ({min(rounds):.2f}–{max(rounds):.2f}) | {ratio} |")
 
 
 def main():
