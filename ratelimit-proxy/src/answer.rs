@@ -74,7 +74,7 @@ impl Answers {
         utc: Nanos,
     ) -> Response<Body> {
         let retry_after = Fields::retry_after(decision).map(|seconds| self.spread(seconds));
-        if is_grpc(head) {
+        if is_grpc(&head.headers) {
             return self.grpc(decision, retry_after, utc);
         }
         let (body, content_type) = self.body(retry_after, || told.problem(decision, self.status));
@@ -114,7 +114,7 @@ impl Answers {
 
     /// A request that costs more than a limit can ever hold; asking again never helps.
     pub(crate) fn never(&self, decision: &Decision<'_>, head: &Parts, utc: Nanos) -> Response<Body> {
-        if is_grpc(head) {
+        if is_grpc(&head.headers) {
             return self.grpc(decision, None, utc);
         }
         let status = StatusCode::PAYLOAD_TOO_LARGE;
@@ -148,6 +148,28 @@ impl Answers {
                 header::ALLOW,
                 HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             );
+        }
+        response
+    }
+
+    /// The same to a call of gRPC: trailers only, with the code that gRPC has for that status. Many clients would read
+    /// HTTP's as a broken answer.
+    pub(crate) fn fault_of_grpc(&self, fault: Fault) -> Response<Body> {
+        let code = match fault.status().as_u16() {
+            400 => "13",
+            401 => "16",
+            403 => "7",
+            404 => "12",
+            502..=504 => "14",
+            _ => "2",
+        };
+        let kind = HeaderValue::from_static("application/grpc");
+        let mut response = response(StatusCode::OK, Bytes::new(), kind);
+        let headers = response.headers_mut();
+        headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(fault.detail()));
+        if let Some(seconds) = fault.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -189,10 +211,10 @@ fn text(retry_after: Option<u64>) -> Bytes {
     }
 }
 
-/// `application/grpc`, `application/grpc+proto` and so on; `application/grpc-web` is read by browsers as plain
+/// Whether a request is a call of gRPC: `application/grpc`, `application/grpc+proto` and so on; `application/grpc-web` is read by browsers as plain
 /// HTTP, trailers and all in the body.
-fn is_grpc(head: &Parts) -> bool {
-    let Some(content_type) = head.headers.get(header::CONTENT_TYPE) else { return false };
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return false };
     let Some((start, rest)) = content_type.as_bytes().split_at_checked("application/grpc".len()) else {
         return false;
     };

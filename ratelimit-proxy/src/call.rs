@@ -89,6 +89,13 @@ impl Call {
         }
     }
 
+    /// How long either side may be silent, where silence is nothing unusual.
+    pub(crate) fn may_be_silent(&self, length: Duration) {
+        let mut timeouts = self.timeouts.get();
+        (timeouts.body, timeouts.response) = (length, length);
+        self.timeouts.set(timeouts);
+    }
+
     /// Bytes came in. If they are the first of a request, its head must be complete in time, however slowly
     /// the others follow.
     pub(crate) fn bytes_came(&self) {

@@ -99,6 +99,11 @@ impl Deadlines {
         self.cell(wait).set(NEVER);
     }
 
+    /// Whether somebody waits for that.
+    pub(crate) fn is_armed(&self, wait: Wait) -> bool {
+        self.cell(wait).get() != NEVER
+    }
+
     /// Whether the wait has been too long.
     pub(crate) fn expired(&self, wait: Wait) -> bool {
         self.cell(wait).get() <= self.elapsed.get()

@@ -5,7 +5,7 @@
 //! to its end. A set is gone with the last request that began under it.
 //!
 //! Overrides that operators give while the proxy runs are part of the set: a change of them makes another one, which
-//! shares nearly all with the one before.
+//! shares nearly all with the one before. So does a server's name that leads to another address.
 
 use std::ops::Deref;
 use std::rc::Rc;
@@ -138,6 +138,14 @@ impl Current {
         let rules = Rules::clone(&self.rules.load());
         self.put(Rules { generation: rules.generation + 1, ..rules }.overridden(&book));
         *current = book;
+    }
+
+    /// The same, with servers where their names lead now.
+    pub(crate) fn readdress(&self) {
+        let _book = self.locked();
+        let rules = Rules::clone(&self.rules.load());
+        let upstreams = rules.upstreams.readdressed();
+        self.put(Rules { generation: rules.generation + 1, upstreams, ..rules });
     }
 
     /// The overrides that are in force.

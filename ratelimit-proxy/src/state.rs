@@ -46,6 +46,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the head of the upstream's response once the request was sent, then for each piece of its body.
     pub response: Duration,
+    /// Until a connection of HTTP/2 takes no more requests, up to a tenth more.
+    pub age: Duration,
 }
 
 impl Default for Timeouts {
@@ -57,6 +59,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(30),
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
+            age: Duration::from_secs(3600),
         }
     }
 }

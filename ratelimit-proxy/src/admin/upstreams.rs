@@ -1,5 +1,7 @@
 //! `GET /api/upstreams`: where requests go, and what is known of the servers.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use super::view::View;
@@ -26,6 +28,9 @@ struct UpstreamView {
 #[derive(Debug, Serialize)]
 struct ServerView {
     url: String,
+    /// Which of the addresses of its name it is at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
     /// `up`, `down` by its health check, or `ejected` for a while because requests fail.
     state: &'static str,
 }
@@ -42,7 +47,11 @@ impl Upstreams {
             servers: group
                 .servers
                 .iter()
-                .map(|server| ServerView { url: server.target.to_string(), state: server.state() })
+                .map(|server| ServerView {
+                    url: server.target.to_string(),
+                    address: server.target.address(),
+                    state: server.state(),
+                })
                 .collect(),
         });
         Self { upstreams: upstreams.collect() }

@@ -137,13 +137,15 @@ impl View {
         }
     }
 
-    /// What is known of servers. Two upstreams may be called the same: then their servers stand there once.
+    /// What is known of servers. A name may lead to several, and two upstreams may be called the same: such stand there
+    /// once, and are up if one of them is.
     fn servers(&self) -> Vec<ServerGauges> {
         let rules = self.rules();
         let mut servers = BTreeMap::new();
         for group in rules.upstreams.groups() {
             for server in &group.servers {
-                servers.entry((group.name.clone(), server.target.to_string())).or_insert(server.is_up());
+                *servers.entry((group.name.clone(), server.target.to_string())).or_insert(false) |=
+                    server.is_up();
             }
         }
         let gauges = |((upstream, server), up)| ServerGauges { upstream, server, up };

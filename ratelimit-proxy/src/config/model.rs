@@ -37,6 +37,8 @@ pub struct Config {
     pub operators: Operators,
     /// Where requests go: the first whose match holds; at least one.
     pub upstreams: Vec<Upstream>,
+    /// Who is asked where the names of servers lead; the system's name servers if empty.
+    pub dns: Arc<[SocketAddr]>,
     /// Who the client is.
     pub client_ip: ClientIp,
     /// Whose tokens are believed; nobody's if `None`.
@@ -135,8 +137,11 @@ pub struct Upstream {
     pub connect: Option<Duration>,
     /// How long to wait for the head of a response, then for each piece of its body; as [`Timeouts`] says if `None`.
     pub response: Option<Duration>,
-    /// How often a request may be tried again, if it got no answer and its method is idempotent.
-    pub retries: u32,
+    /// How long either side of a gRPC call may be silent; as `response` says if `None`, an hour if both are.
+    pub stream: Option<Duration>,
+    /// How often a request may be tried again, if it got no answer and its method is idempotent; once if `None` and
+    /// there are several servers.
+    pub retries: Option<u32>,
     /// How a server is found to work; by what becomes of requests alone if `None`.
     pub health_check: Option<HealthCheck>,
     /// How servers prove who they are, where their URLs say https; by the authorities of the system if `None`.
@@ -180,7 +185,8 @@ impl Upstream {
             balance: Balance::default(),
             connect: None,
             response: None,
-            retries: 0,
+            stream: None,
+            retries: None,
             health_check: None,
             tls: None,
         }
@@ -473,6 +479,7 @@ impl Config {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
             operators: Operators::default(),
             upstreams: vec![Upstream::new(upstream)],
+            dns: Arc::default(),
             client_ip: ClientIp::default(),
             jwt: None,
             exempt: Vec::new(),

@@ -39,8 +39,8 @@ pub(super) fn fault(error: &Error<Broken>) -> Fault {
     }
 }
 
-/// A request's body on its way to the upstream: without trailers, which could smuggle in fields that the head
-/// was cleaned of.
+/// A request's body on its way to the upstream. Its trailers are cleaned as its head was; only servers that speak HTTP/2
+/// get them.
 pub(crate) struct RequestBody(Option<Upload>);
 
 struct Upload {
@@ -95,9 +95,14 @@ impl http_body::Body for RequestBody {
                     upload.passed();
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
-                Err(_trailers) => {
+                Err(frame) => {
                     upload.passed();
-                    Poll::Ready(None)
+                    let trailers = frame.into_trailers().ok().map(|mut trailers| {
+                        let rules = upload.call.client.worker.rules();
+                        hop::strip_request_trailers(&mut trailers, &rules.policy);
+                        Frame::trailers(trailers)
+                    });
+                    Poll::Ready(trailers.map(Ok))
                 }
             },
             Poll::Ready(Some(Err(_))) => upload.fail(Fault::BadBody),

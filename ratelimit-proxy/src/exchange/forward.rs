@@ -22,6 +22,7 @@ use super::body::{RequestBody, fault};
 use super::hop::Told;
 use super::inbound::Onward;
 use super::upgrade;
+use crate::answer::is_grpc;
 use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::{Fault, Side};
@@ -58,6 +59,9 @@ pub(super) async fn forward(
     let mut search = Search { call, rules, upstream, hash, left, tried: Tried::new() };
     let mut link = search.first().await?;
     loop {
+        if link.is_shared() && is_grpc(&head.headers) {
+            call.may_be_silent(upstream.group.silence);
+        }
         send(call, &mut link, &head, told, std::mem::replace(&mut body, RequestBody::EMPTY));
         let failure = match receive(call, &mut link, &mut head.headers).await {
             Ok(head) => {

@@ -152,6 +152,21 @@ pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// Nor those of a request anything that says who it comes from, in any spelling, or that limits depend on: some servers
+/// read them as fields of the head.
+pub(super) fn strip_request_trailers(trailers: &mut HeaderMap, policy: &Policy) {
+    strip_trailers(trailers);
+    let speaks_of_who = |name: &HeaderName| {
+        let dashed = name.as_str().replace('_', "-");
+        NO_TWINS.contains(&&*dashed) || NOT_NOMINABLE.contains(&&*dashed) || policy.is_twin(name)
+    };
+    let names: SmallVec<[HeaderName; 2]> =
+        trailers.keys().filter(|name| policy.is_key(name) || speaks_of_who(name)).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
+}
+
 /// Which fields of interest a head has, found in one pass over the names.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Hop(u16);
@@ -497,6 +512,24 @@ mod tests {
         let mut request = headers(&[("connection", "X-Api-Key, x-one"), ("x-api-key", "k"), ("x-one", "1")]);
         strip_request(&mut request, &keyed(&["x-api-key"]), false);
         assert_eq!(names(&request), ["x-api-key"]);
+    }
+
+    #[test]
+    fn trailers_of_requests_say_nothing_of_who_they_are_from() {
+        let mut trailers = headers(&[
+            ("x-checksum", "1"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("cookie", "a=b"),
+            ("authorization", "Basic x"),
+            ("x-api-key", "stolen"),
+            ("x_api_key", "stolen"),
+            ("content-length", "5"),
+            ("connection", "close"),
+            ("te", "trailers"),
+        ]);
+        strip_request_trailers(&mut trailers, &keyed(&["x-api-key"]));
+        assert_eq!(names(&trailers), ["x-checksum"]);
     }
 
     #[test]

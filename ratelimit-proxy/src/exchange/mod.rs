@@ -18,6 +18,7 @@ pub(crate) use inbound::admit;
 
 use self::forward::Answer;
 use self::tail::Tail;
+use crate::answer::is_grpc;
 use crate::call::Call;
 use crate::decide::{Admission, Ruling, decide, refuse};
 use crate::facts::Facts;
@@ -45,18 +46,22 @@ pub(crate) async fn exchange(
     let rules = call.begin();
     let noted = rules.log.note(&head, client.peer);
     tail.trace = Trace::begin(client, &rules, &head);
+    let is_call = head.version == Version::HTTP_2 && is_grpc(&head.headers);
+    let mut fault_status = None;
     let mut response = match attempt(call, &rules, head, &mut body, &mut tail).await {
         Ok(response) => response,
         Err(fault) => {
             note(client, fault);
-            rules.answers.fault(fault)
+            fault_status = Some(fault.status());
+            if is_call { rules.answers.fault_of_grpc(fault) } else { rules.answers.fault(fault) }
         }
     };
     if body.is_some_and(|unread| call.set_aside(unread, expects_continue)) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    noted.inspect(|entry| rules.log.answered(entry, response.status()));
-    tail.answered(response.status());
+    let status = fault_status.unwrap_or(response.status());
+    noted.inspect(|entry| rules.log.answered(entry, status));
+    tail.answered(status);
     response.body_mut().set_tail(tail);
     response
 }

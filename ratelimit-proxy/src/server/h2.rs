@@ -44,9 +44,6 @@ const SEND_BUFFER: usize = 64 * 1024;
 const WINDOW: (u32, u32) = (256 * 1024, 1024 * 1024);
 /// After how much silence a client is asked whether it is there, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-/// How long a connection lives, up to a tenth more: `h2` counts some things over its whole life, and balancers in
-/// front of us should get to see servers that are new.
-const AGE: Duration = Duration::from_secs(3600);
 /// From how many streams on it matters how many of them the client took back.
 const MANY: usize = 500;
 
@@ -139,7 +136,10 @@ impl<'c> Life<'c> {
     fn new(call: &'c Call, streams: &'c Streams) -> Self {
         let deadlines = &call.deadlines;
         deadlines.arm(Wait::Head, call.timeouts().head);
-        let until = deadlines.now().checked_add(AGE.mul_f64(1.0 + fastrand::f64() / 10.0));
+        // `h2` counts some things over a connection's whole life, and balancers in front of us should get to see servers
+        // that are new. Not all connections at once.
+        let age = call.timeouts().age;
+        let until = deadlines.now().checked_add(age.saturating_add(age.mul_f64(fastrand::f64() / 10.0)));
         let timer = Box::pin(tokio::time::sleep(call.timeouts().head));
         Self { call, streams, timer, registered: false, until, closing: false }
     }
@@ -285,7 +285,10 @@ async fn run(streams: &Streams, call: Rc<Call>, stream: impl Future<Output = ()>
         }
         // It was woken, so something has happened.
         deadlines.disarm(Wait::Write);
-        if deadlines.earliest().is_none() {
+        // Once it was answered, whatever else is waited for, the upstream's next word is asked for as long as there is
+        // room for it: where it is not, the client has to read.
+        let is_full = entry.call.is_answered() && !deadlines.is_armed(Wait::Upstream);
+        if is_full || deadlines.earliest().is_none() {
             deadlines.arm(Wait::Write, entry.call.timeouts().write);
         }
         entry.wait(cx.waker());

@@ -30,7 +30,13 @@ pub(crate) enum Unconnected {
 
 /// A connection to that server.
 pub(super) async fn connect(server: &Server) -> Result<(Socket, Protocol), Unconnected> {
-    let socket = server.target.connect().await.map_err(Unconnected::Unreachable)?;
+    let found = async {
+        match &server.name {
+            Some(name) => name.found().await,
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    };
+    let socket = server.target.connect(found).await.map_err(Unconnected::Unreachable)?;
     match (server.target.scheme(), &server.tls) {
         (Scheme::Https, Some(tls)) => {
             let name = match &tls.name {

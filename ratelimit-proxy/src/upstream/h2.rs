@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::h1::Error;
 use super::pipe::{Inlet, Pipe, pipe};
 use super::socket::Socket;
+use crate::answer::is_grpc;
 use crate::exchange::{Broken, RequestBody};
 
 /// Requests on one connection at most; where there are more, another is made. Servers allow 100 or more.
@@ -265,8 +266,4 @@ fn add(headers: &mut HeaderMap, lines: &[u8]) {
             headers.append(name, value);
         }
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

@@ -1,14 +1,12 @@
-//! Health checks: a thread of its own asks each server that has one, as often as it should be, whatever requests do.
+//! Health checks: each server that has one is asked as often as it should be, whatever requests do; `watch.rs` says by
+//! whom.
 //!
 //! A check is a GET on a connection of its own; a status from 200 to 399 in time says that the server works. The first
 //! check of a server is made at once, and if it fails the server is down at once; later it takes some in a row. The
 //! pauses differ by up to a tenth, so that replicas do not ask in step.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -16,78 +14,14 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::runtime::Builder;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::{Protocol, Unconnected, connect};
-use super::group::Upstreams;
 use super::server::Server;
 use crate::config::HealthCheck;
-use crate::state::Shared;
-use crate::supervise;
-use crate::telemetry::metrics::Metrics;
 
-/// How often the thread looks whether anybody needs it still.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// Checks the servers of the rules in force until nobody else holds `shared`.
-///
-/// # Errors
-/// When there is no thread to be had.
-pub(crate) fn watch(shared: &Arc<Shared>) -> io::Result<()> {
-    let weak = Arc::downgrade(shared);
-    let work = move || Builder::new_current_thread().enable_all().build()?.block_on(follow(&weak));
-    supervise::thread("health", &shared.metrics, work).map(drop)
-}
-
-async fn follow(shared: &Weak<Shared>) -> io::Result<()> {
-    let mut checks = Checks::default();
-    while let Some(strong) = shared.upgrade() {
-        // Asked for first: what changes while it is looked at is a change.
-        let changes = strong.rules.changes();
-        let changed = changes.notified();
-        checks.are_those_of(&strong.rules.load().upstreams, &strong.metrics);
-        drop(strong);
-        let _ = timeout(LOOK, changed).await;
-    }
-    Ok(())
-}
-
-/// The checks that are made, by their servers, which know nothing of each other.
-#[derive(Default)]
-struct Checks(HashMap<*const Server, Task>);
-
-/// Ends with the value.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Checks {
-    /// Begins those that are missing and ends those that are too many.
-    fn are_those_of(&mut self, upstreams: &Upstreams, metrics: &Arc<Metrics>) {
-        let mut wanted = HashMap::new();
-        for group in upstreams.groups() {
-            let Some(check) = &group.check else { continue };
-            wanted.extend(group.servers.iter().map(|server| (Arc::as_ptr(server), (server, check))));
-        }
-        // A task holds its server, so no other can have the same address meanwhile.
-        self.0.retain(|server, _| wanted.contains_key(server));
-        for (address, (server, check)) in wanted {
-            self.0.entry(address).or_insert_with(|| {
-                let (server, check) = (Arc::clone(server), check.clone());
-                let work = move || keep_checking(Arc::clone(&server), check.clone());
-                Task(tokio::spawn(supervise::keep("health check", metrics, work)))
-            });
-        }
-    }
-}
-
-async fn keep_checking(server: Arc<Server>, check: HealthCheck) {
+/// Asks `server` until nobody wants that any more.
+pub(super) async fn keep_checking(server: Arc<Server>, check: HealthCheck) {
     let mut state = State::default();
     loop {
         let begun = Instant::now();
@@ -96,8 +30,8 @@ async fn keep_checking(server: Arc<Server>, check: HealthCheck) {
             && server.checked(up)
         {
             match answer {
-                Err(why) => tracing::warn!(server = %server.target, %why, "the server is down"),
-                Ok(()) => tracing::info!(server = %server.target, "the server is up"),
+                Err(why) => tracing::warn!(%server, %why, "the server is down"),
+                Ok(()) => tracing::info!(%server, "the server is up"),
             }
         }
         sleep_until(begun + check.interval.mul_f64(0.9 + 0.2 * fastrand::f64())).await;

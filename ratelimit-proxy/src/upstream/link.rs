@@ -65,6 +65,11 @@ impl Link {
         }
     }
 
+    /// Whether it is a part of one that carries others, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.carrier, Carrier::H2(_))
+    }
+
     /// Takes a request; [`Link::poll_head`] sends it. `lines` are whole lines with more fields.
     #[inline]
     pub(crate) fn send(&mut self, head: &request::Parts, lines: &[u8], body: RequestBody) {

@@ -9,12 +9,14 @@
 //! had, answers that are none and answers that don't come count, and any answer in between sets the count back.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::balance::Choice;
+use super::names::Name;
 use super::target::Target;
 use super::tls::Tls;
 
@@ -28,6 +30,8 @@ const TRY: Duration = Duration::from_secs(1);
 /// A server of an upstream.
 pub(crate) struct Server {
     pub(crate) target: Target,
+    /// Where its address comes from, if it has a name.
+    pub(super) name: Option<Arc<Name>>,
     /// How it is spoken to, if its URL says with TLS.
     pub(super) tls: Option<Tls>,
     seed: u64,
@@ -47,10 +51,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(target: Target, tls: Option<Tls>) -> Self {
-        let hash = blake3::hash(target.to_string().as_bytes());
+    pub(super) fn new(target: Target, name: Option<Arc<Name>>, tls: Option<Tls>) -> Self {
+        let url = target.to_string();
+        let place = target.address().map_or_else(|| url.clone(), |address| format!("{url} {address}"));
+        let hash = blake3::hash(place.as_bytes());
         Self {
             target,
+            name,
             tls,
             seed: hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
             // Never at moment 0, which means another thing.
@@ -116,7 +123,7 @@ impl Server {
         self.failures.store(0, Ordering::Relaxed);
         if self.ejected.swap(0, Ordering::Relaxed) != 0 {
             self.recovered.store(self.at(Instant::now()), Ordering::Relaxed);
-            tracing::info!(server = %self.target, "the server answers again");
+            tracing::info!(server = %self, "the server answers again");
         }
     }
 
@@ -138,7 +145,7 @@ impl Server {
         if self.ejected.compare_exchange(ejected, until, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.ejections.store(before.saturating_add(1), Ordering::Relaxed);
             let seconds = length.as_secs();
-            tracing::warn!(server = %self.target, failures, seconds, "the server fails and is left out");
+            tracing::warn!(server = %self, failures, seconds, "the server fails and is left out");
         }
     }
 
@@ -177,6 +184,16 @@ impl Choice for Server {
     }
 }
 
+/// Its URL, and which of the addresses of its name it is at.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.target.address() {
+            Some(address) => write!(f, "{} ({address})", self.target),
+            None => write!(f, "{}", self.target),
+        }
+    }
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
@@ -191,7 +208,7 @@ mod tests {
     use super::*;
 
     fn server() -> Server {
-        Server::new("http://127.0.0.1:1".parse().unwrap(), None)
+        Server::new("http://127.0.0.1:1".parse().unwrap(), None, None)
     }
 
     fn fail(server: &Server, now: Instant, times: u32) {

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Uri};
@@ -15,6 +16,8 @@ use tokio::net::TcpStream;
 pub struct Target {
     scheme: Scheme,
     place: Place,
+    /// Which of the addresses of its name it is at, where that is known.
+    at: Option<IpAddr>,
     authority: HeaderValue,
 }
 
@@ -45,8 +48,10 @@ impl Scheme {
 #[derive(Clone, Debug)]
 enum Place {
     Address(SocketAddr),
-    /// To be looked up for each new connection, so that a changed address is followed.
+    /// To be looked up, so that a changed address is followed.
     Name(Box<str>, u16),
+    /// This machine under a name of its own, whatever it listens on; never looked up (RFC 6761, §6.3).
+    Here(Box<str>, u16),
 }
 
 /// Why a URL can't be an upstream.
@@ -87,10 +92,11 @@ impl Target {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let place = match bare.parse() {
             Ok(address) => Place::Address(SocketAddr::new(address, port)),
+            Err(_) if is_here(host) => Place::Here(host.into(), port),
             Err(_) => Place::Name(host.into(), port),
         };
         let authority = HeaderValue::from_str(authority.as_str()).map_err(|_| TargetError::NotAUrl)?;
-        Ok(Self { scheme, place, authority })
+        Ok(Self { scheme, place, at: None, authority })
     }
 
     /// What is spoken there.
@@ -105,7 +111,7 @@ impl Target {
     pub(super) fn name(&self) -> io::Result<ServerName<'static>> {
         match &self.place {
             Place::Address(address) => Ok(ServerName::IpAddress(address.ip().into())),
-            Place::Name(host, _) => {
+            Place::Name(host, _) | Place::Here(host, _) => {
                 let host = host.strip_suffix('.').unwrap_or(host);
                 ServerName::try_from(host.to_owned()).map_err(io::Error::other)
             }
@@ -128,15 +134,51 @@ impl Target {
         &self.authority
     }
 
-    /// Connects to it.
-    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
-        let socket = match &self.place {
-            Place::Address(address) => TcpStream::connect(address).await?,
-            Place::Name(host, port) => TcpStream::connect((&**host, *port)).await?,
+    /// The name that has to be looked up, in lower case.
+    pub(super) fn host(&self) -> Option<Box<str>> {
+        match &self.place {
+            Place::Name(host, _) => Some(host.to_ascii_lowercase().into()),
+            Place::Address(_) | Place::Here(..) => None,
+        }
+    }
+
+    /// The same, at that address of its name.
+    pub(super) fn at(&self, address: IpAddr) -> Self {
+        Self { at: Some(address), ..self.clone() }
+    }
+
+    /// Which of the addresses of its name it is at, where that is known.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.at
+    }
+
+    /// Connects to it. `found`: where its name leads, if it is at none of the addresses in particular.
+    pub(super) async fn connect(
+        &self,
+        found: impl Future<Output = io::Result<Arc<[IpAddr]>>>,
+    ) -> io::Result<TcpStream> {
+        let socket = match (&self.place, self.at) {
+            (Place::Address(address), _) => TcpStream::connect(address).await?,
+            (Place::Name(_, port), Some(address)) => TcpStream::connect((address, *port)).await?,
+            (Place::Name(_, port), None) => {
+                let sockets: Vec<_> =
+                    found.await?.iter().map(|address| SocketAddr::new(*address, *port)).collect();
+                TcpStream::connect(&*sockets).await?
+            }
+            (Place::Here(_, port), _) => {
+                let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+                TcpStream::connect(&both.map(|address| SocketAddr::new(address, *port))[..]).await?
+            }
         };
         socket.set_nodelay(true)?;
         Ok(socket)
     }
+}
+
+/// `localhost` and what is below it.
+fn is_here(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
 impl FromStr for Target {
@@ -151,7 +193,9 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Place::Address(address) => write!(f, "{}://{address}", self.scheme.word()),
-            Place::Name(host, port) => write!(f, "{}://{host}:{port}", self.scheme.word()),
+            Place::Name(host, port) | Place::Here(host, port) => {
+                write!(f, "{}://{host}:{port}", self.scheme.word())
+            }
         }
     }
 }
@@ -172,6 +216,20 @@ impl std::error::Error for TargetError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_have_to_be_looked_up() {
+        for (url, host) in [
+            ("http://App.Test.:81", Some("app.test.")),
+            ("http://localhost", None),
+            ("http://a.LOCALHOST.", None),
+            ("http://notlocalhost", Some("notlocalhost")),
+            ("http://[::1]", None),
+            ("http://127.1", Some("127.1")),
+        ] {
+            assert_eq!(url.parse::<Target>().unwrap().host().as_deref(), host, "{url}");
+        }
+    }
 
     #[test]
     fn urls_that_are_upstreams_and_urls_that_are_not() {

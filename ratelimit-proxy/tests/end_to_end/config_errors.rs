@@ -83,7 +83,9 @@ fn all_that_lives_loads_and_means_what_it_says() {
         (upstream.connect, upstream.response),
         (Some(Duration::from_millis(250)), Some(Duration::from_secs(60)))
     );
-    assert_eq!(upstream.retries, 2);
+    assert_eq!(upstream.stream, Some(Duration::from_secs(7200)));
+    assert_eq!(upstream.retries, Some(2));
+    assert_eq!(config.dns.len(), 2);
     let check = upstream.health_check.as_ref().unwrap();
     assert_eq!(
         (check.path.as_str(), check.interval.as_millis(), check.timeout.as_millis()),
@@ -365,7 +367,7 @@ zzz: 1
             r#"6:80: limits[1].algorithm: there is no "sliding-window" (did you mean sliding_window?)"#,
             "7:12: response.staus: there is no such field (did you mean status?)",
             r#"7:33: response.headers: there is no "ieft" (did you mean ietf?)"#,
-            "8:1: zzz: there is no such field (there are: listen, admin, upstream, upstreams, store, client_ip, \
+            "8:1: zzz: there is no such field (there are: listen, admin, upstream, upstreams, dns, store, client_ip, \
              exempt, limits, response, log, server, jwt, rls, otlp)",
             "9:1: <<: there is no such field (YAML 1.2 has no merge keys; an alias can stand for a whole value)",
         ],

@@ -36,6 +36,25 @@ async fn allowed_answers_tell_what_is_left() {
     assert_eq!(response.fields("retry-after"), [""; 0]);
 }
 
+/// Row 82: where a limit of ours was decided, our figures are told; where none was, the upstream's.
+#[tokio::test]
+async fn figures_of_an_upstream_in_our_names_are_not_mixed_with_ours() {
+    let origin = Origin::start(|_| {
+        Reply::raw(
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-ratelimit-limit: 99\r\nx-ratelimit-remaining: 98\r\n\
+             x-ratelimit-remaining: 97\r\nx-ratelimit-reset: 1\r\n\r\n",
+        )
+    })
+    .await;
+    let yaml = "limits: [{name: a, match: {path: /limited}, rate: 5/h}]\nresponse: {headers: legacy}";
+    let proxy = Proxy::from_yaml(yaml, origin.address);
+    let limited = get(proxy.address, "/limited").await;
+    for (name, value) in [("limit", "5"), ("remaining", "4"), ("reset", "720")] {
+        assert_eq!(limited.fields(&format!("x-ratelimit-{name}")), [value], "{}", limited.head);
+    }
+    assert_eq!(get(proxy.address, "/").await.fields("x-ratelimit-remaining"), ["98", "97"]);
+}
+
 #[tokio::test]
 async fn a_denial_says_why_and_until_when_and_the_upstream_hears_nothing() {
     let (origin, proxy) = exhausted(Setup::limits([one()])).await;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Method, Request, Version};
 use ratelimit_core::{Limit, Rate};
 use ratelimit_proxy::config::LimitConfig;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::http2::{
     CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM,
@@ -238,6 +239,68 @@ async fn heads_that_would_be_something_else_upstream() {
     frames.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/a#b"))).await;
     frames.find(|frame| frame.stream == 1).await.unwrap();
     assert!(origin.seen().iter().all(|seen| seen.line() == "GET /a HTTP/1.1"));
+    assert!(is_served(&proxy).await);
+}
+
+/// Row 56: a connection that has lived long enough is told so, and not a request is lost over it.
+#[tokio::test]
+async fn connections_come_of_age_and_lose_no_request() {
+    let (release, held) = tokio::sync::watch::channel(false);
+    let origin = Origin::start(move |seen| {
+        let mut held = held.clone();
+        match seen.line() {
+            "GET /held HTTP/1.1" => Reply::Take(Box::new(move |mut socket| {
+                Box::pin(async move {
+                    let _ = held.wait_for(|held| *held).await;
+                    let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nheld").await;
+                })
+            })),
+            _ => Reply::ok("hello"),
+        }
+    })
+    .await;
+    let proxy = Setup::timeouts(|timeouts| timeouts.age = Duration::from_millis(200)).start(origin.address);
+    let first = Connection::open(proxy.address).await;
+    let held = tokio::spawn({
+        let send = first.send.clone();
+        async move { Connection { send, driven: tokio::spawn(async { Ok(()) }) }.get("/held").await }
+    });
+    until("the request", async || !origin.seen().is_empty()).await;
+    let (mut connections, mut served, mut connection) = (0, 0, first);
+    while connections < 3 {
+        match connection.try_ask(Request::get("http://test/").body(()).unwrap(), None).await {
+            Ok(answer) => {
+                assert_eq!(answer.status(), 200);
+                served += 1;
+            }
+            // It was told before, in so many words, and nothing of the request was sent.
+            Err(error) => {
+                assert!(error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR), "{error:?}");
+                connection = Connection::open(proxy.address).await;
+                connections += 1;
+            }
+        }
+    }
+    assert_eq!(origin.seen().len(), served + 1);
+    // What was under way when the first came of age is under way still.
+    assert!(!held.is_finished());
+    release.send_replace(true);
+    assert_eq!(soon("the held answer", held).await.unwrap().body, b"held");
+}
+
+/// Row 56: the last numbers that streams can have.
+#[tokio::test]
+async fn streams_may_have_any_number_there_is() {
+    let (_origin, proxy) = served().await;
+    let mut frames = Frames::open(proxy.address, &[]).await;
+    for stream in [1, 0x7fff_fffd, 0x7fff_ffff] {
+        frames.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &get("/"))).await;
+        let answer = frames.find(|frame| frame.stream == stream || frame.kind == GOAWAY).await.unwrap();
+        assert_eq!((answer.kind, answer.payload.first()), (HEADERS, Some(&0x88)), "{stream}: {answer:?}");
+    }
+    // No other can come.
+    frames.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &get("/"))).await;
+    assert!(frames.find(|frame| frame.kind == GOAWAY).await.is_some_and(|goaway| goaway.code() != 0));
     assert!(is_served(&proxy).await);
 }
 

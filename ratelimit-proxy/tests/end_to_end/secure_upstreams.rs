@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Version;
 use redis_testkit::Certificates;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::program::Program;
 use crate::support::proxy::Proxy;
@@ -78,6 +79,38 @@ async fn who_can_not_prove_to_be_the_server_gets_nothing() {
     let mut program = Program::run(&["--upstream", &url, "--limit", "9/s"]).await;
     assert_eq!(program.get("/").await.status, 502);
     program.log.line(&["WARN", "can't be reached", "TLS", "certificate"]).await;
+}
+
+/// Row 63: an answer without a length ends when the connection does, and who ends it has to prove to be the server.
+#[tokio::test]
+async fn an_answer_that_anybody_could_have_cut_off_is_not_whole() {
+    let certificates = Certificates::new();
+    let acceptor = crate::support::secure_origin::acceptor(&certificates, &["http/1.1"], false);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Ok(mut tls) = acceptor.accept(socket).await else { continue };
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(tls.read_u8().await.unwrap());
+            }
+            tls.write_all(b"HTTP/1.1 200 OK\r\n\r\nas far as it goes").await.unwrap();
+            tls.flush().await.unwrap();
+            if head.starts_with(b"GET /whole") {
+                tls.shutdown().await.unwrap();
+            }
+        }
+    });
+    let proxy = proxy(&format!("https://{address}"), &trusting(&certificates));
+    for (path, whole) in [("/whole", true), ("/cut", false)] {
+        let mut client = Client::connect(proxy.address).await;
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")).await;
+        let answer = String::from_utf8(client.rest().await).unwrap();
+        assert!(answer.contains("as far as it goes\r\n"), "{answer}");
+        assert_eq!(answer.ends_with("\r\n0\r\n\r\n"), whole, "{path}: {answer}");
+    }
+    served.abort();
 }
 
 #[tokio::test]

@@ -96,6 +96,36 @@ upstreams:
     expect(proxy.address, &[("GET /", 429)]).await;
 }
 
+/// An address where connections are neither taken nor refused: whoever could is busy for ever.
+async fn black_hole() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, tokio::net::TcpListener) {
+    let socket = nowhere();
+    let address = address(&socket);
+    let listener = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let connect = tokio::net::TcpStream::connect(address);
+        match tokio::time::timeout(Duration::from_millis(300), connect).await {
+            Ok(connection) => waiting.push(connection.unwrap()),
+            Err(_full) => return (address, waiting, listener),
+        }
+    }
+}
+
+/// Row 73.
+#[tokio::test]
+async fn a_server_that_swallows_connections_is_504_in_time_or_another_is_asked() {
+    let origins = numbered(1).await;
+    let (hole, _waiting, _listener) = black_hole().await;
+    let alone = proxy(&list([hole]), ", timeout: {connect: 200ms}");
+    let begun = std::time::Instant::now();
+    assert_eq!(get(alone.address, "/").await.status, 504);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let both = proxy(&list([hole, origins[0].address]), ", timeout: {connect: 200ms}");
+    for _ in 0..8 {
+        assert_eq!(text(&get(both.address, "/").await), "0");
+    }
+}
+
 #[tokio::test]
 async fn servers_take_turns() {
     let origins = numbered(3).await;

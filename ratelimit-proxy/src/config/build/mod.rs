@@ -59,6 +59,7 @@ pub(super) fn config(
     if !listen.is_empty() {
         config.listen = listen;
     }
+    config.dns = root.dns.get().into_iter().flat_map(|dns| &dns.0).map(|server| server.value).collect();
     config.admin = admin.unwrap_or(config.admin);
     config.operators = operators::operators(root, env, base, faults);
     if let (Field::Absent, Some(listen), Some(admin)) = (&root.admin, root.listen.get(), config.admin)
@@ -246,6 +247,7 @@ fn server(field: &Field<raw::Server>, faults: &mut Faults) -> ServerConfig {
     }
     built.max_connections_per_client = raw.max_connections_per_client.get().map(|most| most.0);
     built.new_connections_per_client = raw.new_connections_per_client.get().map(|rate| rate.value);
+    set(&raw.max_connection_age, &mut built.timeouts.age, faults);
     if let Some(memory) = raw.max_memory.get() {
         built.max_memory = Some(memory.0);
     }

@@ -71,17 +71,16 @@ fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Ups
         let place = place.or(raw.balance.get().map(|given| &given.place));
         faults.refuse(place.unwrap_or(&Place::default()), message);
     }
-    let (mut connect, mut response) = (None, None);
+    let (mut connect, mut response, mut stream) = (None, None, None);
     if let Some(timeout) = raw.timeout.get() {
         connect = timeout.connect.get().map(|given| given.value.0);
         response = timeout.response.get().map(|given| given.value.0);
-        for field in [&timeout.connect, &timeout.response] {
+        stream = timeout.stream.get().map(|given| given.value.0);
+        for field in [&timeout.connect, &timeout.response, &timeout.stream] {
             set(field, &mut std::time::Duration::default(), faults);
         }
     }
     let servers = servers(raw.servers.get()?, faults);
-    // Where there is another server, nobody needs to notice that one went away.
-    let retries = raw.retries.get().map_or(u32::from(servers.len() > 1), |retries| retries.value.0);
     let tls = raw.tls.get().and_then(|tls| {
         if !servers.iter().any(|server| server.scheme() == Scheme::Https) {
             faults.refuse_with(
@@ -98,7 +97,8 @@ fn upstream(raw: &raw::Upstream, base: &Path, faults: &mut Faults) -> Option<Ups
         balance,
         connect,
         response,
-        retries,
+        stream,
+        retries: raw.retries.get().map(|retries| retries.value.0),
         health_check: raw.health_check.get().and_then(|check| health_check(check, faults)),
         tls,
     })

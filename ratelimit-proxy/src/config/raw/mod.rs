@@ -38,6 +38,8 @@ section! {
         upstream: Target,
         /// Where requests go; the first that matches.
         upstreams: Items<Upstream>,
+        /// Name servers that are asked where upstreams are, such as 10.0.0.53:53; the system's if absent.
+        dns: Many<SocketAddr>,
         /// Where counters live; memory if absent.
         store: Either<StoreWord, Store>,
         /// How the client's address is found; the peer's if absent.
@@ -174,6 +176,8 @@ section! {
         max_connections_per_client: Positive,
         /// How fast one client may make connections, such as 50/s; as fast as it likes if absent.
         new_connections_per_client: Rate,
+        /// How long a connection of HTTP/2 lives before its client is told to make another, up to a tenth more; 1h if absent.
+        max_connection_age: Lasting,
         /// Memory in use from which new requests are answered 503, such as 512MiB; no bound if absent. Counters are not
         /// dropped, so leave more room than they need.
         max_memory: Size,

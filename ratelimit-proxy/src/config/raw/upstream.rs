@@ -11,7 +11,7 @@ section! {
     Upstream {
         /// Which requests; all if absent.
         r#match: Match,
-        /// URLs of the servers, such as http://10.0.0.1:9000.
+        /// URLs of the servers, such as http://10.0.0.1:9000. A name is as many servers as it has addresses.
         servers: Many<Target> [required],
         /// Which server is taken; round_robin if absent.
         balance: Either<BalanceWord, BalanceHash>,
@@ -49,6 +49,9 @@ section! {
         connect: Lasting,
         /// For the head of the response once the request was sent, then for each piece of its body; 30s if absent.
         response: Lasting,
+        /// For the next word of a gRPC call over HTTP/2, from either side; as response says if that is given, 1h if
+        /// both are absent. Connections whose other end does not answer pings end sooner.
+        stream: Lasting,
     }
 }
 

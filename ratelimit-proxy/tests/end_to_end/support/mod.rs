@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod certs;
 pub mod http2;
+pub mod name_server;
 pub mod origin;
 pub mod program;
 pub mod proxy;

@@ -119,8 +119,16 @@ impl Drop for Origin {
 impl Origin {
     /// Answers each request as `respond` says.
     pub async fn start(respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into(), respond).await.unwrap()
+    }
+
+    /// The same, at that address, if nobody is there.
+    pub async fn start_at(
+        address: SocketAddr,
+        respond: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
         let (sender, record) = watch::channel(Record::default());
         let sender = Arc::new(sender);
         let respond: Arc<Respond> = Arc::new(respond);
@@ -140,7 +148,7 @@ impl Origin {
                 number += 1;
             }
         });
-        Self { address, record, task }
+        Ok(Self { address, record, task })
     }
 
     /// Answers 200 `hello` to everything.

@@ -140,6 +140,11 @@ impl Proxy {
 
     /// As a whole configuration says, with one thread.
     pub fn of(yaml: &str) -> Self {
+        Self::changed(yaml, |_| {})
+    }
+
+    /// The same, changed in ways that can't be written.
+    pub fn changed(yaml: &str, change: impl FnOnce(&mut Config)) -> Self {
         let loaded = load_str(yaml, "test.yaml", &|_| None, Path::new(""));
         let loaded = loaded.unwrap_or_else(|faults| {
             let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
@@ -147,6 +152,7 @@ impl Proxy {
         });
         let mut config = loaded.config;
         config.log.requests = LogRequests::Off;
+        change(&mut config);
         Self::serve(Arc::new(Shared::new(&config, AnyStore::default())), 1, None)
     }
 

@@ -100,7 +100,8 @@ impl SecureOrigin {
     }
 }
 
-fn acceptor(certificates: &Certificates, protocols: &[&str], mutual: bool) -> TlsAcceptor {
+/// What makes connections of a server with those certificates.
+pub fn acceptor(certificates: &Certificates, protocols: &[&str], mutual: bool) -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_file(certificates.certificate()).unwrap()];
     let key = PrivateKeyDer::from_pem_file(certificates.key()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
