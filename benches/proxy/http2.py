@@ -2,7 +2,7 @@
 """Our proxy beside nginx where clients speak HTTP/2 or TLS, and what idle connections take.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/http2.py [--rounds 5] [--seconds 2] [--idle 10000] [--work h2,tls-h2,handshakes,idle] [COMMAND ...]
+    benches/proxy/http2.py [--rounds 5] [--seconds 2] [--idle 3000] [--work h2,tls-h2,handshakes,idle] [COMMAND ...]
 
     h2          CPU microseconds a request: h2load, 8 connections with 32 streams each, without TLS
     tls-h2      the same over TLS
@@ -124,7 +124,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--idle", type=int, default=10_000)
+    parser.add_argument("--idle", type=int, default=3000)
     parser.add_argument("--work", default="h2,tls-h2,handshakes,idle")
     parser.add_argument("command", nargs="*", default=[os.path.join(compare.ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()

@@ -105,6 +105,11 @@ impl Call {
         }
     }
 
+    /// Whether no byte of a next request has come.
+    pub(crate) fn is_between(&self) -> bool {
+        self.phase.get() == Phase::Between
+    }
+
     /// A request is complete up to its body.
     pub(crate) fn request_began(&self) {
         if self.phase.get() != Phase::Stream {

@@ -67,7 +67,7 @@ pub(super) async fn serve(client: &Rc<Client>, stream: Box<dyn Stream>) {
                 registered = true;
                 client.register(cx.waker());
             }
-            drive(&call, requests.as_mut(), timer.as_mut(), cx)
+            drive(&wire, &call, requests.as_mut(), timer.as_mut(), cx)
         })
         .await
     };
@@ -86,6 +86,7 @@ pub(super) async fn serve(client: &Rc<Client>, stream: Box<dyn Stream>) {
 
 /// Lets everything that belongs to the connection do what it can; ready when it is over.
 fn drive(
+    wire: &Wire,
     call: &Call,
     mut requests: Pin<&mut impl Future<Output = End>>,
     mut timer: Pin<&mut Sleep>,
@@ -115,6 +116,9 @@ fn drive(
         deadlines.tick();
         if deadlines.expired(Wait::Head) {
             return late();
+        }
+        if call.is_between() {
+            wire.shrink();
         }
     }
 }

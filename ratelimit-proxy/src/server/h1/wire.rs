@@ -180,6 +180,18 @@ impl Wire {
         state.inbox.rest();
     }
 
+    /// Gives back memory that the connection does not need while nothing comes.
+    pub(super) fn shrink(&self) {
+        let state = &mut *self.state.borrow_mut();
+        state.spare = HeaderMap::new();
+        if state.inbox.is_empty() {
+            state.inbox = Inbox::new();
+        }
+        if state.outbox.is_empty() {
+            state.outbox = Outbox::default();
+        }
+    }
+
     /// Says that nothing more will be sent, as far as that can be done at once.
     pub(super) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.state.borrow_mut().io).poll_shutdown(cx)
