@@ -624,3 +624,14 @@ fn half_used_of_a_hundred_is_half_used_of_a_thousand() {
     assert_eq!(new.step(state.unwrap(), Nanos::from_secs(9_999), Op::Rescale(old.refill())).0, None);
     assert_eq!(new.step(0, now, Op::Rescale(old.refill())).0, None);
 }
+
+/// What the solver found: from a bucket that fills in a nanosecond, the product was larger than the shift left room
+/// for, and a bucket that is all used came out full.
+#[test]
+fn a_rescale_from_almost_nothing_is_cut_and_never_wraps() {
+    let old = Gcra::new(1, Nanos::new(1), 1, 0).unwrap();
+    let new = Gcra::new(1, Nanos::new(1 << 59), 1, 0).unwrap();
+    let (now, used) = (1 << 10, 1_u128 << 69);
+    let (after, outcome) = new.step(now + used, Nanos::new(1), Op::Rescale(old.refill()));
+    assert_eq!((after, outcome.remaining()), (None, 0), "all of it stays used");
+}

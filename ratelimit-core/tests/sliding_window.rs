@@ -418,3 +418,19 @@ fn numbers_that_make_no_window() {
     assert_eq!(SlidingWindow::new(1, Nanos::ZERO, 0), None);
     assert!(SlidingWindow::new(u32::MAX, Nanos::MAX, u32::MAX).is_some());
 }
+
+#[test]
+fn the_end_of_time() {
+    let shortest = SlidingWindow::new(2, Nanos::new(10), 0).unwrap();
+    let mut ring = Ring::default();
+    for now in [u64::MAX - 1, u64::MAX] {
+        let (next, outcome) = shortest.step(ring, Nanos::new(now), Op::Take(1));
+        assert!(outcome.admitted);
+        ring = next.unwrap();
+    }
+    let (_, outcome) = shortest.step(ring, Nanos::MAX, Op::Take(1));
+    assert!(
+        !outcome.admitted && outcome.retry_after.is_some(),
+        "time stands still there, and the limit holds"
+    );
+}

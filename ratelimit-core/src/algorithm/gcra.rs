@@ -127,7 +127,7 @@ impl Gcra {
                 let used = u128::from(to_nanos(tat.saturating_sub(now)).get());
                 let (from, to) = (u128::from(former.get()), u128::from(self.refill().get()));
                 let used = if from == 0 { used } else { (used * to).div_ceil(from) };
-                let after = if tat > now { (now + (used << TICK_BITS)).min(most) } else { tat };
+                let after = if tat > now { (now + (used.min(HORIZON) << TICK_BITS)).min(most) } else { tat };
                 (
                     (after != tat).then_some(after),
                     self.outcome(now, after.max(now), after.max(now), None, true),

@@ -164,7 +164,7 @@ impl SlidingWindow {
         let mut leaving = 0;
         let mut beginning = ring.index;
         for &count in &ring.cells {
-            beginning += 1;
+            beginning = beginning.saturating_add(1);
             leaving += u64::from(count);
             if leaving >= need {
                 break;
@@ -184,7 +184,8 @@ impl SlidingWindow {
         let empty_for = ring.cells.iter().rev().take_while(|&&count| count == 0).count();
         let newest = u64::try_from(CELLS - empty_for).unwrap_or(SPAN);
         // The newest count lies in cell `index - 11 + newest` and leaves when the eleventh after it begins.
-        let reset_at = if newest == 0 { 0 } else { (ring.index + newest).saturating_mul(self.cell) };
+        let reset_at =
+            if newest == 0 { 0 } else { ring.index.saturating_add(newest).saturating_mul(self.cell) };
         Outcome {
             admitted,
             room: u64::from(self.limit).saturating_sub(used).into(),

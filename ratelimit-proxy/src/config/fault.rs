@@ -2,10 +2,13 @@
 //! at once.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::rc::Rc;
 
 /// Characters of a text that are shown in a fault.
 const SHOWN: usize = 64;
+/// Characters of a file's path that are shown in a fault.
+const SHOWN_OF_PATH: usize = 200;
 /// Characters of a whole message.
 const LONGEST: usize = 400;
 
@@ -66,6 +69,15 @@ impl fmt::Write for OneLine<'_, '_> {
 /// A text as a fault shows it: quoted, and cut where it is long.
 pub(super) fn shown(text: &str) -> String {
     format!("{:?}", short(text, SHOWN))
+}
+
+/// A file's path as a fault shows it: quoted, and where it is long cut at its front, for its end names the file.
+pub(super) fn shown_path(path: &Path) -> String {
+    let text = path.display().to_string();
+    match text.char_indices().nth_back(SHOWN_OF_PATH) {
+        Some((before, _)) => format!("{:?}", format!("…{}", text.get(before..).unwrap_or_default())),
+        None => format!("{text:?}"),
+    }
 }
 
 fn short(text: &str, most: usize) -> String {

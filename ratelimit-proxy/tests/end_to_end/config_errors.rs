@@ -874,6 +874,9 @@ fn bodies_are_read_from_beside_the_file() {
         found[0].starts_with("4:16: response.body.file: can't read ") && found[0].contains("none.html"),
         "{found:?}"
     );
+    // However deep it lies, the file is named.
+    let found = with(&format!("{}/none.html", "/deep".repeat(100)), "text/html");
+    assert!(found[0].contains("can't read \"…") && found[0].contains("deep/none.html\""), "{found:?}");
     assert!(with("/dev/zero", "text/html")[0].ends_with("not a file"));
     assert_faults(
         &with("denied.html", r#""a\nb""#),

@@ -19,7 +19,7 @@ use http::{HeaderValue, StatusCode};
 use ratelimit_core::{FieldStyle, Period, Rate, ResetFormat};
 
 use super::decode::{Either, Field};
-use super::fault::{Faults, Place, shown};
+use super::fault::{Faults, Place, shown, shown_path};
 use super::leaf::{Lasting, OrOff};
 use super::model::{ClientIp, Config, LimitConfig, LogConfig, LogKeys, LogRequests, ServerConfig, Trust};
 use super::raw::{self, BodyWord, HeadersWord, KeysWord, RequestsWord, ResetWord, Root};
@@ -183,7 +183,7 @@ fn answers(field: &Field<raw::Response>, base: &Path, faults: &mut Faults) -> An
 fn body(raw: &raw::BodyFile, base: &Path, faults: &mut Faults) -> Option<DenialBody> {
     let content = raw.file.get().and_then(|file| {
         let path = base.join(&file.value.0);
-        let message = |error| format!("can't read {}: {error}", shown(&path.display().to_string()));
+        let message = |error| format!("can't read {}: {error}", shown_path(&path));
         source::read_regular(&path).map_err(|error| faults.refuse(&file.place, message(error))).ok()
     });
     let content_type = raw.content_type.get().and_then(|content_type| {

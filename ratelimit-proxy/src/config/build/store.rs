@@ -9,7 +9,7 @@ use ratelimit_redis::{OnFailure, RedisStore};
 
 use super::set;
 use crate::config::decode::{At, Either, Field};
-use crate::config::fault::{Faults, Place, shown};
+use crate::config::fault::{Faults, Place, shown, shown_path};
 use crate::config::leaf::Text;
 use crate::config::raw::{self, ConsistencyWord, OnFailureWord, OverflowWord};
 use crate::config::source;
@@ -172,7 +172,7 @@ fn redis(section: &raw::Store, base: &Path, built: &mut RedisConfig, faults: &mu
 fn file(path: &At<Text>, base: &Path, faults: &mut Faults) -> PathBuf {
     let full = base.join(&path.value.0);
     if let Err(error) = source::read_regular(&full) {
-        faults.warn(&path.place, format!("can't read {}: {error}", shown(&full.display().to_string())));
+        faults.warn(&path.place, format!("can't read {}: {error}", shown_path(&full)));
     }
     full
 }

@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 
 use super::{limit, requests, set};
 use crate::config::decode::{At, Either, Field};
-use crate::config::fault::{Faults, Place, shown};
+use crate::config::fault::{Faults, Place, shown, shown_path};
 use crate::config::leaf::Text;
 use crate::config::model::{Balance, HealthCheck, Match, Upstream};
 use crate::config::raw::{self, BalanceWord, Root};
@@ -150,7 +150,7 @@ fn tls(raw: &At<raw::UpstreamTls>, base: &Path, faults: &mut Faults) -> Option<T
     let mut file = |field: &Field<Text>| {
         let given = field.get()?;
         let path = base.join(&given.value.0);
-        let message = |error| format!("can't read {}: {error}", shown(&path.display().to_string()));
+        let message = |error| format!("can't read {}: {error}", shown_path(&path));
         source::read_regular(&path).map_err(|error| faults.refuse(&given.place, message(error))).ok()
     };
     let (ca, cert, key) = (file(&raw.ca), file(&raw.cert), file(&raw.key));
