@@ -89,6 +89,7 @@ impl Keys {
                 format!("GET / HTTP/1.1\r\nHost: test\r\nX-Key: {key}\r\nX-Sent: {}\r\n\r\n", audit.now());
             client.send(text).await;
             assert_eq!(client.response().await.status, 200);
+            *audit.answers.lock().unwrap().by_status.entry(200).or_default() += 1;
             let buckets = (0..self.ports.len()).flat_map(|node| self.cluster.names(node, "rl:v1:"));
             let new = buckets
                 .filter(|name| name.contains("}:t"))
