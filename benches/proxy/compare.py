@@ -24,7 +24,7 @@ the proxies, so that drift of the machine hits all alike.
 The figure to compare is CPU microseconds a request (user and system time of the proxy's processes over the
 requests answered): unlike requests a second it does not depend on what the load generator takes. Medians with
 the lowest and highest, and the ratio to nginx in the same run (without nginx, to the first row). The ratio is the
-median of each round's, so that it is taken between neighbours.
+median of each round's, so that it is taken between neighbours. The last column is what Redis took a request.
 
 Needs Debian's wrk, nginx-light and haproxy, and redis-server for the stores that are shared.
 """
@@ -203,18 +203,19 @@ def start_peer(programs, peer, origin):
     return port, programs.start(argv, f"http://127.0.0.1:{port}/")
 
 
-def measure(url, pids, seconds, connections, script):
-    before = cpu_seconds(pids)
+def measure(url, pids, seconds, connections, script, redis):
+    before, redis_before = cpu_seconds(pids), cpu_seconds(redis)
     result = load(url, seconds, connections, script)
     result["us"] = 1e6 * (cpu_seconds(pids) - before) / result["requests"]
+    result["redis"] = 1e6 * (cpu_seconds(redis) - redis_before) / result["requests"]
     result["rss"] = rss_kib(pids)
     return result
 
 
 def report(work, samples):
     base = "nginx" if "nginx" in samples else next(iter(samples))
-    print(f"\n| {work} | CPU µs a request (lowest–highest) | ratio to {base} | requests/s | p99 | RSS KiB | not 2xx |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"\n| {work} | CPU µs a request (lowest–highest) | ratio to {base} | requests/s | p99 | RSS KiB | not 2xx | Redis µs |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, rounds in samples.items():
         us = [sample["us"] for sample in rounds]
         pairs = zip(us, samples[base])
@@ -222,7 +223,8 @@ def report(work, samples):
         print(
             f"| {name} | {statistics.median(us):.2f} ({min(us):.2f}–{max(us):.2f}) | {ratio} "
             f"| {statistics.median(sample['rps'] for sample in rounds):.0f} | {rounds[-1]['p99']} "
-            f"| {max(sample['rss'] for sample in rounds)} | {sum(sample['refused'] for sample in rounds)} |"
+            f"| {max(sample['rss'] for sample in rounds)} | {sum(sample['refused'] for sample in rounds)} "
+            f"| {statistics.median(sample['redis'] for sample in rounds):.2f} |"
         )
 
 
@@ -250,10 +252,11 @@ def main():
 
         rows = []
         stores = [store for store in args.stores.split(",") if store]
-        redis = 0
+        redis, redis_pids = 0, []
         if stores != ["memory"]:
             redis, pid = programs.start_redis()
-            pin(family(pid), 0)
+            redis_pids = family(pid)
+            pin(redis_pids, 0)
         for store in stores:
             name, section = STORES[store]
             for work in works:
@@ -272,7 +275,7 @@ def main():
         for _ in range(args.rounds):
             for work, name, url, pids in rows:
                 script = upload if work == "upload" else None
-                sample = measure(url, pids, args.seconds, args.connections, script)
+                sample = measure(url, pids, args.seconds, args.connections, script, redis_pids)
                 samples[work].setdefault(name, []).append(sample)
         for work in works:
             report(work, samples[work])

@@ -85,6 +85,8 @@ pub(crate) struct Batch {
     pub(crate) requests: Vec<Request>,
     keys: Vec<Digest>,
     pub(crate) has_permits: bool,
+    /// The shorter script decides it.
+    pub(crate) is_takes: bool,
 }
 
 /// What became of a batch.
@@ -117,6 +119,7 @@ impl Batcher {
         let mut call = ScriptCall { key_length: context.names.length(), ..ScriptCall::default() };
         let mut keys = Vec::new();
         let mut has_permits = false;
+        let mut is_takes = true;
         self.places.clear();
         self.shapes.clear();
         self.dates.clear();
@@ -132,8 +135,10 @@ impl Batcher {
             }
             call.is_patient = request.alone;
             let Some(request) = waiting.pop_front() else { break };
+            is_takes &= request.parts.iter().all(Part::is_bucket_take);
             for part in &request.parts {
                 if self.places.contains_key(&part.digest) {
+                    is_takes = false;
                     continue;
                 }
                 let place = u8::try_from(keys.len() + 1).unwrap_or(u8::MAX);
@@ -151,20 +156,29 @@ impl Batcher {
         if requests.is_empty() {
             return None;
         }
-        let expiry = context.expiry.get() / 1000;
-        let more = More { calendars: &self.dates, sequence: context.sequence, expiry };
-        let more = (has_permits || !self.dates.is_empty()).then_some(&more);
-        self.arguments.begin(&self.shapes, more);
-        for request in &requests {
-            self.arguments
-                .request(&request.parts, |part| self.places.get(&part.digest).copied().unwrap_or(0));
+        if is_takes {
+            self.arguments.takes(requests.iter().map(|request| &request.parts[..]));
+        } else {
+            self.put(&requests, has_permits, context);
         }
         let (format, numbers) = self.arguments.finished();
         call.arguments.extend([format.to_vec(), numbers.to_vec()]);
         if has_permits {
             call.arguments.push(context.replica.to_vec());
         }
-        Some((Batch { requests, keys, has_permits }, call))
+        Some((Batch { requests, keys, has_permits, is_takes }, call))
+    }
+
+    /// Puts requests of any kind into the arguments.
+    fn put(&mut self, requests: &[Request], has_permits: bool, context: &Context<'_>) {
+        let expiry = context.expiry.get() / 1000;
+        let more = More { calendars: &self.dates, sequence: context.sequence, expiry };
+        let more = (has_permits || !self.dates.is_empty()).then_some(&more);
+        self.arguments.begin(&self.shapes, more);
+        for request in requests {
+            self.arguments
+                .request(&request.parts, |part| self.places.get(&part.digest).copied().unwrap_or(0));
+        }
     }
 
     /// Whether a request's keys have room, and none is in the batch already with another quota.
@@ -237,13 +251,17 @@ mod tests {
         Request { parts: parts.collect(), answer: None, again: false, alone: false }
     }
 
-    fn next(waiting: &mut VecDeque<Request>) -> Option<(usize, usize)> {
+    fn batch(waiting: &mut VecDeque<Request>) -> Option<Batch> {
         let names = Names::new("rl", "10");
         let context =
             Context { names: &names, replica: [0; 8], sequence: 1, expiry: Nanos::from_secs(10), time: 0.0 };
         let (batch, call) = Batcher::default().next(waiting, &context)?;
         assert_eq!(call.keys.len(), batch.keys.len() * names.length());
-        Some((batch.requests.len(), batch.keys.len()))
+        Some(batch)
+    }
+
+    fn next(waiting: &mut VecDeque<Request>) -> Option<(usize, usize)> {
+        batch(waiting).map(|batch| (batch.requests.len(), batch.keys.len()))
     }
 
     #[test]
@@ -264,6 +282,16 @@ mod tests {
         let mut waiting: VecDeque<_> =
             [request(&limit, &[1]), request(&limit, &[2]), request(&more, &[1])].into();
         assert_eq!([next(&mut waiting), next(&mut waiting)], [Some((2, 2)), Some((1, 1))]);
+    }
+
+    #[test]
+    fn takes_from_different_buckets_have_a_script_of_their_own() {
+        let limit = Limit::new("l", Rate::per_second(1));
+        let sliding = limit.algorithm(ratelimit_core::Algorithm::SlidingWindow);
+        let is_takes = |requests: [Request; 2]| batch(&mut requests.into()).unwrap().is_takes;
+        assert!(is_takes([request(&limit, &[1, 2]), request(&limit, &[3])]));
+        assert!(!is_takes([request(&limit, &[1, 2]), request(&limit, &[2])]), "one bucket twice");
+        assert!(!is_takes([request(&limit, &[1]), request(&sliding, &[2])]));
     }
 
     #[test]

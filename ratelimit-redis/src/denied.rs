@@ -4,7 +4,7 @@
 //! store was asked, so it ends early and never late. A denial that was under way while the key was refunded or
 //! reset here is not kept. So it can only deny, and by at most a second more than the store would.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use ratelimit_core::Nanos;
@@ -24,6 +24,8 @@ const GROUPS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Denied {
     entries: DashMap<Digest, Entry, foldhash::fast::RandomState>,
+    /// How many there are, or a few more: the map would have to look at all of its parts for it.
+    count: AtomicUsize,
     changes: Vec<AtomicU32>,
 }
 
@@ -43,12 +45,12 @@ struct Entry {
 impl Denied {
     pub(crate) fn new() -> Self {
         let changes = (0..GROUPS).map(|_| AtomicU32::new(0)).collect();
-        Self { entries: DashMap::default(), changes }
+        Self { entries: DashMap::default(), count: AtomicUsize::new(0), changes }
     }
 
     /// Whether nothing is known at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.count.load(Ordering::Acquire) == 0
     }
 
     /// What the key is known to say to `units`, if it is known.
@@ -78,14 +80,16 @@ impl Denied {
         changes: u32,
     ) {
         let Some(retry_after) = outcome.retry_after else { return };
-        if self.entries.len() >= MOST || self.changes(&digest) != changes {
+        if self.count.load(Ordering::Relaxed) >= MOST || self.changes(&digest) != changes {
             return;
         }
         let retry_at = asked.saturating_add(retry_after);
         let until = retry_at.min(asked.saturating_add(LIFE));
         let reset_at = asked.saturating_add(outcome.reset_after);
         let entry = Entry { units, shape, remaining: outcome.remaining(), reset_at, retry_at, until };
-        self.entries.insert(digest, entry);
+        if self.entries.insert(digest, entry).is_none() {
+            self.count.fetch_add(1, Ordering::AcqRel);
+        }
         // A change between the look above and the insertion.
         if self.changes(&digest) != changes {
             self.entries.remove(&digest);
@@ -110,7 +114,10 @@ impl Denied {
 
     /// Drops what has ended.
     pub(crate) fn sweep(&self, now: Nanos) {
+        let counted = self.count.load(Ordering::Acquire);
         self.entries.retain(|_, entry| now < entry.until);
+        // What is kept meanwhile may be counted twice until the next time.
+        self.count.fetch_sub(counted.saturating_sub(self.entries.len()), Ordering::AcqRel);
     }
 
     fn group(&self, digest: &Digest) -> Option<&AtomicU32> {

@@ -87,6 +87,7 @@ pub(crate) struct Dispatcher {
     operations: mpsc::Receiver<Operation>,
     ready: Option<Ready>,
     decide: Arc<Script>,
+    takes: Arc<Script>,
     census: Arc<Script>,
     notes: Arc<Script>,
     /// What is known of the notes.
@@ -136,6 +137,7 @@ impl Dispatcher {
             operations,
             ready: Some(ready),
             decide,
+            takes: Arc::new(Script::takes()),
             census,
             notes: Arc::new(Script::notes()),
             reader: Reader::default(),
@@ -246,7 +248,8 @@ impl Dispatcher {
                 let now = self.now();
                 batch.requests.iter().for_each(|request| self.ledger.sending(&request.parts, now));
             }
-            let (mut line, script) = (line.clone(), Arc::clone(&self.decide));
+            let script = if batch.is_takes { &self.takes } else { &self.decide };
+            let (mut line, script) = (line.clone(), Arc::clone(script));
             let (deadline, generation, sent) = (self.settings.deadline, self.generation, self.now());
             self.under_way.push(Box::pin(async move {
                 let reply = line.run(&script, &call, deadline).await;

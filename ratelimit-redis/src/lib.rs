@@ -20,7 +20,7 @@
 //!     │
 //! decide ─▶ queue ─▶ batch ─▶ script ─▶ reply ─▶ verdict                      dispatch, batch, wire
 //!                              │
-//!                  one TIME, one MGET, decisions in order, one write a key    scripts/decide.lua
+//!                  one TIME, one MGET, decisions in order, one write a key    scripts/decide.lua, takes.lua
 //! ```
 //!
 //! In a Cluster there is a queue for each of 16 partitions of the keys, each on its way to the node that serves it;

@@ -18,6 +18,7 @@ use crate::connection::ScriptCall;
 use crate::keys::{Digest, Names};
 use crate::lease::grant::{Grant, Level, grant};
 use crate::lease::{self, Ask, Given, Ticks};
+use crate::script::Script;
 use crate::shape::{Kind, Shape};
 use crate::wire::{Part, What};
 
@@ -25,8 +26,7 @@ use crate::wire::{Part, What};
 const ORIGIN: u64 = 1_700_000_000_000_000;
 
 /// The script with a clock in `ARGV[4]` instead of its own, and expiries that outlive the test.
-fn driven() -> String {
-    let script = crate::script::Script::decide();
+fn driven(script: &Script) -> String {
     let text = script.text().replace(
         "local clock = call('TIME')\nlocal now = clock[1] * 1000000 + clock[2]",
         "local now = tonumber(ARGV[4])",
@@ -38,7 +38,10 @@ fn driven() -> String {
 
 struct Subject {
     connection: redis::Connection,
-    script: String,
+    decide: String,
+    takes: String,
+    /// Batches that the shorter one decided.
+    short: usize,
     batcher: Batcher,
     names: Names,
     sequence: u64,
@@ -57,16 +60,18 @@ impl Subject {
         let mut waiting = VecDeque::from(requests);
         let (batch, call) = self.batcher.next(&mut waiting, &context).unwrap();
         assert!(waiting.is_empty());
-        let reply = self.send(&call, micros);
+        self.short += usize::from(batch.is_takes);
+        let reply = self.send(&batch, &call, micros);
         let Judged::Answered { answers, time, .. } = batch.judge(&reply).unwrap() else { panic!("calendar") };
         assert_eq!(time, micros as f64);
         (batch, answers.into_iter().map(|answer| answer.unwrap()).collect())
     }
 
-    fn send(&mut self, call: &ScriptCall, micros: u64) -> Vec<u8> {
+    fn send(&mut self, batch: &Batch, call: &ScriptCall, micros: u64) -> Vec<u8> {
+        let script = if batch.is_takes { &self.takes } else { &self.decide };
         let keys: Vec<&[u8]> = call.keys.chunks_exact(call.key_length).collect();
         let mut command = redis::cmd("EVAL");
-        command.arg(&self.script).arg(keys.len()).arg(keys);
+        command.arg(script).arg(keys.len()).arg(keys);
         call.arguments.iter().for_each(|argument| {
             command.arg(argument.as_slice());
         });
@@ -159,41 +164,12 @@ fn trace(subject: &mut Subject, seed: u64) {
         let jump = [0, 1, 10, 1000, 50_000, 1_000_000, 10_000_000, 3_600_000_000][random.usize(..8)]
             * random.u64(..3);
         micros += jump;
-        let mut requests = Vec::new();
-        let mut asked: Vec<Asked> = Vec::new();
-        for _ in 0..random.usize(1..10) {
-            let at = random.usize(..entries.len());
-            let Entry { limit, digest, .. } = &entries[at];
-            if random.u8(..4) == 0 && limit.spec().rate.is_some() {
-                let ask = random_ask(random, limit);
-                let (shape, what) = (Shape::of(limit), What::Lease(ask.wish()));
-                let part = Part { digest: *digest, limit: limit.clone(), shape, what };
-                requests.push(Request { parts: smallvec![part], answer: None, again: false, alone: false });
-                asked.push(Asked::Lease(at, ask));
-                continue;
-            }
-            let mut order: Vec<usize> = (0..entries.len()).collect();
-            random.shuffle(&mut order);
-            let several = if random.bool() { 1 } else { random.usize(1..5) };
-            let parts: Vec<(usize, Op, Op)> = order[..several]
-                .iter()
-                .map(|&at| {
-                    let (ours, theirs) = random_op(random, &entries[at].limit, &entries[at].receipts);
-                    (at, ours, theirs)
-                })
-                .collect();
-            let part = |&(at, op, _): &(usize, Op, Op)| {
-                let Entry { limit, digest, .. } = &entries[at];
-                Part { digest: *digest, limit: limit.clone(), shape: Shape::of(limit), what: What::Do(op) }
-            };
-            requests.push(Request {
-                parts: parts.iter().map(part).collect(),
-                answer: None,
-                again: false,
-                alone: false,
-            });
-            asked.push(Asked::Charges(parts));
+        let asked =
+            if random.u8(..3) == 0 { only_takes(random, &entries) } else { anything(random, &entries) };
+        if asked.is_empty() {
+            continue;
         }
+        let requests = asked.iter().map(|asked| request(&entries, asked)).collect();
         let (_, said) = subject.run(requests, micros);
         for (number, (asked, said)) in asked.iter().zip(said).enumerate() {
             let place = format!("seed {seed}, step {step}, request {number}: {asked:?}");
@@ -208,6 +184,55 @@ fn trace(subject: &mut Subject, seed: u64) {
             }
         }
     }
+}
+
+/// Requests of any kind.
+fn anything(random: &mut fastrand::Rng, entries: &[Entry]) -> Vec<Asked> {
+    let mut any = || {
+        let at = random.usize(..entries.len());
+        let limit = &entries[at].limit;
+        if random.u8(..4) == 0 && limit.spec().rate.is_some() {
+            return Asked::Lease(at, random_ask(random, limit));
+        }
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        random.shuffle(&mut order);
+        let several = if random.bool() { 1 } else { random.usize(1..5) };
+        let charge = |&at: &usize| {
+            let (ours, theirs) = random_op(random, &entries[at].limit, &entries[at].receipts);
+            (at, ours, theirs)
+        };
+        Asked::Charges(order[..several].iter().map(charge).collect())
+    };
+    (0..1 + entries.len()).map(|_| any()).collect()
+}
+
+/// Takes from buckets, no bucket twice: what the shorter script decides.
+fn only_takes(random: &mut fastrand::Rng, entries: &[Entry]) -> Vec<Asked> {
+    let is_bucket = |at: &usize| {
+        let limit = &entries[*at].limit;
+        matches!(Shape::of(limit).kind, Kind::Bucket { .. }) && !limit.is_shadow()
+    };
+    let mut order: Vec<usize> = (0..entries.len()).filter(is_bucket).collect();
+    random.shuffle(&mut order);
+    let charge = |&at: &usize| {
+        let most = entries[at].limit.capacity().saturating_add(1);
+        let units = if random.u8(..8) == 0 { most } else { random.u32(1..4) };
+        (at, Op::Take(units), Op::Take(units))
+    };
+    let charges: Vec<_> = order.iter().map(charge).collect();
+    charges.chunks(random.usize(1..4)).map(|some| Asked::Charges(some.to_vec())).collect()
+}
+
+fn request(entries: &[Entry], asked: &Asked) -> Request {
+    let part = |at: usize, what: What| {
+        let Entry { limit, digest, .. } = &entries[at];
+        Part { digest: *digest, limit: limit.clone(), shape: Shape::of(limit), what }
+    };
+    let parts = match asked {
+        Asked::Lease(at, ask) => smallvec![part(*at, What::Lease(ask.wish()))],
+        Asked::Charges(parts) => parts.iter().map(|&(at, op, _)| part(at, What::Do(op))).collect(),
+    };
+    Request { parts, answer: None, again: false, alone: false }
 }
 
 /// Before the clock steps back. What time has given back already may come back or not when it does, as the script
@@ -287,7 +312,9 @@ fn judge(
 fn subject(server: &Server) -> Subject {
     Subject {
         connection: server.connection(),
-        script: driven(),
+        decide: driven(&Script::decide()),
+        takes: driven(&Script::takes()),
+        short: 0,
         batcher: Batcher::default(),
         names: Names::new("rl", "10"),
         sequence: 0,
@@ -347,6 +374,7 @@ fn the_script_does_what_the_steps_do() {
     for seed in first..first + 300 {
         trace(&mut subject, seed);
     }
+    assert!(subject.short > 3000, "{} batches for the shorter script", subject.short);
     let mut connection = server.connection();
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
     assert!(keys.len() > 1000);

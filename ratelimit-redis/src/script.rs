@@ -13,6 +13,11 @@ impl Script {
         Self::new(include_str!("scripts/decide.lua"))
     }
 
+    /// Decides batches of nothing but takes from buckets.
+    pub(crate) fn takes() -> Self {
+        Self::new(include_str!("scripts/takes.lua"))
+    }
+
     /// Counts replicas, and tells whether the server can be written to.
     pub(crate) fn census() -> Self {
         Self::new(include_str!("scripts/census.lua"))

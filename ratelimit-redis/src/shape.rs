@@ -13,6 +13,8 @@ use ratelimit_core::{Limit, Period};
 /// Eleven cells: ten make a window.
 const CELLS_PER_WINDOW: u64 = 10;
 const MICROS: u64 = 1_000_000;
+/// A clock that steps back by so many microseconds at most adds to a bucket's level, and is waited for.
+const HELD_UP: f64 = 1_000_000.0;
 /// Most that a count in the store can say.
 const MOST: u64 = u32::MAX as u64;
 
@@ -71,8 +73,8 @@ impl Shape {
     /// `units` as the script counts them; never so much that doubles would not add it exactly.
     pub(crate) fn amount(&self, units: u32) -> f64 {
         let amount = self.unit() * f64::from(units);
-        // Beyond the capacity and the ceiling more makes no difference.
-        amount.min(self.ceiling + self.unit())
+        // Beyond the ceiling more makes no difference, nor beyond what a step of the clock may add to it.
+        amount.min(self.ceiling + self.unit().max(HELD_UP))
     }
 
     pub(crate) fn unit(&self) -> f64 {

@@ -1,5 +1,5 @@
-//! What `scripts/decide.lua` is sent and what it answers, and nothing else knows: pure functions from requests
-//! to arguments and from replies to outcomes.
+//! What `scripts/decide.lua` and `scripts/takes.lua` are sent and what they answer, and nothing else knows: pure
+//! functions from requests to arguments and from replies to outcomes.
 
 mod arguments;
 mod reply;
@@ -53,6 +53,13 @@ impl Part {
 
     pub(crate) fn is_permits(&self) -> bool {
         self.shape.kind == Kind::Permits
+    }
+
+    /// Whether `scripts/takes.lua` decides about it.
+    pub(crate) fn is_bucket_take(&self) -> bool {
+        matches!(self.shape.kind, Kind::Bucket { .. })
+            && matches!(self.what, What::Do(Op::Take(1..)))
+            && !self.limit.is_shadow()
     }
 
     fn units(&self) -> u32 {
@@ -110,6 +117,29 @@ mod tests {
         expected.extend([0, 1, 1]);
         expected.extend(bytes(&[200_000.0]));
         assert_eq!(numbers, expected);
+    }
+
+    #[test]
+    fn takes_alone_are_shorter_still() {
+        let [bucket, sliding, ..] = limits();
+        let parts = [part(&bucket, Op::Take(2)), part(&bucket, Op::Take(1))];
+        let mut arguments = Arguments::default();
+        arguments.takes([&parts[..], &parts[..1]].into_iter());
+        let (format, numbers) = arguments.finished();
+        assert_eq!(format, b"<BddddddBddd");
+        let two = bytes(&[1_000_000.0, 1_000_000.0, 200_000.0]);
+        let one = bytes(&[1_000_000.0, 1_000_000.0, 100_000.0]);
+        assert_eq!(numbers, [&[2][..], &two, &one, &[1], &two].concat());
+
+        let shadow = bucket.shadow();
+        for other in [
+            part(&sliding, Op::Take(1)),
+            part(&bucket, Op::Peek(1)),
+            part(&bucket, Op::Take(0)),
+            part(&shadow, Op::Take(1)),
+        ] {
+            assert!(parts[0].is_bucket_take() && !other.is_bucket_take(), "{other:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ratelimit_core::{AsKey as _, KeyBuf, Limit, Limiter};
 use ratelimit_redis::{Board, Note, RedisStore};
-use redis_testkit::Server;
+use redis_testkit::{Cluster, Server};
 use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -144,4 +144,61 @@ async fn a_reset_drops_what_others_hold() {
     });
     dropped.await.unwrap();
     assert_eq!(leased.peek(&limit, "ann").await.unwrap().remaining(), 2000);
+}
+
+/// In a Cluster notes lie in the first partition, and say what becomes of keys in all of them. When their node is lost
+/// everybody goes on with what is known; when another has taken over, there is more to know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_97_in_a_cluster_notes_outlive_the_node_they_lie_on() {
+    let options = ["--cluster-require-full-coverage", "no"];
+    let mut cluster = tokio::task::spawn_blocking(move || Cluster::start_with(1, &options)).await.unwrap();
+    let urls = cluster.urls();
+    let store = async || {
+        let builder = RedisStore::builder(urls[0].clone()).nodes(urls[1..].iter().cloned());
+        builder.deadline(Duration::from_secs(1)).connect().await.unwrap()
+    };
+    let (one, other) = (store().await, store().await.leased());
+    let (mut here, mut there) = (one.notes(), other.source().notes());
+    one.write_note(&note("a", "x", 0), None).await.unwrap();
+    knows(&mut there, &[("a", "x")]).await;
+
+    // A key of another partition begins anew: what is held of it is dropped.
+    let limit = Limit::new("l", "2000/min".parse().unwrap());
+    let leased = Limiter::new(other.clone());
+    let mut key = KeyBuf::new();
+    "ann".encode(&mut key);
+    let lease = async || {
+        while other.leased_units() == 0 {
+            assert!(leased.check(&limit, "ann").await.unwrap().is_allowed());
+        }
+    };
+    let reset = async || {
+        one.tell_reset(&limit, key.key()).await.unwrap();
+        while other.leased_units() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, lease()).await.unwrap();
+    tokio::time::timeout(PATIENCE, reset()).await.unwrap();
+
+    // Any name of the first partition.
+    let first = "rl:v1:{10}:x";
+    let master = cluster.master_of(first);
+    // What has not reached the replica when the node dies would be lost.
+    cluster.nodes()[master].command(&["WAIT", "1", "10000"]).unwrap();
+    cluster.kill(master);
+    let written = tokio::time::timeout(PATIENCE, one.write_note(&note("b", "y", 0), None)).await.unwrap();
+    assert!(written.is_err(), "{written:?}");
+    knows(&mut there, &[("a", "x")]).await;
+    let taken_over = tokio::time::timeout(PATIENCE, async {
+        while cluster.find_master(first).is_none() || one.write_note(&note("b", "y", 0), None).await.is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    taken_over.await.unwrap();
+    knows(&mut here, &[("a", "x"), ("b", "y")]).await;
+    knows(&mut there, &[("a", "x"), ("b", "y")]).await;
+    tokio::time::timeout(PATIENCE, lease()).await.unwrap();
+    tokio::time::timeout(PATIENCE, reset()).await.unwrap();
 }

@@ -20,6 +20,7 @@ mod abuse;
 mod admin;
 mod asked;
 mod audit;
+mod audit_cluster;
 mod beside;
 mod claims;
 mod cli;

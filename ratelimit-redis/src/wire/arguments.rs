@@ -45,6 +45,21 @@ impl Arguments {
         self.double(float(more.expiry));
     }
 
+    /// A whole batch for `scripts/takes.lua`: takes from buckets, all of them different.
+    pub(crate) fn takes<'p>(&mut self, requests: impl Iterator<Item = &'p [Part]>) {
+        self.format.clear();
+        self.numbers.clear();
+        self.format.push(b'<');
+        for parts in requests {
+            self.byte(count(parts));
+            for part in parts {
+                self.double(part.shape.capacity);
+                self.double(part.shape.ceiling);
+                self.double(part.shape.amount(part.units()));
+            }
+        }
+    }
+
     /// Adds a request; `key_of` tells the place of a part's key among the keys, counted from 1.
     pub(crate) fn request(&mut self, parts: &[Part], mut key_of: impl FnMut(&Part) -> u8) {
         if let [part] = parts

@@ -76,18 +76,80 @@ impl Cluster {
     /// When nobody serves it.
     #[must_use]
     pub fn master_of(&self, key: &str) -> usize {
+        self.find_master(key).expect("the slot is served")
+    }
+
+    /// The same, where there is one.
+    #[must_use]
+    pub fn find_master(&self, key: &str) -> Option<usize> {
         let serves = |node: &&Server| {
             // A node that does not serve the slot of a key answers with a redirection.
             let role = node.command(&["ROLE"]).ok().map(|role| format!("{role:?}"));
             role.is_some_and(|role| role.contains("master")) && node.command(&["GET", key]).is_ok()
         };
-        let found = self.nodes.iter().position(|node| serves(&node));
-        found.expect("the slot is served")
+        self.nodes.iter().position(|node| serves(&node))
     }
 
     /// Kills a node.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();
+    }
+
+    /// Starts a node again, with what it has stored.
+    pub fn restart(&mut self, node: usize) {
+        self.nodes[node].restart();
+    }
+
+    /// Lets a node say that it is at another port of 127.0.0.1, such as a relay's. Nodes that were started again
+    /// have forgotten it.
+    ///
+    /// # Panics
+    /// When it does not want to.
+    pub fn announce(&self, node: usize, port: u16) {
+        let port = port.to_string();
+        self.nodes[node]
+            .command(&["CONFIG", "SET", "cluster-announce-port", &port])
+            .expect("it is announced");
+    }
+
+    /// Whether every node says that all is well, knows that the others are at those ports, and as a replica
+    /// has what its master has.
+    #[must_use]
+    pub fn is_well(&self, ports: &[u16]) -> bool {
+        self.nodes.iter().all(|node| {
+            let (info, nodes) = (says(node, &["CLUSTER", "INFO"]), says(node, &["CLUSTER", "NODES"]));
+            let replication = says(node, &["INFO", "replication"]);
+            info.contains("cluster_state:ok")
+                && info.contains("cluster_slots_ok:16384")
+                && !nodes.contains("fail")
+                && ports.iter().all(|port| nodes.contains(&format!(":{port}@")))
+                && (replication.contains("role:master") || replication.contains("master_link_status:up"))
+        })
+    }
+
+    /// Moves one slot to another master, key by key, as an operator does, while clients go on.
+    ///
+    /// # Panics
+    /// When a node refuses.
+    pub fn move_slot(&self, key: &str, from: usize, to: usize, pause: Duration) {
+        let id = |node: usize| says(&self.nodes[node], &["CLUSTER", "MYID"]);
+        let command = |node: usize, words: &[&str]| self.nodes[node].command(words).expect("it is done");
+        let slot: u16 = redis::from_redis_value(command(from, &["CLUSTER", "KEYSLOT", key])).expect("a slot");
+        let (slot, port) = (slot.to_string(), self.nodes[to].port().to_string());
+        command(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
+        command(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
+        std::thread::sleep(pause);
+        loop {
+            let keys = command(from, &["CLUSTER", "GETKEYSINSLOT", &slot, "1"]);
+            let keys: Vec<String> = redis::from_redis_value(keys).expect("keys");
+            let Some(key) = keys.first() else { break };
+            // It may be gone by itself meanwhile.
+            command(from, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
+            std::thread::sleep(pause);
+        }
+        for node in [to, from] {
+            command(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &id(to)]);
+        }
     }
 
     /// Moves so many slots from one node to another, as an operator does, while clients go on.
@@ -108,6 +170,16 @@ impl Cluster {
         assert!(status.is_ok_and(|status| status.success()), "redis-cli can't move the slots");
     }
 
+    /// The names that lie on a node and begin so.
+    ///
+    /// # Panics
+    /// When it can't be asked.
+    #[must_use]
+    pub fn names(&self, node: usize, prefix: &str) -> Vec<String> {
+        let names = self.nodes[node].command(&["KEYS", &format!("{prefix}*")]).expect("names");
+        redis::from_redis_value(names).expect("texts")
+    }
+
     /// Waits until every living node says so.
     fn wait(&self, says: impl Fn(&str) -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
@@ -122,5 +194,14 @@ impl Cluster {
             assert!(Instant::now() < end, "the cluster does not form");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// What a node answers, as text; nothing if it does not.
+fn says(node: &Server, words: &[&str]) -> String {
+    match node.command(words) {
+        Ok(redis::Value::Array(parts)) => format!("{parts:?}"),
+        Ok(said) => redis::from_redis_value(said).unwrap_or_default(),
+        Err(_) => String::new(),
     }
 }

@@ -47,6 +47,12 @@ impl Relay {
         Self { port, weather, accepted }
     }
 
+    /// The port that clients connect to.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where clients connect.
     #[must_use]
     pub fn url(&self) -> String {

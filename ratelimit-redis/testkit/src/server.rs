@@ -179,6 +179,12 @@ impl Server {
         self.child.as_ref().expect("the server runs").id()
     }
 
+    /// Whether it was started, and not killed since.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// A blocking connection, for the test's own commands.
     ///
     /// # Panics
