@@ -2,6 +2,9 @@
 //! to arguments and from replies to outcomes.
 
 mod arguments;
+#[cfg(fuzzing)]
+#[allow(clippy::indexing_slicing, clippy::panic, missing_docs, reason = "for the fuzzer")]
+pub mod fuzzed;
 mod reply;
 
 use ratelimit_core::Limit;

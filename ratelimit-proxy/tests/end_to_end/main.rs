@@ -50,6 +50,7 @@ mod readme;
 mod reload;
 mod replay;
 mod rls;
+mod secrets;
 mod secure_upstreams;
 mod shared;
 mod smuggling;
