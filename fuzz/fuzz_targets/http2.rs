@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -33,11 +34,22 @@ struct Frame {
     payload: Payload,
 }
 
+const LAST: &[u8; 8] = b"thatsall";
 const METHODS: [&str; 5] = ["GET", "POST", "HEAD", "CONNECT", "OPTIONS"];
 const PATHS: [&str; 6] = ["/", "/a?b=c", "", "*", "/%2f", "http://other/"];
 const NAMES: [&str; 12] = [
-    ":authority", "host", "content-length", "transfer-encoding", "connection", "cookie", "x-api-key", "te", "expect", ":protocol",
-    "X-Upper", "x-forwarded-for",
+    ":authority",
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "cookie",
+    "x-api-key",
+    "te",
+    "expect",
+    ":protocol",
+    "X-Upper",
+    "x-forwarded-for",
 ];
 
 /// A field, literally and without Huffman's code.
@@ -83,10 +95,19 @@ fuzz_target!(|frames: Vec<Frame>| {
         bytes.extend(stream.to_be_bytes());
         bytes.extend(payload);
     }
-    let (client, answer) = RIG.send(&bytes);
+    // Asked last, and answered when what came before was looked at.
+    bytes.extend([0, 0, 8, 6, 0, 0, 0, 0, 0]);
+    bytes.extend(LAST);
+    let (client, answer) =
+        RIG.send(&bytes, Duration::from_millis(50), |answer| answer.windows(8).any(|part| part == LAST));
     let arrived = RIG.arrived(client);
     RIG.forget(client);
-    assert!(arrived.len() <= opened.len(), "{} requests of {} streams: {arrived:?}", arrived.len(), opened.len());
+    assert!(
+        arrived.len() <= opened.len(),
+        "{} requests of {} streams: {arrived:?}",
+        arrived.len(),
+        opened.len()
+    );
     let mut rest = &answer[..];
     while let Some((head, more)) = rest.split_first_chunk::<9>() {
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);

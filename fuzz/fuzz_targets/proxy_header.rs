@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -46,7 +47,9 @@ fn encode(input: &Input) -> (Vec<u8>, Option<IpAddr>) {
         Input::Binary { v6, address, port, local, tlvs } => {
             let from = source(*v6, *address, *port);
             let mut body = Vec::new();
-            for ip in [from.ip(), if *v6 { "2001:db8::1".parse().unwrap() } else { "192.0.2.1".parse().unwrap() }] {
+            for ip in
+                [from.ip(), if *v6 { "2001:db8::1".parse().unwrap() } else { "192.0.2.1".parse().unwrap() }]
+            {
                 match ip {
                     IpAddr::V4(ip) => body.extend(ip.octets()),
                     IpAddr::V6(ip) => body.extend(ip.octets()),
@@ -77,12 +80,20 @@ fuzz_target!(|input: Input| {
     }
     let introduced = bytes.starts_with(b"PROXY ") || bytes.starts_with(SIGNATURE);
     bytes.extend(REQUEST);
-    let (client, answer) = RIG.send(&bytes);
+    let (client, answer) = RIG.send(
+        &bytes,
+        Duration::from_millis(if matches!(input, Input::Raw(_)) { 30 } else { 5000 }),
+        |_| false,
+    );
     let of_peer = RIG.arrived(client).len();
     match (&input, named) {
         (Input::Raw(_), _) => assert!(introduced || of_peer == 0, "a request came without an introduction"),
         (_, Some(named)) => {
-            assert!(answer.starts_with(b"HTTP/1.1 200 "), "{input:?}: {:?}", String::from_utf8_lossy(&answer));
+            assert!(
+                answer.starts_with(b"HTTP/1.1 200 "),
+                "{input:?}: {:?}",
+                String::from_utf8_lossy(&answer)
+            );
             assert_eq!(RIG.arrived(named.to_canonical()).len(), 1, "{input:?}: the client is who was named");
             assert!(of_peer == 0 || named.to_canonical() == client);
             RIG.forget(named.to_canonical());

@@ -50,16 +50,22 @@ impl Rig {
         });
         let text = format!("upstream: http://{upstream}\nlog: {{requests: off}}\n{yaml}");
         let loaded = load_str(&text, "fuzz.yaml", &|_| None, std::path::Path::new(""));
-        let config = loaded.unwrap_or_else(|faults| panic!("{:?}", faults.iter().map(ToString::to_string).collect::<Vec<_>>())).config;
+        let config = loaded
+            .unwrap_or_else(|faults| {
+                panic!("{:?}", faults.iter().map(ToString::to_string).collect::<Vec<_>>())
+            })
+            .config;
         let mut listener = Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)));
         listener.proxy_protocol = proxy_protocol;
         let listeners = Listeners::bind(&[listener], 1).expect("a port");
-        let server = Server::start(&Arc::new(Shared::new(&config, AnyStore::default())), listeners).expect("threads");
+        let server =
+            Server::start(&Arc::new(Shared::new(&config, AnyStore::default())), listeners).expect("threads");
         Self { proxy: server.addresses()[0], seen, clients: Mutex::new(0), _server: server }
     }
 
-    /// Sends that from a client of its own, says that it was all, and reads to the end: its address, and the answer.
-    pub fn send(&self, bytes: &[u8]) -> (IpAddr, Vec<u8>) {
+    /// Sends that from a client of its own and reads until `done` says that nothing more is due, for `patience` at most
+    /// (who stops sending has gone away); then to the end. Gives the client's address, and the answer.
+    pub fn send(&self, bytes: &[u8], patience: Duration, done: impl Fn(&[u8]) -> bool) -> (IpAddr, Vec<u8>) {
         let number = {
             let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
             *clients = (*clients + 1) % 0x00ff_0000;
@@ -67,14 +73,18 @@ impl Rig {
         };
         let client = IpAddr::V4(Ipv4Addr::from_bits(0x7f00_0000 | number));
         self.forget(client);
-        let answer = exchange(self.proxy, client, bytes);
+        let answer = exchange(self.proxy, client, bytes, patience, done);
         (client, answer)
     }
 
     /// Whether the proxy still serves, as it must after whatever was sent.
     pub fn assert_serves(&self, request: &[u8]) {
-        let (client, answer) = self.send(request);
-        assert!(answer.starts_with(b"HTTP/1.1 200 "), "it does not serve: {:?}", String::from_utf8_lossy(&answer));
+        let (client, answer) = self.send(request, Duration::from_secs(5), |answer| answer.ends_with(b"ok"));
+        assert!(
+            answer.starts_with(b"HTTP/1.1 200 "),
+            "it does not serve: {:?}",
+            String::from_utf8_lossy(&answer)
+        );
         assert_eq!(self.arrived(client).len(), 1);
     }
 
@@ -91,17 +101,32 @@ impl Rig {
     }
 }
 
-fn exchange(proxy: SocketAddr, client: IpAddr, bytes: &[u8]) -> Vec<u8> {
+fn exchange(
+    proxy: SocketAddr,
+    client: IpAddr,
+    bytes: &[u8],
+    patience: Duration,
+    done: impl Fn(&[u8]) -> bool,
+) -> Vec<u8> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let _ = socket.set_reuse_address(true);
     socket.bind(&SocketAddr::from((client, 0)).into()).expect("a loopback address");
     socket.connect(&proxy.into()).expect("the proxy listens");
     let mut stream = TcpStream::from(socket);
     let _ = stream.set_nodelay(true);
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(8)));
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(8)));
+    let _ = stream.set_read_timeout(Some(patience));
     let _ = stream.write_all(bytes);
+    let (mut answer, mut chunk) = (Vec::new(), [0; 16 << 10]);
+    while !done(&answer) {
+        match stream.read(&mut chunk) {
+            Ok(0) => return answer,
+            Ok(length) => answer.extend_from_slice(&chunk[..length]),
+            Err(_) => break,
+        }
+    }
     let _ = stream.shutdown(Shutdown::Write);
-    let mut answer = Vec::new();
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(8)));
     if let Err(error) = stream.read_to_end(&mut answer) {
         let waits = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
         assert!(!waits, "the connection is not closed although nothing more can come");
@@ -134,7 +159,8 @@ fn serve(mut connection: TcpStream, seen: &Mutex<Seen>) {
             },
             Read::Wrong(why) => {
                 let text = String::from_utf8_lossy(&buffer).into_owned();
-                seen.lock().unwrap_or_else(PoisonError::into_inner).malformed = Some(format!("{why}: {text:?}"));
+                seen.lock().unwrap_or_else(PoisonError::into_inner).malformed =
+                    Some(format!("{why}: {text:?}"));
                 return;
             }
         }

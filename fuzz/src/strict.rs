@@ -30,12 +30,17 @@ pub enum Read {
 impl Message {
     /// All values of a field.
     pub fn fields(&self, name: &str) -> Vec<&[u8]> {
-        self.head.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| &value[..]).collect()
+        self.head
+            .iter()
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| &value[..])
+            .collect()
     }
 }
 
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+    !bytes.is_empty()
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 /// A line without its end, and its length with it.
@@ -81,7 +86,9 @@ fn head(bytes: &[u8], strict: Strict) -> Result<Option<Head>, &'static str> {
         if text.is_empty() {
             return Ok(Some(([one.to_vec(), two.to_vec(), three.to_vec()], fields, at)));
         }
-        let Some(colon) = text.iter().position(|byte| *byte == b':') else { return Err("a field without a colon") };
+        let Some(colon) = text.iter().position(|byte| *byte == b':') else {
+            return Err("a field without a colon");
+        };
         if !is_token(&text[..colon]) {
             return Err("a field without a name");
         }
@@ -97,7 +104,9 @@ fn chunks(bytes: &[u8], strict: Strict) -> Result<Option<(Vec<u8>, usize)>, &'st
         at += length;
         let size = text.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let size = std::str::from_utf8(size).ok().filter(|size| !size.is_empty() && !size.starts_with('+'));
-        let Some(size) = size.and_then(|size| usize::from_str_radix(size, 16).ok()) else { return Err("a chunk without a size") };
+        let Some(size) = size.and_then(|size| usize::from_str_radix(size, 16).ok()) else {
+            return Err("a chunk without a size");
+        };
         if size == 0 {
             break;
         }
@@ -143,7 +152,11 @@ fn body(message: &Message, bytes: &[u8], strict: Strict) -> Result<Option<(Vec<u
     Ok(bytes.get(..length).map(|body| (body.to_vec(), length)))
 }
 
-fn message(bytes: &[u8], strict: Strict, framed: impl Fn(&Message) -> bool) -> Result<Option<(Message, usize)>, &'static str> {
+fn message(
+    bytes: &[u8],
+    strict: Strict,
+    framed: impl Fn(&Message) -> bool,
+) -> Result<Option<(Message, usize)>, &'static str> {
     let Some((line, head, length)) = head(bytes, strict)? else { return Ok(None) };
     let mut message = Message { line, head, body: Vec::new() };
     if !framed(&message) {
@@ -166,7 +179,9 @@ fn read(result: Result<Option<(Message, usize)>, &'static str>) -> Read {
 pub fn request(bytes: &[u8], strict: Strict) -> Read {
     match read(message(bytes, strict, |_| true)) {
         Read::Whole(request, _) if !is_token(&request.line[0]) => Read::Wrong("a method that is none"),
-        Read::Whole(request, _) if !request.line[2].starts_with(b"HTTP/1.") => Read::Wrong("no version of HTTP/1"),
+        Read::Whole(request, _) if !request.line[2].starts_with(b"HTTP/1.") => {
+            Read::Wrong("no version of HTTP/1")
+        }
         other => other,
     }
 }
@@ -178,8 +193,10 @@ pub fn response(bytes: &[u8], method: &[u8]) -> Read {
         method != b"HEAD" && !status.starts_with(b"1") && status != b"204" && status != b"304"
     };
     match read(message(bytes, Strict::Yes, framed)) {
-        Read::Whole(response, _) if response.line[1].len() != 3 || number(&response.line[1]).is_none() => Read::Wrong("a status that is none"),
-        Read::Whole(response, _) if response.line[0] != b"HTTP/1.1" => Read::Wrong("another version"),
+        Read::Whole(response, _) if response.line[1].len() != 3 || number(&response.line[1]).is_none() => {
+            Read::Wrong("a status that is none")
+        }
+        Read::Whole(response, _) if !response.line[0].starts_with(b"HTTP/1.") => Read::Wrong("another version"),
         other => other,
     }
 }
@@ -192,4 +209,26 @@ pub fn requests(mut bytes: &[u8]) -> Vec<Message> {
         bytes = &bytes[length..];
     }
     all
+}
+
+/// The answers at the front to requests of those methods: how many there are that are final, and what is left.
+pub fn responses<'a>(
+    mut bytes: &'a [u8],
+    asked: &[Message],
+    mut each: impl FnMut(&Message),
+) -> (usize, &'a [u8], Option<&'static str>) {
+    let mut answered = 0;
+    while !bytes.is_empty() {
+        let method: &[u8] = asked.get(answered).map_or(b"GET", |request| &request.line[0]);
+        match response(bytes, method) {
+            Read::Whole(response, length) => {
+                each(&response);
+                answered += usize::from(!response.line[1].starts_with(b"1"));
+                bytes = &bytes[length..];
+            }
+            Read::More => break,
+            Read::Wrong(why) => return (answered, bytes, Some(why)),
+        }
+    }
+    (answered, bytes, None)
 }

@@ -3,6 +3,7 @@
 
 mod oracle;
 mod random;
+mod traces;
 
 use std::collections::VecDeque;
 

@@ -10,7 +10,7 @@
 mod answer;
 #[cfg(fuzzing)]
 #[allow(clippy::expect_used, clippy::panic, reason = "for the fuzzer")]
-pub mod fuzzed;
+pub(crate) mod fuzzed;
 pub(crate) mod json;
 mod question;
 mod server;

@@ -34,6 +34,7 @@ mod envoy;
 mod faults_table;
 mod forward;
 mod http2;
+mod hygiene;
 mod identity;
 mod jwt;
 mod keys;

@@ -12,6 +12,7 @@
 
 mod judge;
 mod plan;
+mod plots;
 mod scenarios;
 mod share;
 mod world;
