@@ -3,7 +3,6 @@
 
 mod oracle;
 mod random;
-mod traces;
 
 use std::collections::VecDeque;
 

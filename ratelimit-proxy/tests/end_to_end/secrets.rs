@@ -105,7 +105,7 @@ async fn traffic(program: &Program) {
     for broken in [
         format!("GET / HTTP/1.1\r\nHost: h\r\nHost: i\r\n{all}\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nHost: MARKED@h\r\n{all}\r\n\r\n"),
-        format!("GET / HTTP/1.1\r\nHost: h\r\nX-Api-Key: MARKED-a\r\nX-Api-Key: MARKED-b\r\n\r\n"),
+        "GET / HTTP/1.1\r\nHost: h\r\nX-Api-Key: MARKED-a\r\nX-Api-Key: MARKED-b\r\n\r\n".to_owned(),
         format!("GET http://MARKED-user:MARKED-password@h/ HTTP/1.1\r\nHost: h\r\n{all}\r\n\r\n"),
         format!("GET /%2f?token=MARKED-query HTTP/1.1\r\nHost: h\r\n{all}\r\n\r\n"),
         format!("MARKED / HTTP/1.1\r\nHost: h\r\n{all}\r\n\r\n"),

@@ -278,6 +278,7 @@ fn what_is_broken_is_found() {
 /// replicas decide alone. `SEEDS` says how many runs there are, `SEED` which is the first, to run one that failed again.
 #[test]
 fn many_replicas_keep_the_bound_also_when_half_are_cut_off() {
+    #[expect(clippy::disallowed_methods, reason = "which runs to make, of a test")]
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (first, count): (u64, u64) = (number("SEED", 0), number("SEEDS", 1));
     for seed in first..first + count {
