@@ -40,6 +40,9 @@ pub use state::{Shared, Timeouts};
 pub use store::{AnyStore, SharedStore, Unusable};
 pub use upstream::{Target, TargetError, Tls, TlsError, TlsParts};
 
+/// For the fuzzer: answers a question of Envoy's.
+#[cfg(fuzzing)]
+pub use rls::fuzzed::question as fuzz_question;
 /// For the fuzzer: reads a response of an upstream's in two ways and compares.
 #[cfg(fuzzing)]
 pub use upstream::h1::scripted::fuzz as fuzz_upstream_response;

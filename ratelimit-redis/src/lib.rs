@@ -81,6 +81,10 @@ pub use notes::{Board, Note};
 pub use shared::Troubles;
 pub use store::RedisStore;
 
+/// For the fuzzer: reads any bytes as a reply of the script's.
+#[cfg(fuzzing)]
+pub use wire::fuzzed::reply as fuzz_reply;
+
 /// The Rust of this crate's README, compiled as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

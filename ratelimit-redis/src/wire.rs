@@ -2,6 +2,9 @@
 //! functions from requests to arguments and from replies to outcomes.
 
 mod arguments;
+#[cfg(fuzzing)]
+#[allow(clippy::indexing_slicing, clippy::panic, missing_docs, reason = "for the fuzzer")]
+pub(crate) mod fuzzed;
 mod reply;
 
 use ratelimit_core::Limit;
@@ -159,6 +162,15 @@ mod tests {
         assert_eq!(two.reset_after.get(), until(11.0));
         assert_eq!(two.retry_after.map(Nanos::get), Some(until(4.0)));
         assert!(reply.foreign_keys().unwrap().is_empty());
+    }
+
+    /// Found by the fuzzer: a client was told of one unit more than the limit has.
+    #[test]
+    fn a_level_between_refused_and_admitted_is_garbled() {
+        let [bucket, ..] = limits();
+        let reply = bytes(&[1_795_466_076_996_512.0, -5e-324]);
+        let verdict = Reply::new(&reply).unwrap().verdict(&[part(&bucket, Op::Take(1))]);
+        assert_eq!(verdict.err(), Some(Unanswered::Garbled));
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //! [`MOST_DESCRIPTORS`] of them, and they may meet [`MOST_LIMITS`], which is what a store decides at once.
 
 mod answer;
+#[cfg(fuzzing)]
+#[allow(clippy::expect_used, clippy::panic, reason = "for the fuzzer")]
+pub(crate) mod fuzzed;
 pub(crate) mod json;
 mod question;
 mod server;

@@ -65,7 +65,9 @@ impl<'a> Reply<'a> {
         if said.iter().any(|&(level, _)| level == f64::NEG_INFINITY) {
             return Ok(Err(Unanswered::Foreign));
         }
-        if !said.iter().all(|(level, about)| level.is_finite() && *about >= 0.0 && about.is_finite()) {
+        // Refused, it is -1 less what is used: nothing lies between -1 and 0.
+        let is_level = |level: f64| level.is_finite() && (level >= 0.0 || level <= -1.0);
+        if !said.iter().all(|(level, about)| is_level(*level) && *about >= 0.0 && about.is_finite()) {
             return Err(Unanswered::Garbled);
         }
         let admitted = parts.iter().zip(&said).all(|(part, &(level, _))| level >= 0.0 || !part.can_veto());

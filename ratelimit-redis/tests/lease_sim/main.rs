@@ -11,7 +11,10 @@
 #![allow(unreachable_pub, reason = "modules of one test")]
 
 mod judge;
+mod plan;
+mod plots;
 mod scenarios;
+mod share;
 mod world;
 
 use ratelimit_core::Nanos;
@@ -269,4 +272,23 @@ fn what_is_broken_is_found() {
     assert!(!broken(|_| {}), "nothing is broken, and something is found");
     assert!(broken(|setup| setup.notices_sleep = false), "sleep goes unnoticed, and so does that");
     assert!(broken(|setup| setup.policy = setup.policy.spending_after_its_time()), "slots are spent late");
+}
+
+/// Past what one machine can run: nothing is added without faults, and no more than the README's row when half of the
+/// replicas decide alone. `SEEDS` says how many runs there are, `SEED` which is the first, to run one that failed again.
+#[test]
+fn many_replicas_keep_the_bound_also_when_half_are_cut_off() {
+    #[expect(clippy::disallowed_methods, reason = "which runs to make, of a test")]
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (first, count): (u64, u64) = (number("SEED", 0), number("SEEDS", 1));
+    for seed in first..first + count {
+        for replicas in [10, 100] {
+            for load in plan::LOADS {
+                let planned = plan::run(load, replicas, 12.0, 6, seed);
+                println!("{load:?}, {replicas} replicas, seed {seed}: {planned:?}");
+                assert_eq!(planned.alone > 0, load == plan::Load::Parted, "{load:?}: {planned:?}");
+                assert!(planned.used >= 0.7, "{load:?}, {replicas} replicas, seed {seed}: {planned:?}");
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ use ratelimit_redis::lease::{
 };
 
 use crate::judge::Judge;
+use crate::share::{self, Share};
 
 pub const MICRO: u64 = 1000;
 pub const MILLI: u64 = 1_000_000;
@@ -57,7 +58,7 @@ impl Quota {
         Limit::new("simulated", rate).burst(self.burst)
     }
 
-    fn bucket(self) -> Gcra {
+    pub fn bucket(self) -> Gcra {
         Gcra::new(1, Nanos::new(self.nanos()), self.burst, 0).unwrap()
     }
 }
@@ -117,6 +118,8 @@ pub struct Setup {
     pub undone: u32,
     /// Whether replicas notice that they slept.
     pub notices_sleep: bool,
+    /// Whether replicas that can't reach the store decide by their share; otherwise their requests fail.
+    pub local: bool,
     pub seed: u64,
 }
 
@@ -131,6 +134,7 @@ impl Setup {
             drift: 200,
             undone: 0,
             notices_sleep: true,
+            local: false,
             seed,
         }
     }
@@ -155,6 +159,8 @@ enum Event {
     /// Nobody waits for an answer any longer.
     GiveUp(usize, u32, u32, Question),
     Wake(usize),
+    /// A replica that was cut off uses the store again.
+    Rejoin(usize, u64),
     PutBack(usize, u32, u32, Spent, u32),
     Fault(Fault),
 }
@@ -177,6 +183,7 @@ struct Replica {
     sleeps_until: u64,
     cut_off_until: u64,
     held_back: Vec<Event>,
+    share: Share,
 }
 
 impl Replica {
@@ -211,6 +218,8 @@ pub struct Seen {
     pub admitted: u64,
     pub denied: u64,
     pub failed: u64,
+    /// Decided by a replica's share, without the store.
+    pub alone: u64,
     /// Of the calls: strict ones, leases for a request, and refreshes; admitted and refused.
     pub kinds: [[u64; 2]; 3],
     pub held: f64,
@@ -233,6 +242,7 @@ impl World {
             sleeps_until: 0,
             cut_off_until: 0,
             held_back: Vec::new(),
+            share: Share::default(),
         };
         let replicas = (0..setup.replicas).map(|_| replica(rng.i64(-setup.drift..=setup.drift))).collect();
         let faults = setup.faults.clone();
@@ -336,6 +346,13 @@ impl World {
                 }
             }
             Step::Denied(_) => self.seen.denied += 1,
+            Step::Ask(ask) if self.replicas[number].share.is_alone() => {
+                if let Some(lease) = self.replicas[number].leases.get_mut(&key) {
+                    lease.unanswered(ask.flight);
+                }
+                self.decide_alone(number, key, units);
+            }
+            Step::Strict if self.replicas[number].share.is_alone() => self.decide_alone(number, key, units),
             Step::Wait => self.replicas[number].waiting.entry(key).or_default().push(units),
             Step::Ask(ask) => self.send(number, key, Question::Lease(ask)),
             Step::Strict => {
@@ -346,6 +363,31 @@ impl World {
                 replica.calls.insert(call, Call { sent, units });
                 self.send(number, key, Question::Take { call, units });
             }
+        }
+    }
+
+    /// The store did not answer somebody.
+    fn failed(&mut self, number: usize, key: u32, units: u32) {
+        if !self.setup.local {
+            self.seen.failed += 1;
+            return;
+        }
+        let until = self.replicas[number].cut_off_until;
+        if self.replicas[number].share.failed(self.now) {
+            // Probes find out once it is back, and some time later all have.
+            let back = until.max(self.now) + self.rng.u64(0..=share::LONGEST_PAUSE) + share::OVERLAP;
+            self.schedule(back, Event::Rejoin(number, self.now));
+        }
+        self.decide_alone(number, key, units);
+    }
+
+    fn decide_alone(&mut self, number: usize, key: u32, units: u32) {
+        let (now, quota, replicas) = (self.now, self.setup.quota, self.setup.replicas as u32);
+        self.seen.alone += 1;
+        if self.replicas[number].share.take(key, now, quota, replicas, units) {
+            self.admit(key, now, units);
+        } else {
+            self.seen.denied += 1;
         }
     }
 
@@ -399,17 +441,18 @@ impl World {
             }
             Event::ToReplica(number, _, key, said) => self.hear(number, key, said),
             Event::GiveUp(number, _, key, Question::Take { call, .. }) => {
-                if self.replicas[number].calls.remove(&call).is_some() {
-                    self.seen.failed += 1;
+                if let Some(call) = self.replicas[number].calls.remove(&call) {
+                    self.failed(number, key, call.units);
                 }
-                let _ = key;
             }
             Event::GiveUp(number, _, key, Question::Lease(ask)) => {
                 let lease = self.replicas[number].leases.get_mut(&key).unwrap();
                 let waits = lease.asking().is_some_and(|asked| asked.flight == ask.flight);
                 lease.unanswered(ask.flight);
                 if waits {
-                    self.seen.failed += u64::from(ask.units > 0);
+                    if ask.units > 0 {
+                        self.failed(number, key, ask.units);
+                    }
                     self.retry(number, key);
                 }
             }
@@ -433,6 +476,21 @@ impl World {
                     self.retry(number, key);
                 }
             }
+            Event::Rejoin(number, since) => {
+                let (now, until, quota) = (self.now, self.replicas[number].cut_off_until, self.setup.quota);
+                if until > now {
+                    self.schedule(until + share::OVERLAP, Event::Rejoin(number, since));
+                    return;
+                }
+                // What was spent and has not come back is charged before the key is next decided.
+                for (key, units) in self.replicas[number].share.rejoin(now, quota, self.setup.replicas as u32)
+                {
+                    let store_now = Nanos::new(self.store_micros() * MICRO);
+                    let tat = self.buckets.entry(key).or_default();
+                    let (after, _) = quota.bucket().step(*tat, store_now, Op::Debit(units));
+                    *tat = after.unwrap_or(*tat);
+                }
+            }
             Event::Fault(fault) => self.fail(fault),
         }
     }
@@ -442,6 +500,7 @@ impl World {
         let now = replica.clock(self.now);
         match said {
             Said::Took { call, at, wait } => {
+                replica.share.answered();
                 let Some(call) = replica.calls.remove(&call) else { return };
                 if let Some(wait) = wait {
                     self.seen.denied += 1;
@@ -453,6 +512,7 @@ impl World {
                 }
             }
             Said::Lease(flight, reply) => {
+                replica.share.answered();
                 let Some(lease) = replica.leases.get_mut(&key) else { return };
                 let units = lease.asking().map_or(0, |ask| ask.units);
                 match lease.answered(flight, now, reply) {
