@@ -196,6 +196,20 @@ async fn heads_follow_the_grammar() {
     arrives("empty lines in front", "\r\n\r\nGET / HTTP/1.1\r\nhost: test\r\n\r\n", "", true).await;
 }
 
+/// Whoever asked with HEAD takes what is behind a head for the next answer.
+#[tokio::test]
+async fn a_head_that_is_refused_gets_no_body() {
+    let origin = Origin::hello().await;
+    let proxy = Proxy::plain(origin.address);
+    for message in ["HEAD / HTTP/1.1x\r\nhost: test\r\n\r\n", "\r\nHEAD / HTTP/1.1\r\nhost : test\r\n\r\n"] {
+        let mut client = Client::connect(proxy.address).await;
+        client.send(message).await;
+        let refused = client.response_to("HEAD").await.unwrap();
+        assert_eq!((refused.status, refused.field("connection")), (400, Some("close")));
+        assert_eq!(client.rest().await, b"", "{message}");
+    }
+}
+
 #[tokio::test]
 async fn chunks_follow_the_grammar() {
     for (name, body) in [

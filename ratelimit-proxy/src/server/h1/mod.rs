@@ -137,9 +137,9 @@ async fn requests(wire: &Rc<Wire>, call: &Rc<Call>) -> End {
                 metrics.protocol_error(ProtocolError::Other);
                 return End::Cut;
             }
-            Begun::Refused(fault) => {
+            Begun::Refused { fault, bodiless } => {
                 metrics.protocol_error(ProtocolError::Head);
-                return refuse(wire, call, fault).await;
+                return refuse(wire, call, fault, bodiless).await;
             }
         }
         // Who sends many requests at once does not keep others waiting.
@@ -204,10 +204,10 @@ async fn leftover(wire: &Rc<Wire>, call: &Call) -> bool {
 }
 
 /// Says what is wrong with what came, and ends the connection.
-async fn refuse(wire: &Rc<Wire>, call: &Rc<Call>, fault: Fault) -> End {
+async fn refuse(wire: &Rc<Wire>, call: &Rc<Call>, fault: Fault, bodiless: bool) -> End {
     let rules = call.begin();
     call.request_began();
-    let mut reply = Reply::new(rules.answers.fault(fault), Version::HTTP_11, false);
+    let mut reply = Reply::new(rules.answers.fault(fault), Version::HTTP_11, bodiless);
     reply.keep = false;
     match reply.send(wire, call).await {
         Sent::All(_) | Sent::Broken => End::Linger,

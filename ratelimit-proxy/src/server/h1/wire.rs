@@ -60,8 +60,11 @@ pub(super) enum Begun {
     Nothing,
     /// It broke within one.
     BrokenOff,
-    /// What came is none that can be served.
-    Refused(Fault),
+    /// What came is none that can be served; `bodiless`: it began as HEAD does, so that no body may come back.
+    Refused {
+        fault: Fault,
+        bodiless: bool,
+    },
 }
 
 impl Wire {
@@ -88,11 +91,9 @@ impl Wire {
     /// Waits for the head of the next request.
     pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Begun> {
         loop {
-            let taken = self.state.borrow_mut().take_head();
-            match taken {
-                Ok(Some(head)) => return Poll::Ready(Begun::Request(head)),
-                Ok(None) => {}
-                Err(fault) => return Poll::Ready(Begun::Refused(fault)),
+            match self.state.borrow_mut().take_head() {
+                Begun::Nothing => {}
+                begun => return Poll::Ready(begun),
             }
             let between = self.state.borrow().inbox.is_empty();
             if !between {
@@ -229,13 +230,23 @@ impl Wire {
 }
 
 impl State {
-    fn take_head(&mut self) -> Result<Option<Head>, Fault> {
+    /// What begins with what came, if that is all there.
+    fn take_head(&mut self) -> Begun {
         // Parsed anew only where there may be an end: bytes that trickle in would cost their square otherwise.
         let bytes = &mut self.inbox.bytes;
         let worth = self.searched == 0 || may_end(bytes, self.searched) || bytes.len() > head::MAX_HEAD;
-        let head = if bytes.is_empty() || !worth { None } else { head::take(bytes, &mut self.spare)? };
-        self.searched = if head.is_some() { 0 } else { self.inbox.len() };
-        Ok(head)
+        if bytes.is_empty() || !worth {
+            self.searched = self.inbox.len();
+            return Begun::Nothing;
+        }
+        let bodiless = bytes.trim_ascii_start().starts_with(b"HEAD ");
+        let taken = head::take(bytes, &mut self.spare);
+        self.searched = if matches!(taken, Ok(None)) { self.inbox.len() } else { 0 };
+        match taken {
+            Ok(Some(head)) => Begun::Request(head),
+            Ok(None) => Begun::Nothing,
+            Err(fault) => Begun::Refused { fault, bodiless },
+        }
     }
 
     /// The client has closed its side. Returns whether the body ends so, as a tunnel's does.
