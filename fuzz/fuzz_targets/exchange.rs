@@ -29,8 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
     if bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") {
         return;
     }
-    let asked = strict::requests(bytes);
-    let due = |answer: &[u8]| strict::responses(answer, &asked, |_| {}).0 >= asked.len();
+    let (asked, next) = strict::requests(bytes);
+    let due = |answer: &[u8]| strict::responses(answer, &asked, next, |_| {}).0 >= asked.len();
     let (client, answer) = RIG.send(bytes, Duration::from_millis(100), due);
     let arrived = RIG.arrived(client);
     RIG.forget(client);
@@ -41,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let known =
         |response: &strict::Message| assert!(STATUSES.contains(&&response.line[1][..]), "{response:?}");
-    let (answered, rest, wrong) = strict::responses(&answer, &asked, known);
+    let (answered, rest, wrong) = strict::responses(&answer, &asked, next, known);
     assert!(wrong.is_none() && rest.is_empty(), "{wrong:?}: {:?}", String::from_utf8_lossy(rest));
     assert!(answered <= asked.len() + 1, "{answered} answers to {}", asked.len());
 });

@@ -196,30 +196,34 @@ pub fn response(bytes: &[u8], method: &[u8]) -> Read {
         Read::Whole(response, _) if response.line[1].len() != 3 || number(&response.line[1]).is_none() => {
             Read::Wrong("a status that is none")
         }
-        Read::Whole(response, _) if !response.line[0].starts_with(b"HTTP/1.") => Read::Wrong("another version"),
+        Read::Whole(response, _) if !response.line[0].starts_with(b"HTTP/1.") => {
+            Read::Wrong("another version")
+        }
         other => other,
     }
 }
 
-/// All requests that can be read from the front on, up to the first that can not.
-pub fn requests(mut bytes: &[u8]) -> Vec<Message> {
+/// All requests that can be read from the front on, up to the first that can not, and the first word of that one: who
+/// says HEAD takes no body, whatever else is wrong.
+pub fn requests(mut bytes: &[u8]) -> (Vec<Message>, &[u8]) {
     let mut all = Vec::new();
     while let Read::Whole(request, length) = request(bytes, Strict::No) {
         all.push(request);
         bytes = &bytes[length..];
     }
-    all
+    (all, bytes.trim_ascii_start().split(|byte| *byte == b' ').next().unwrap_or_default())
 }
 
 /// The answers at the front to requests of those methods: how many there are that are final, and what is left.
 pub fn responses<'a>(
     mut bytes: &'a [u8],
     asked: &[Message],
+    next: &[u8],
     mut each: impl FnMut(&Message),
 ) -> (usize, &'a [u8], Option<&'static str>) {
     let mut answered = 0;
     while !bytes.is_empty() {
-        let method: &[u8] = asked.get(answered).map_or(b"GET", |request| &request.line[0]);
+        let method: &[u8] = asked.get(answered).map_or(next, |request| &request.line[0]);
         match response(bytes, method) {
             Read::Whole(response, length) => {
                 each(&response);
