@@ -91,14 +91,7 @@ pub(crate) async fn decide<'p, S: Store>(
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
-    let charges = charges(selection, keys, metrics);
-    if let Some(ruling) = at_once(store, &charges, selection, keys, metrics) {
-        return ruling;
-    }
-    let asked = Instant::now();
-    let answer = store.decide(&charges).await;
-    metrics.decided_after(asked.elapsed());
-    answered(store, answer, selection, keys, metrics)
+    decide_by(store, selection, keys, metrics, async |charges| store.decide(charges).await).await
 }
 
 /// As [`decide`], for who can't wait for the store as long as the store's own deadline says.
@@ -109,15 +102,28 @@ pub(crate) async fn decide_within<'p>(
     keys: &KeyBuf,
     metrics: &WorkerMetrics,
 ) -> Ruling<'p> {
+    let ask = async |charges: &[Charge<'_>]| match tokio::time::timeout(within, store.decide(charges)).await {
+        Ok(answer) => answer,
+        Err(_) => store.without(charges),
+    };
+    decide_by(store, selection, keys, metrics, ask).await
+}
+
+/// `ask` is how the store is asked where it has to be waited for.
+#[inline]
+async fn decide_by<'p, S: Store>(
+    store: &S,
+    selection: &Selection<'p>,
+    keys: &KeyBuf,
+    metrics: &WorkerMetrics,
+    ask: impl AsyncFnOnce(&[Charge<'_>]) -> Result<Verdict, StoreError>,
+) -> Ruling<'p> {
     let charges = charges(selection, keys, metrics);
     if let Some(ruling) = at_once(store, &charges, selection, keys, metrics) {
         return ruling;
     }
     let asked = Instant::now();
-    let answer = match tokio::time::timeout(within, store.decide(&charges)).await {
-        Ok(answer) => answer,
-        Err(_) => store.without(&charges),
-    };
+    let answer = ask(&charges).await;
     metrics.decided_after(asked.elapsed());
     answered(store, answer, selection, keys, metrics)
 }

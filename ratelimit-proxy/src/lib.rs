@@ -11,6 +11,7 @@ mod exchange;
 mod explain;
 mod fault;
 mod http1;
+mod outgoing;
 mod overload;
 mod reload;
 mod rls;

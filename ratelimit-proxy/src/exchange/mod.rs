@@ -40,8 +40,7 @@ pub(crate) async fn exchange(
     mut body: Option<ClientBody>,
 ) -> Response<Body> {
     let mut tail = Tail::new(call);
-    let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
-    let expects_continue = has_body && head.headers.contains_key(header::EXPECT);
+    let expects_continue = has_body(body.as_ref()) && head.headers.contains_key(header::EXPECT);
     let client = &*call.client;
     let rules = call.begin();
     let noted = rules.log.note(&head, client.peer);
@@ -122,8 +121,7 @@ async fn attempt(
     // A request for nowhere counts like any other, or asking for nowhere would be free.
     let upstream = route.and_then(|route| Some((rules.local().group(route)?, route.hash)));
     let (upstream, hash) = upstream.ok_or(Fault::NoUpstream)?;
-    let has_body = body.as_ref().is_some_and(|body| !body.is_end_stream());
-    let onward = outbound.apply(&mut head, client, rules, upstream, has_body);
+    let onward = outbound.apply(&mut head, client, rules, upstream, has_body(body.as_ref()));
     tail.trace.forwarding(&mut head.headers);
     let Answer { mut head, link, switched } =
         forward::forward(call, rules, upstream, hash, head, onward, body.take()).await?;
@@ -140,6 +138,10 @@ async fn attempt(
         rules.answers.tell(&decision, told, shared.utc(rules), &mut head.headers);
     }
     Ok(Response::from_parts(head, Body::upstream(link, call)))
+}
+
+fn has_body(body: Option<&ClientBody>) -> bool {
+    body.is_some_and(|body| !body.is_end_stream())
 }
 
 /// Counts what clients do wrong; what upstreams and stores do is noted where it is noticed.

@@ -1,7 +1,9 @@
 //! The fields that frame a message and say whether the connection goes on (RFC 9112 §6, §9), and how fields are
 //! written.
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::Malformed;
 
@@ -95,6 +97,39 @@ impl Span {
     }
 }
 
+/// The fields of a head, where they are in it.
+pub(crate) struct Fields(SmallVec<[(Span, Span); 24]>);
+
+impl Fields {
+    /// What `httparse` found in the head that begins at the address `start`.
+    pub(crate) fn of(parsed: &[httparse::Header<'_>], start: usize) -> Self {
+        let mut fields = SmallVec::new();
+        fields.extend(
+            parsed.iter().map(|field| (Span::of(field.name.as_bytes(), start), Span::of(field.value, start))),
+        );
+        Self(fields)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Names and values, which are slices of the head.
+    pub(crate) fn read(
+        &self,
+        head: &Bytes,
+    ) -> impl Iterator<Item = Result<(HeaderName, HeaderValue), Malformed>> {
+        self.0.iter().map(|(name, value)| {
+            let name = head.get(name.start..name.end).unwrap_or_default();
+            let name =
+                HeaderName::from_bytes(name).map_err(|_| Malformed(explain(httparse::Error::HeaderName)))?;
+            let value = HeaderValue::from_maybe_shared(head.slice(value.start..value.end))
+                .map_err(|_| Malformed(explain(httparse::Error::HeaderValue)))?;
+            Ok((name, value))
+        })
+    }
+}
+
 /// The elements of a list, of which there is at least one, if an empty one.
 pub(crate) fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
@@ -133,6 +168,26 @@ pub(crate) enum Framing {
 }
 
 impl Framing {
+    /// A piece of the body passes. Returns whether it may: a body must not be longer than was said.
+    pub(crate) fn passes(&mut self, length: usize) -> bool {
+        match self {
+            Self::None => length == 0,
+            Self::Length(left) => match left.checked_sub(u64::try_from(length).unwrap_or(u64::MAX)) {
+                Some(less) => {
+                    *left = less;
+                    true
+                }
+                None => false,
+            },
+            Self::Chunked | Self::UntilClose => true,
+        }
+    }
+
+    /// Whether a body may end here.
+    pub(crate) fn may_end(self) -> bool {
+        !matches!(self, Self::Length(1..))
+    }
+
     /// Writes the field that says it, if there is one.
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         match self {

@@ -14,6 +14,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
+use crate::outgoing::{AGENT, Causes};
+
 /// Most bytes of a document.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -80,7 +82,7 @@ impl Fetcher {
     pub(super) async fn get(&self, url: Uri) -> Result<Bytes, FetchError> {
         let request = Request::get(url)
             .header(header::ACCEPT, "application/json, application/jwk-set+json")
-            .header(header::USER_AGENT, concat!("ratelimit-proxy/", env!("CARGO_PKG_VERSION")))
+            .header(header::USER_AGENT, AGENT)
             .body(Empty::new())
             .map_err(|_| FetchError::Url)?;
         let answer = async {
@@ -100,16 +102,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Slow => f.write_str("no complete answer in time"),
-            Self::Transport(error) => {
-                write!(f, "{error}")?;
-                // hyper says what it did; why it failed stands below.
-                let mut cause = error.source();
-                while let Some(error) = cause {
-                    write!(f, ": {error}")?;
-                    cause = error.source();
-                }
-                Ok(())
-            }
+            Self::Transport(error) => Causes(&**error).fmt(f),
             Self::Status(status) => write!(f, "status {}", status.as_u16()),
             Self::Discovery => f.write_str("no document of OpenID Connect Discovery"),
             Self::OtherIssuer => f.write_str("the document is about another issuer"),

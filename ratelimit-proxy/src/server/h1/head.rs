@@ -6,14 +6,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 use httparse::{ParserConfig, Status};
-use smallvec::SmallVec;
 
 use crate::fault::Fault;
-use crate::http1::fields::{Found, Span, elements, explain};
+use crate::http1::fields::{Fields, Found, Span, elements, explain};
 use crate::http1::{Decoder, MAX_FIELDS, Malformed};
 
 /// Bytes of a head. Fields of 64 KiB and a target beside them fit, so that what is too long can be told from what is
@@ -40,16 +39,9 @@ pub(super) struct Head {
     pub(super) takes_trailers: bool,
 }
 
-/// Where a field is.
-struct Field {
-    name: Span,
-    value: Span,
-}
-
 /// Takes a head from the start of `inbox`; `None` if it is not all there. The fields get into `spare`, which is left
 /// empty, so that its memory serves again.
 pub(super) fn take(inbox: &mut BytesMut, spare: &mut HeaderMap) -> Result<Option<Head>, Fault> {
-    let mut fields = SmallVec::<[Field; 24]>::new();
     let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let config = ParserConfig::default();
@@ -66,10 +58,7 @@ pub(super) fn take(inbox: &mut BytesMut, spare: &mut HeaderMap) -> Result<Option
     let is_1_1 = parsed.version == Some(1);
     let start = inbox.as_ptr().addr();
     let target = Span::of(parsed.path.unwrap_or_default().as_bytes(), start);
-    fields.extend(parsed.headers.iter().map(|field| Field {
-        name: Span::of(field.name.as_bytes(), start),
-        value: Span::of(field.value, start),
-    }));
+    let fields = Fields::of(parsed.headers, start);
     let bytes = inbox.split_to(length).freeze();
     if target.end - target.start > MAX_TARGET {
         return Err(Fault::TargetTooLong);
@@ -103,20 +92,15 @@ const fn too_large(in_target: bool) -> Fault {
 #[derive(Default)]
 struct Said {
     found: Found,
-    /// What there is of transfer codings.
     expects_continue: bool,
     takes_trailers: bool,
 }
 
-fn collect(bytes: &Bytes, fields: &[Field], headers: &mut HeaderMap) -> Result<Said, Fault> {
+fn collect(bytes: &Bytes, fields: &Fields, headers: &mut HeaderMap) -> Result<Said, Fault> {
     let mut said = Said::default();
     headers.reserve(fields.len() + ADDED);
-    for field in fields {
-        let name = bytes.get(field.name.start..field.name.end).unwrap_or_default();
-        let name = HeaderName::from_bytes(name)
-            .map_err(|_| Fault::Malformed("the head has a field with an invalid name"))?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice(field.value.start..field.value.end))
-            .map_err(|_| Fault::Malformed("the head has a field with an invalid value"))?;
+    for field in fields.read(bytes) {
+        let (name, value) = field.map_err(|Malformed(why)| Fault::Malformed(why))?;
         match name {
             header::CONTENT_LENGTH => {
                 said.found.length(value.as_bytes()).map_err(|Malformed(why)| Fault::Malformed(why))?;

@@ -179,7 +179,7 @@ async fn request(wire: &Rc<Wire>, call: &Rc<Call>, head: Head) -> Option<End> {
             return Some(End::Cut);
         }
     }
-    if !wire.has_body() && !leftover(wire, call).await {
+    if !wire.is_body_taken() && !leftover(wire, call).await {
         return Some(End::Linger);
     }
     match (keep, wire.is_ahead()) {
@@ -200,7 +200,7 @@ async fn leftover(wire: &Rc<Wire>, call: &Call) -> bool {
     })
     .await;
     call.deadlines.disarm(Wait::Leftover);
-    wire.has_body()
+    wire.is_body_taken()
 }
 
 /// Says what is wrong with what came, and ends the connection.

@@ -129,11 +129,8 @@ impl Reply {
         let Some(frame) = frame else { return Source::Broken };
         match frame.into_data() {
             Ok(data) => {
-                if let Framing::Length(left) = &mut self.framing {
-                    match left.checked_sub(u64::try_from(data.len()).unwrap_or(u64::MAX)) {
-                        Some(less) => *left = less,
-                        None => return Source::Broken,
-                    }
+                if !self.framing.passes(data.len()) {
+                    return Source::Broken;
                 }
                 let chunked = self.framing == Framing::Chunked;
                 wire.outbox(|outbox| outbox.push(data, chunked));
@@ -144,18 +141,18 @@ impl Reply {
     }
 
     fn end(&self, trailers: Option<HeaderMap>, wire: &Wire) -> Source {
-        match self.framing {
-            // It was announced to be longer.
-            Framing::Length(1..) => return Source::Broken,
-            Framing::Chunked => wire.outbox(|outbox| match trailers.filter(|_| self.takes_trailers) {
+        if !self.framing.may_end() {
+            return Source::Broken;
+        }
+        if self.framing == Framing::Chunked {
+            wire.outbox(|outbox| match trailers.filter(|_| self.takes_trailers) {
                 None => outbox.push_last_chunk(),
                 Some(trailers) => outbox.push_trailers(|out| {
                     for (name, value) in &trailers {
                         fields::write(out, name.as_str(), value.as_bytes());
                     }
                 }),
-            }),
-            Framing::Length(0) | Framing::None | Framing::UntilClose => {}
+            });
         }
         Source::Done
     }

@@ -91,9 +91,8 @@ impl Wire {
     /// Waits for the head of the next request.
     pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Begun> {
         loop {
-            match self.state.borrow_mut().take_head() {
-                Begun::Nothing => {}
-                begun => return Poll::Ready(begun),
+            if let Some(begun) = self.state.borrow_mut().take_head() {
+                return Poll::Ready(begun);
             }
             let between = self.state.borrow().inbox.is_empty();
             if !between {
@@ -130,7 +129,7 @@ impl Wire {
     }
 
     /// Whether all of the request's body has come and was taken.
-    pub(super) fn has_body(&self) -> bool {
+    pub(super) fn is_body_taken(&self) -> bool {
         self.state.borrow().decoder.is_done()
     }
 
@@ -212,7 +211,7 @@ impl Wire {
             let taken = self.state.borrow_mut().take_frame(number);
             match taken {
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Ok(None) if self.has_body() => return Poll::Ready(None),
+                Ok(None) if self.is_body_taken() => return Poll::Ready(None),
                 Ok(None) => {}
                 Err(broken) => return Poll::Ready(Some(Err(broken))),
             }
@@ -231,21 +230,20 @@ impl Wire {
 
 impl State {
     /// What begins with what came, if that is all there.
-    fn take_head(&mut self) -> Begun {
+    fn take_head(&mut self) -> Option<Begun> {
         // Parsed anew only where there may be an end: bytes that trickle in would cost their square otherwise.
         let bytes = &mut self.inbox.bytes;
         let worth = self.searched == 0 || may_end(bytes, self.searched) || bytes.len() > head::MAX_HEAD;
         if bytes.is_empty() || !worth {
             self.searched = self.inbox.len();
-            return Begun::Nothing;
+            return None;
         }
         let bodiless = bytes.trim_ascii_start().starts_with(b"HEAD ");
         let taken = head::take(bytes, &mut self.spare);
         self.searched = if matches!(taken, Ok(None)) { self.inbox.len() } else { 0 };
         match taken {
-            Ok(Some(head)) => Begun::Request(head),
-            Ok(None) => Begun::Nothing,
-            Err(fault) => Begun::Refused { fault, bodiless },
+            Ok(head) => head.map(Begun::Request),
+            Err(fault) => Some(Begun::Refused { fault, bodiless }),
         }
     }
 
@@ -287,7 +285,7 @@ impl Body {
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.wire.has_body()
+        self.wire.is_body_taken()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {

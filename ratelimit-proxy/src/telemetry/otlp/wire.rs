@@ -19,6 +19,7 @@ use tonic_prost::ProstCodec;
 
 use super::signal::Signal;
 use crate::config::{OtlpConfig, read_regular};
+use crate::outgoing::{AGENT, Causes};
 use crate::upstream::{Tls, TlsParts};
 
 /// Most bytes of an answer.
@@ -98,7 +99,7 @@ impl Wire {
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refused::Nonsense)?;
         let fields = request.headers_mut();
-        fields.insert(header::USER_AGENT, AGENT);
+        fields.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         fields.extend(self.headers.clone());
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         let response =
@@ -125,22 +126,11 @@ impl Wire {
     }
 }
 
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("ratelimit-proxy/", env!("CARGO_PKG_VERSION")));
-
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Slow => write!(f, "no answer within {} s", PATIENCE.as_secs()),
-            Self::Transport(error) => {
-                write!(f, "{error}")?;
-                // hyper says what it did; why it failed stands below.
-                let mut cause = error.source();
-                while let Some(error) = cause {
-                    write!(f, ": {error}")?;
-                    cause = error.source();
-                }
-                Ok(())
-            }
+            Self::Transport(error) => Causes(&**error).fmt(f),
             Self::Http(status) => write!(f, "status {}", status.as_u16()),
             Self::Grpc(status) => write!(f, "{}: {}", status.code(), status.message()),
             Self::Nonsense => f.write_str("no answer of the protocol"),

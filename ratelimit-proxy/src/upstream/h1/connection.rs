@@ -287,7 +287,10 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             // Whatever is not data is not sent.
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    self.count(data.len())?;
+                    // A request must not be another one than its head says.
+                    if !self.framing.passes(data.len()) {
+                        return Poll::Ready(Err(Error::Length));
+                    }
                     outbox.push(data, self.framing == Framing::Chunked);
                     if self.body.is_end_stream() { self.end(outbox) } else { Poll::Ready(Ok(false)) }
                 }
@@ -298,25 +301,12 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         }
     }
 
-    /// A request must not be another one than its head says.
-    fn count(&mut self, length: usize) -> Result<(), Error<B::Error>> {
-        match &mut self.framing {
-            Framing::Length(left) => {
-                let length = u64::try_from(length).unwrap_or(u64::MAX);
-                *left = left.checked_sub(length).ok_or(Error::Length)?;
-                Ok(())
-            }
-            Framing::Chunked | Framing::UntilClose => Ok(()),
-            Framing::None if length == 0 => Ok(()),
-            Framing::None => Err(Error::Length),
-        }
-    }
-
     fn end(&self, outbox: &mut Outbox) -> Poll<Result<bool, Error<B::Error>>> {
-        match self.framing {
-            Framing::Length(1..) => return Poll::Ready(Err(Error::Length)),
-            Framing::Chunked => outbox.push_last_chunk(),
-            Framing::Length(0) | Framing::None | Framing::UntilClose => {}
+        if !self.framing.may_end() {
+            return Poll::Ready(Err(Error::Length));
+        }
+        if self.framing == Framing::Chunked {
+            outbox.push_last_chunk();
         }
         Poll::Ready(Ok(true))
     }

@@ -4,14 +4,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap};
 use http::response::Parts;
 use http::{Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
-use smallvec::SmallVec;
 
-use crate::http1::fields::{Found, Span, elements, explain};
+use crate::http1::fields::{Fields, Found, elements, explain};
 use crate::http1::{Decoder, MAX_FIELDS, Malformed};
 
 /// Fields that are likely to be added on the way to the client; growing the map for them would cost more.
@@ -37,12 +36,6 @@ pub(super) enum Parsed {
     Final(Head),
 }
 
-/// Where a field is.
-struct Field {
-    name: Span,
-    value: Span,
-}
-
 /// Takes a head from the start of `inbox`. `bodiless`: the request was HEAD. The fields get into `headers`, which
 /// is left empty, so that its memory serves again.
 pub(super) fn take(
@@ -50,7 +43,6 @@ pub(super) fn take(
     bodiless: bool,
     headers: &mut HeaderMap,
 ) -> Result<Parsed, Malformed> {
-    let mut spans = SmallVec::<[Field; 24]>::new();
     let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
@@ -69,10 +61,7 @@ pub(super) fn take(
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
     let is_1_1 = parsed.version == Some(1);
     let start = inbox.as_ptr().addr();
-    spans.extend(parsed.headers.iter().map(|field| Field {
-        name: Span::of(field.name.as_bytes(), start),
-        value: Span::of(field.value, start),
-    }));
+    let spans = Fields::of(parsed.headers, start);
     let bytes = inbox.split_to(length).freeze();
     let mut fields = std::mem::take(headers);
     fields.clear();
@@ -89,14 +78,11 @@ pub(super) fn take(
     Ok(Parsed::Final(Head { parts, decoder, keep }))
 }
 
-fn collect(bytes: &Bytes, spans: &[Field], fields: &mut HeaderMap) -> Result<Found, Malformed> {
+fn collect(bytes: &Bytes, spans: &Fields, fields: &mut HeaderMap) -> Result<Found, Malformed> {
     let mut found = Found::default();
     fields.reserve(spans.len() + ADDED);
-    for span in spans {
-        let name = bytes.get(span.name.start..span.name.end).unwrap_or_default();
-        let name = HeaderName::from_bytes(name).map_err(|_| Malformed("the name of a field is invalid"))?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice(span.value.start..span.value.end))
-            .map_err(|_| Malformed("the value of a field is invalid"))?;
+    for field in spans.read(bytes) {
+        let (name, value) = field?;
         match name {
             header::CONTENT_LENGTH => elements(&value).try_for_each(|length| found.length(length))?,
             header::TRANSFER_ENCODING => found.coding(&value),
@@ -127,6 +113,8 @@ fn decoder(found: &Found, status: StatusCode, bodiless: bool, is_1_1: bool) -> R
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Head, &'static str> {
