@@ -1,9 +1,18 @@
-"""Runs the cases of the Autobahn test suite against the server at a URL. Prints how many there were, or which failed
-and how."""
+"""Runs the cases of the Autobahn test suite against the server at a URL. Prints how many there were, or how each
+ended."""
 import asyncio
 import sys
 
 import kosoku
+
+
+# The suite takes both for good. Which of the two a server gets is a race within it: whether it has sent back a good
+# message before it reads the broken frame behind it.
+GOOD = ("OK", "NON-STRICT")
+
+
+def verdict(behavior):
+    return "good" if behavior.value in GOOD else behavior.value
 
 
 async def main(url):
@@ -13,7 +22,7 @@ async def main(url):
         print(len(results), "passed")
     except kosoku.FailureError as error:
         for result in sorted(error.results, key=lambda result: result.case_index):
-            print(result.case_id, result.behavior.value, result.behavior_close.value)
+            print(result.case_id, verdict(result.behavior), verdict(result.behavior_close))
 
 
 asyncio.run(main(sys.argv[1]))
