@@ -2,7 +2,8 @@
 """Our proxy beside nginx where clients speak HTTP/2 or TLS, and what idle connections take.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/http2.py [--rounds 5] [--seconds 2] [--idle 3000] [--work h2,tls-h2,handshakes,idle] [COMMAND ...]
+    benches/proxy/http2.py [--rounds 5] [--seconds 2] [--idle 3000] [--work h2,tls-h2,handshakes,idle] [--json FILE]
+                           [COMMAND ...]
 
     h2          CPU microseconds a request: h2load, 8 connections with 32 streams each, without TLS
     tls-h2      the same over TLS
@@ -17,16 +18,14 @@ Needs Debian's nghttp2-client, nginx-light and openssl.
 import argparse
 import os
 import re
-import resource
 import socket
-import statistics
 import struct
 import subprocess
 import tempfile
 import time
 
 import compare
-from compare import cpu_seconds, family, free_port, pin, rss_kib
+from compare import Figures, cpu_seconds, family, free_port, pin, rss_kib, spread
 
 CONFIG = """upstream: http://127.0.0.1:{origin}
 listen:
@@ -111,13 +110,16 @@ def idle(port, pids, count, http2):
     return (after - before) / count
 
 
-def report(work, unit, samples):
-    print(f"\n| {work} | {unit} (lowest–highest) | ratio to nginx |\n|---|---|---|")
+def report(figures, work, unit, samples):
+    print(f"\n| {work} | {unit} (quartiles) | ratio to nginx |\n|---|---|---|")
     for name, rounds in samples.items():
-        pairs = list(zip(rounds, samples["nginx"]))
+        figures.add(work, name, unit, rounds)
+        ratio = "–"
         # nginx may have had the room beforehand.
-        ratio = f"{statistics.median(ours / theirs for ours, theirs in pairs):.2f}" if all(samples["nginx"]) else "–"
-        print(f"| {name} | {statistics.median(rounds):.2f} ({min(rounds):.2f}–{max(rounds):.2f}) | {ratio} |")
+        if all(samples["nginx"]):
+            figures.ratio(work, name, "ratio", rounds, samples["nginx"])
+            ratio = f"{figures.figures[-1]['median']:.2f}"
+        print(f"| {name} | {spread(rounds)} | {ratio} |")
 
 
 def main():
@@ -126,12 +128,14 @@ def main():
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--idle", type=int, default=3000)
     parser.add_argument("--work", default="h2,tls-h2,handshakes,idle")
+    parser.add_argument("--json")
     parser.add_argument("command", nargs="*", default=[os.path.join(compare.ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()
     works = [work for work in args.work.split(",") if work]
-    command = [os.path.abspath(args.command[0])] + args.command[1:]
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    compare.need(h2load="Debian's nghttp2-client", nginx=compare.PACKAGES["nginx"], openssl="Debian's openssl")
+    command = compare.runnable(args.command)
+    compare.many_files()
+    figures = Figures()
 
     programs = compare.Programs(tempfile.mkdtemp(prefix="ratelimit-bench-"))
     try:
@@ -157,20 +161,21 @@ def main():
 
         if "h2" in works:
             samples = each(lambda _h1, h2c, _tls: h2load(f"http://127.0.0.1:{h2c}/", args.seconds))
-            report("HTTP/2", "CPU µs a request", samples)
+            report(figures, "HTTP/2", "CPU µs a request", samples)
         if "tls-h2" in works:
             samples = each(lambda _h1, _h2c, tls: h2load(f"https://127.0.0.1:{tls}/", args.seconds))
-            report("HTTP/2 over TLS", "CPU µs a request", samples)
+            report(figures, "HTTP/2 over TLS", "CPU µs a request", samples)
         if "handshakes" in works:
             samples = each(lambda _h1, _h2c, tls: handshakes(tls, args.seconds))
-            report("TLS handshakes", "CPU µs each", samples)
+            report(figures, "TLS handshakes", "CPU µs each", samples)
         if "idle" in works:
             for name, number in (("HTTP/1.1", 0), ("HTTP/2", 1)):
                 samples = {
                     proxy: [idle(ports[number], pids[proxy], args.idle, number == 1)]
                     for proxy, ports in proxies.items()
                 }
-                report(f"{args.idle} idle connections, {name}", "KiB each", samples)
+                report(figures, f"{args.idle} idle connections, {name}", "KiB each", samples)
+        figures.write(args.json)
     finally:
         programs.end()
 

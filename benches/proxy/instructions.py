@@ -2,7 +2,7 @@
 """Instructions the proxy takes for a request, user space only, counted under callgrind.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/instructions.py [--seconds 5] [--work allowed,denied,two] [COMMAND ...]
+    benches/proxy/instructions.py [--seconds 5] [--work allowed,denied,two] [--json FILE] [COMMAND ...]
 
 The same origin, works and load as in compare.py, from 16 connections. Counts of two runs agree within some 2 %: how many
 requests one turn of the event loop finds ready is up to the machine. The profiles stay in the directory that is printed;
@@ -48,8 +48,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--work", default=",".join(compare.USUAL))
+    parser.add_argument("--json")
     parser.add_argument("command", nargs="*", default=[os.path.join(compare.ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()
+    compare.need(valgrind="Debian's valgrind", wrk=compare.PACKAGES["wrk"], nginx=compare.PACKAGES["nginx"])
+    command = compare.runnable(args.command)
+    figures = compare.Figures()
     programs = compare.Programs(tempfile.mkdtemp(prefix="ratelimit-instructions-"))
     try:
         compare.prepare(programs.directory)
@@ -58,8 +62,10 @@ def main():
         programs.start(["nginx", "-p", programs.directory, "-c", config], f"http://127.0.0.1:{origin}/")
         print(f"profiles in {programs.directory}\n\n| work | requests | instructions each |\n|---|---|---|")
         for work in args.work.split(","):
-            requests, each = count(programs, args.command, origin, work, args.seconds)
+            requests, each = count(programs, command, origin, work, args.seconds)
             print(f"| {work} | {requests:.0f} | {each:.0f} |", flush=True)
+            figures.add(work, "ours", "instructions", [each])
+        figures.write(args.json)
     finally:
         programs.end()
 

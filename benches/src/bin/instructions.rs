@@ -2,9 +2,14 @@
 //!
 //!     instructions CASE REPETITIONS
 //!
-//! Only what [`measured`] calls is counted.
+//! Only what [`measured`] calls is counted; of the exchanges, what the threads of the proxy and of those who talk to it
+//! take, for which the script subtracts one run from another.
 
 use std::hint::black_box;
+use std::process::ExitCode;
+
+use benches::report::{Result, ended};
+use benches::served::Served;
 
 use benches::request::{BY_CLIENT, TWO, facts, headers, policy};
 use benches::{Contender, Keys, Ours, warm_up};
@@ -16,7 +21,11 @@ use ratelimit_proxy::path::NormalPath;
 /// Keys of a case about decisions: enough that no place in the table stands for all.
 const KEYS: u64 = 10_000;
 
-fn main() {
+fn main() -> ExitCode {
+    ended(run())
+}
+
+fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let case = arguments.next().unwrap_or_default();
     let times = arguments.next().and_then(|number| number.parse().ok()).unwrap_or(1);
@@ -43,8 +52,23 @@ fn main() {
         "path, escaped" => path("/v1//users/%7ejos%C3%A9/./a%20b/../orders", times),
         "policy, by client" => select(BY_CLIENT, times),
         "policy, 2 limits by header and path" => select(TWO, times),
-        _ => panic!("there is no case {case:?}"),
+        "exchange, allowed" => return exchange(false, times),
+        "exchange, denied" => return exchange(true, times),
+        _ => return Err(format!("there is no case {case:?}").into()),
     }
+    Ok(())
+}
+
+/// One connection, one request at a time, so that no count depends on what happens to be ready together.
+fn exchange(denied: bool, times: u64) -> Result<()> {
+    let mut served = Served::start(denied)?;
+    for _ in 0..times {
+        let status = served.exchange()?;
+        if (status == 429) != denied {
+            return Err(format!("an answer of status {status}").into());
+        }
+    }
+    Ok(())
 }
 
 /// What is counted.
