@@ -156,7 +156,7 @@ def proxied(part, works):
 def proxy():
     groups = proxied("proxy", tables.WORKS)
     for case in ("HTTP/2", "HTTP/2 over TLS"):
-        groups.append((case, [(TITLES[who], figure("http2", case, who, "CPU µs a request")) for who in ("ours", "nginx")]))
+        groups.append((case, [(TITLES[who], figure("http2", case, who, "CPU µs a request")) for who in TITLES]))
     return bars(groups, "A request through the proxy", "CPU µs of the proxy a request")
 
 

@@ -230,21 +230,21 @@ def system_calls():
 def proxy_instructions():
     rows = []
     for case, title in WORKS.items():
-        one = figure("proxy-instructions", case, "ours", "instructions")
-        rows.append([title, f"{one['median'] / 1e3:.1f} k" if one else "–"])
-    return grid(["instructions a request, user space", "ours"], rows) + taken("proxy-instructions")
+        both = [figure("proxy-instructions", case, who, "instructions") for who in ("ours", "nginx")]
+        rows.append([title] + [f"{one['median'] / 1e3:.1f} k" if one else "–" for one in both] + [over(*both)])
+    return grid(["instructions a request, user space", "ours", "nginx", "ratio"], rows) + taken("proxy-instructions")
 
 
 def http2():
-    rows = [[title] + [cell("http2", case, who, unit) for who in ("ours", "nginx")] + [cell("http2", case, "ours", "ratio", False)]
+    rows = [[title] + [cell("http2", case, who, unit) for who in TITLES] + [cell("http2", case, "ours", "ratio", False)]
             for case, (title, unit) in H2.items()]
     for version in ("HTTP/1.1", "HTTP/2"):
         case = next((one["case"] for one in (result("http2") or {}).get("figures", [])
                      if one["case"].endswith(f"idle connections, {version}")), None)
         if case:
             rows.append([f"an idle connection of {version} that had an answer, KiB"]
-                        + [cell("http2", case, who, "KiB each") for who in ("ours", "nginx")] + ["–"])
-    return grid(["CPU µs a request or handshake", "ours", "nginx", "ratio"], rows) + taken("http2")
+                        + [cell("http2", case, who, "KiB each") for who in TITLES] + ["–"])
+    return grid(["CPU µs a request or handshake", *TITLES.values(), "ours / nginx"], rows) + taken("http2")
 
 
 def rls():

@@ -219,15 +219,19 @@ def start_ours(programs, command, origin, store, limits):
 CONFIGURATIONS = {"nginx": "nginx.conf", "haproxy": "haproxy.conf", "envoy": "envoy.yaml"}
 
 
-def start_peer(programs, peer, origin):
-    port = free_port()
-    config = programs.written(CONFIGURATIONS[peer], port=port, origin=origin)
-    argv = {
-        "nginx": ["nginx", "-p", programs.directory, "-c", config],
+def command_of(peer, directory, config):
+    """The command of a peer with one worker."""
+    return {
+        "nginx": ["nginx", "-p", directory, "-c", config],
         "haproxy": ["haproxy", "-db", "-f", config],
         "envoy": ["envoy", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c", config],
     }[peer]
-    return port, programs.start(argv, f"http://127.0.0.1:{port}/")
+
+
+def start_peer(programs, peer, origin):
+    port = free_port()
+    config = programs.written(CONFIGURATIONS[peer], port=port, origin=origin)
+    return port, programs.start(command_of(peer, programs.directory, config), f"http://127.0.0.1:{port}/")
 
 
 def measure(url, pids, seconds, connections, script, redis):

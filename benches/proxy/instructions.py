@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Instructions the proxy takes for a request, user space only, counted under callgrind.
+"""Instructions our proxy and nginx take for a request, user space only, counted under callgrind.
 
     cargo build --release -p ratelimit-proxy
     benches/proxy/instructions.py [--seconds 5] [--work allowed,denied,two] [--json FILE] [COMMAND ...]
@@ -22,16 +22,23 @@ import compare
 CONNECTIONS = 16
 
 
-def count(programs, command, origin, work, seconds):
-    out = os.path.join(programs.directory, f"callgrind.{work}")
-    traced = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"] + command
+def count(programs, who, command, origin, work, seconds):
+    out = os.path.join(programs.directory, f"callgrind.{who}.{work}")
+    traced = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"]
     path, limits = compare.WORKS[work]
-    port, pid = compare.start_ours(programs, traced, origin, "", limits)
+    if who == "ours":
+        port, pid = compare.start_ours(programs, traced + command, origin, "", limits)
+    else:
+        port = compare.free_port()
+        config = programs.written("nginx.conf", port=port, origin=origin)
+        traced += compare.command_of("nginx", programs.directory, config) + ["-g", "master_process off;"]
+        pid = programs.start(traced, f"http://127.0.0.1:{port}/")
     url = f"http://127.0.0.1:{port}{path}"
     compare.load(url, 1, CONNECTIONS, None)
     control("-z", pid)
     requests = compare.load(url, seconds, CONNECTIONS, None)["requests"]
     control("-d", pid)
+    programs.running[-1].terminate()
     with open(f"{out}.1") as dump:
         totals = re.search(r"^totals: (\d+)", dump.read(), re.MULTILINE)
     if not totals:
@@ -60,11 +67,12 @@ def main():
         origin = compare.free_port()
         config = programs.written("origin.conf", port=origin)
         programs.start(["nginx", "-p", programs.directory, "-c", config], f"http://127.0.0.1:{origin}/")
-        print(f"profiles in {programs.directory}\n\n| work | requests | instructions each |\n|---|---|---|")
+        print(f"profiles in {programs.directory}\n\n| work | | requests | instructions each |\n|---|---|---|---|")
         for work in args.work.split(","):
-            requests, each = count(programs, command, origin, work, args.seconds)
-            print(f"| {work} | {requests:.0f} | {each:.0f} |", flush=True)
-            figures.add(work, "ours", "instructions", [each])
+            for who in ("ours", "nginx"):
+                requests, each = count(programs, who, command, origin, work, args.seconds)
+                print(f"| {work} | {who} | {requests:.0f} | {each:.0f} |", flush=True)
+                figures.add(work, who, "instructions", [each])
         figures.write(args.json)
     finally:
         programs.end()

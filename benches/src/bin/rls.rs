@@ -86,7 +86,7 @@ async fn measure() -> Result<()> {
     let log = child.stderr.take().ok_or("no log")?;
     let proxy = Proxy(child);
     let mut lines = BufReader::new(log).lines();
-    let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+    let address = lines.by_ref().map_while(std::result::Result::ok).find_map(|line| {
         let (_, rest) = line.contains("rate-limit service").then(|| line.split_once("http://"))??;
         Some(format!("http://{}", rest.split_whitespace().next()?))
     });
