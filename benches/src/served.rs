@@ -22,6 +22,7 @@ hello world, this is a small body";
 pub struct Served {
     client: TcpStream,
     came: Vec<u8>,
+    chunk: Box<[u8; 4096]>,
     _server: Server,
 }
 
@@ -47,7 +48,7 @@ impl Served {
         let address = server.addresses().first().copied().ok_or("it listens nowhere")?;
         let client = TcpStream::connect(address)?;
         client.set_nodelay(true)?;
-        let mut served = Self { client, came: Vec::new(), _server: server };
+        let mut served = Self { client, came: Vec::new(), chunk: Box::new([0; 4096]), _server: server };
         match served.exchange()? {
             200 => Ok(served),
             status => Err(format!("the first request was answered with {status}").into()),
@@ -61,13 +62,12 @@ impl Served {
     pub fn exchange(&mut self) -> Result<u16> {
         self.client.write_all(REQUEST)?;
         self.came.clear();
-        let mut chunk = [0; 4096];
         loop {
-            let length = self.client.read(&mut chunk)?;
+            let length = self.client.read(self.chunk.as_mut_slice())?;
             if length == 0 {
                 return Err("the connection was closed".into());
             }
-            self.came.extend_from_slice(chunk.get(..length).unwrap_or_default());
+            self.came.extend_from_slice(self.chunk.get(..length).unwrap_or_default());
             if let Some(status) = complete(&self.came)? {
                 return Ok(status);
             }

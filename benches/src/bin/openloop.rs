@@ -5,7 +5,8 @@
 //!     cargo run --release -p benches --bin openloop -- URL RATE SECONDS [CONNECTIONS [STATUS]] [--json FILE]
 //!
 //! Requests are `GET`, over keep-alive connections (64 unless said otherwise), one at a time on each; where all wait,
-//! those that are due wait too, and that counts. The first second does not. Any answer but STATUS (200) is an error.
+//! those that are due wait too, and that counts. The first second does not. Over one answer in a hundred of another status
+//! than STATUS (200) is an error; a limit of one a second lets one pass.
 //! One thread, which sleeps between events and wakes within microseconds: tokio's timers, and those of the
 //! generators that Debian and crates.io have, keep milliseconds, which is longer than most answers take.
 
@@ -96,6 +97,8 @@ impl Connection {
 struct Outcome {
     latencies: Histogram<u64>,
     behind: Histogram<u64>,
+    /// Answers of another status than was wanted.
+    others: u64,
 }
 
 fn run(plan: &Plan) -> Result<Outcome> {
@@ -112,7 +115,7 @@ fn run(plan: &Plan) -> Result<Outcome> {
     }
     let mut free: VecDeque<usize> = (0..connections.len()).collect();
     let microseconds = || Histogram::<u64>::new_with_bounds(1, 60_000_000, 3);
-    let mut outcome = Outcome { latencies: microseconds()?, behind: microseconds()? };
+    let mut outcome = Outcome { latencies: microseconds()?, behind: microseconds()?, others: 0 };
     let mut events = Vec::with_capacity(256);
     let start = Instant::now();
     let (counts, end) = (start + WARM_UP, start + WARM_UP + plan.length);
@@ -148,9 +151,7 @@ fn run(plan: &Plan) -> Result<Outcome> {
             let Some(connection) = connections.get_mut(number) else { continue };
             let Some(status) = connection.read()? else { continue };
             let due = connection.due.take().ok_or("an answer that nobody asked for")?;
-            if status != plan.status {
-                return Err(format!("an answer of status {status}").into());
-            }
+            outcome.others += u64::from(status != plan.status);
             if due >= counts {
                 outcome.latencies.saturating_record(micros(due.elapsed()));
             }
@@ -174,6 +175,9 @@ fn measure() -> Result<()> {
     // The kernel may add 50 µs to each sleep unless told not to.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
     let outcome = run(&plan)?;
+    if outcome.others * 100 > outcome.latencies.len() {
+        return Err(format!("{} answers were not of status {}", outcome.others, plan.status).into());
+    }
     println!(
         "| requests | p50 µs | p99 µs | p99.9 µs | most | p99 of being sent late |\n|---|---|---|---|---|---|"
     );
