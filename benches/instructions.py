@@ -31,7 +31,7 @@ BASELINE = os.path.join(HERE, "instructions.json")
 # More than that is a failure.
 TOLERANCE = 0.05
 TIMES = 20_000
-EXCHANGES = 3000
+EXCHANGES = 500
 # What the processor has, of what code in the C library or in ours chooses by.
 FEATURES = ("sse4_2", "avx", "avx2", "avx512f", "avx512vl", "avx512bw", "bmi1", "bmi2", "erms", "fsrm", "movbe", "rtm")
 CASES = [

@@ -201,7 +201,12 @@ def connections():
     rows = []
     for count, case in CONNECTIONS.items():
         part = "proxy" if count == 64 else "connections"
-        row = [f"{count}"] + [cell(part, case, who, "CPU µs") for who in TITLES] + [cell(part, case, "ours", "ratio", False)]
+        row = [f"{count}"]
+        for who in TITLES:
+            refused = figure(part, case, who, "% not 2xx")
+            failed = f", {refused['median']:.1f} % failed" if refused and refused["median"] >= 0.05 else ""
+            row.append(cell(part, case, who, "CPU µs") + failed)
+        row.append(cell(part, case, "ours", "ratio", False))
         rows.append(row + [cell(part, case, who, "RSS KiB") for who in ("ours", "nginx")])
     header = ["connections", *(f"{title}, CPU µs" for title in TITLES.values()), "ours / nginx", "ours, KiB", "nginx, KiB"]
     return grid(header, rows) + taken("proxy", "connections")

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ratelimit_proxy::config::{Listener, load_str};
 use ratelimit_proxy::server::{Listeners, Server};
@@ -23,20 +24,23 @@ pub struct Served {
     client: TcpStream,
     came: Vec<u8>,
     chunk: Box<[u8; 4096]>,
+    pause: Duration,
     _server: Server,
 }
 
 impl Served {
     /// With one limit by client address, which nothing reaches, or which everything but the first request does.
+    /// Client and service wait for `pause` before they send, so that what they send to is always asleep by then: whether
+    /// it found something at once would be a race.
     ///
     /// # Errors
     /// When it can't listen, or the first request is not answered.
-    pub fn start(denying: bool) -> Result<Self> {
+    pub fn start(denying: bool, pause: Duration) -> Result<Self> {
         let origin = TcpListener::bind("127.0.0.1:0")?;
         let upstream = origin.local_addr()?;
         std::thread::spawn(move || {
             for stream in origin.incoming().flatten() {
-                std::thread::spawn(move || answer(stream));
+                std::thread::spawn(move || answer(stream, pause));
             }
         });
         let limit = if denying { "1/day by client.ip" } else { "1000000/s by client.ip" };
@@ -48,7 +52,8 @@ impl Served {
         let address = server.addresses().first().copied().ok_or("it listens nowhere")?;
         let client = TcpStream::connect(address)?;
         client.set_nodelay(true)?;
-        let mut served = Self { client, came: Vec::new(), chunk: Box::new([0; 4096]), _server: server };
+        let mut served =
+            Self { client, came: Vec::new(), chunk: Box::new([0; 4096]), pause, _server: server };
         match served.exchange()? {
             200 => Ok(served),
             status => Err(format!("the first request was answered with {status}").into()),
@@ -60,6 +65,7 @@ impl Served {
     /// # Errors
     /// When the connection ends, or the answer does not keep the grammar.
     pub fn exchange(&mut self) -> Result<u16> {
+        std::thread::sleep(self.pause);
         self.client.write_all(REQUEST)?;
         self.came.clear();
         loop {
@@ -91,12 +97,13 @@ pub fn complete(came: &[u8]) -> Result<Option<u16>> {
 }
 
 /// The service. Requests come one at a time, each in one piece.
-fn answer(mut stream: TcpStream) {
+fn answer(mut stream: TcpStream, pause: Duration) {
     let mut chunk = [0; 4096];
     while let Ok(length) = stream.read(&mut chunk)
         && length > 0
     {
         let ended = chunk.get(..length).is_some_and(|piece| piece.ends_with(b"\r\n\r\n"));
+        std::thread::sleep(pause);
         if ended && stream.write_all(ANSWER).is_err() {
             return;
         }
@@ -109,8 +116,8 @@ mod tests {
 
     #[test]
     fn it_allows_and_denies() {
-        assert_eq!(Served::start(false).unwrap().exchange().unwrap(), 200);
-        assert_eq!(Served::start(true).unwrap().exchange().unwrap(), 429);
+        assert_eq!(Served::start(false, Duration::ZERO).unwrap().exchange().unwrap(), 200);
+        assert_eq!(Served::start(true, Duration::ZERO).unwrap().exchange().unwrap(), 429);
     }
 
     #[test]

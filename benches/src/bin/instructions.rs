@@ -6,6 +6,7 @@
 
 use std::hint::black_box;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use benches::report::{Result, ended};
 use benches::served::Served;
@@ -19,6 +20,8 @@ use ratelimit_proxy::path::NormalPath;
 
 /// Keys of a case about decisions: enough that no place in the table stands for all.
 const KEYS: u64 = 10_000;
+/// Long enough for a thread to fall asleep under callgrind on a busy machine.
+const PAUSE: Duration = Duration::from_millis(4);
 
 fn main() -> ExitCode {
     ended(run())
@@ -60,7 +63,7 @@ fn run() -> Result<()> {
 
 /// One connection, one request at a time, so that no count depends on what happens to be ready together.
 fn exchange(denied: bool, times: u64) -> Result<()> {
-    let mut served = Served::start(denied)?;
+    let mut served = Served::start(denied, PAUSE)?;
     let (wanted, mut answered) = (if denied { 429 } else { 200 }, 0);
     measured(times, || {
         let right = matches!(served.exchange(), Ok(status) if status == wanted);
