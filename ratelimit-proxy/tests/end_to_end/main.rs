@@ -24,6 +24,7 @@ mod audit_cluster;
 mod beside;
 mod claims;
 mod cli;
+mod commands;
 mod config_errors;
 mod dashboard;
 mod demo;
