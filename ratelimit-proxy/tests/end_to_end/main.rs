@@ -62,6 +62,7 @@ mod secure_upstreams;
 mod shared;
 mod slow_clients;
 mod smuggling;
+mod soak;
 mod steering;
 mod tls;
 mod topologies;
