@@ -2,7 +2,7 @@
 """Instructions of small things, counted under callgrind and compared with the committed baseline.
 
     benches/instructions.py             fails if something takes over 5 % more than benches/instructions.json says
-    benches/instructions.py --accept    writes that file anew
+    benches/instructions.py --accept    writes that file anew, and the README's table
     benches/instructions.py --program P counts what another build does, such as one in another target directory
 
 Counts don't depend on what else the machine does, nor on the directory. They do depend on the compiler, on the C library
@@ -134,6 +134,7 @@ def main():
         with open(BASELINE, "w") as file:
             json.dump({"with": here, "instructions": counted}, file, indent=2)
             file.write("\n")
+        subprocess.run([os.path.join(HERE, "plot.py"), "--tables"], check=True)
     elif slower:
         sys.exit(
             f"\nover {TOLERANCE:.0%} more instructions than benches/instructions.json says, or not there: "

@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("svg")
 
 from matplotlib import pyplot  # noqa: E402
-from matplotlib.ticker import ScalarFormatter  # noqa: E402
+from matplotlib.ticker import EngFormatter, ScalarFormatter  # noqa: E402
 
 import tables  # noqa: E402
 from tables import OURS, PEER, TITLES, figure  # noqa: E402
@@ -84,8 +84,8 @@ def bars(groups, title, unit, log=False):
     return plot
 
 
-def lines(curves, title, across, up, log_y=False):
-    """Curves of (whose, [(x, figure)])."""
+def lines(curves, title, across, up, ticks=None, log_y=False):
+    """Curves of (whose, [(x, figure)]); at each x is a tick unless others are given."""
     plot, axes = pyplot.subplots(figsize=(7.6, 3.2))
     for whose, points in curves:
         points = [(x, one) for x, one in points if one]
@@ -96,8 +96,8 @@ def lines(curves, title, across, up, log_y=False):
         axes.plot(places, medians, color=colour, marker=mark, linestyle=line, label=whose, markersize=5)
         axes.vlines(places, [one["low"] for _, one in points], [one["high"] for _, one in points], color=colour, linewidth=1.2)
     axes.set_xscale("log")
-    axes.set_xticks([x for x, _ in max((points for _, points in curves), key=len)] if len(curves[0][1]) < 8 else axes.get_xticks())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xticks(ticks or [x for x, _ in curves[0][1]])
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.minorticks_off()
     if log_y:
         axes.set_yscale("log")
@@ -130,7 +130,7 @@ def limits():
 
 def growth():
     points = [(int(one["case"].split()[0]), one) for one in tables.result("growth")["figures"] if one["what"] == "bytes a key"]
-    return lines([("ours", points)], "Memory while a table grows", "keys", "bytes a key")
+    return lines([("ours", points)], "Memory while a table grows", "keys", "bytes a key", [1e5, 1e6, 5e6])
 
 
 def redis():

@@ -2,6 +2,7 @@
 """Makes the tables and the plots from benches/results, so that text and figures cannot part.
 
     benches/plot.py            writes the tables of README.md and benches/README.md, and benches/plots/*.svg
+    benches/plot.py --tables   writes the tables only, which needs nothing but Python
     benches/plot.py --check    fails where a table is not what the results give, or a plot was made from others
 
 A table stands between `<!-- figures: NAME -->` and `<!-- end -->`. Plots need PyPI's matplotlib; --check does not: each
@@ -21,8 +22,9 @@ PLOTS = os.path.join(HERE, "plots")
 MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def with_tables(text):
-    return MARKED.sub(lambda found: found[1] + "\n" + tables.table(found[2]) + "\n\n" + found[3], text)
+def with_tables(text, path):
+    plots = os.path.relpath(PLOTS, os.path.dirname(path))
+    return MARKED.sub(lambda found: f"{found[1]}\n{tables.table(found[2], plots)}\n\n{found[3]}", text)
 
 
 def check():
@@ -32,7 +34,7 @@ def check():
             text = file.read()
         # Each by itself, so that the one that differs is named.
         for found in MARKED.finditer(text):
-            if with_tables(found[0]) != found[0]:
+            if with_tables(found[0], path) != found[0]:
                 wrong.append(f"{os.path.relpath(path, ROOT)}: the table {found[2]}")
     wanted = {f"{name}.svg": tables.digest(*parts) for name, parts in tables.PLOTS.items() if tables.there(*parts)}
     made = {}
@@ -48,14 +50,21 @@ def check():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    if parser.parse_args().check:
+    parser.add_argument("--tables", action="store_true")
+    args = parser.parse_args()
+    if args.check:
         return check()
     for path in TEXTS:
         with open(path) as file:
             text = file.read()
         with open(path, "w") as file:
-            file.write(with_tables(text))
-    import pictures
+            file.write(with_tables(text, path))
+    if args.tables:
+        return
+    try:
+        import pictures
+    except ImportError as error:
+        sys.exit(f"error: {error}; PyPI's matplotlib draws the plots, and the tables are written")
 
     os.makedirs(PLOTS, exist_ok=True)
     for name, parts in tables.PLOTS.items():

@@ -17,6 +17,18 @@ PLOTS = {
     "connections": ["proxy", "connections"],
     "latency": ["latency"],
 }
+# Above which table each stands, and what it shows.
+ALTERNATIVES = {
+    "decision": "Nanoseconds a decision beside governor, by keys and threads",
+    "limits": "Nanoseconds a decision over 1, 2, 8 and 32 limits, beside governor",
+    "growth": "Bytes a key while a table grows to five million",
+    "redis": "CPU of Redis a decision: ours, one EVALSHA each, INCR",
+    "proxy": "CPU a request of ours, nginx, HAProxy and Envoy: allowed, denied, two limits, HTTP/2, TLS",
+    "bodies": "CPU a request with bodies: ours, nginx, HAProxy, Envoy",
+    "connections": "CPU a request by the number of connections: ours, nginx, HAProxy, Envoy",
+    "latency": "p50, p99 and p99.9 at 25, 50 and 75 % of what nginx answers at most, ours and nginx",
+}
+SHORT = ("proxy", "decision", "latency")
 OURS, PEER = "ratelimit-core", "governor"
 PEERS = ("nginx", "haproxy", "envoy")
 TITLES = {"ours": "ours", "nginx": "nginx", "haproxy": "HAProxy", "envoy": "Envoy"}
@@ -359,14 +371,19 @@ def short():
     return f"{lines}\n\nTaken {days}, on {machine['cores']} × {machine['processor']}, each line in one run."
 
 
-def table(name):
-    if name == "instructions":
-        return instructions()
+def table(name, plots):
+    """With its plots, which lie in that directory, beneath each other."""
+    shown = SHORT if name == "short" else [name] if name in PLOTS else []
+    images = [f"![{ALTERNATIVES[plot]}]({plots}/{plot}.svg)" for plot in shown if there(*PLOTS[plot])]
+    return "\n\n".join(images + [bare(name)])
+
+
+def bare(name):
     try:
         make = {
             "bodies": bodies, "connections": connections, "dashboard": dashboard, "decision": decision, "goals": goals,
             "growth": growth, "http2": http2, "latency": latency, "leased": leased, "limits": limits, "memory": memory,
-            "proxy": proxy, "proxy-instructions": proxy_instructions, "redis": redis, "redis-instructions": redis_instructions,
+            "instructions": instructions, "proxy": proxy, "proxy-instructions": proxy_instructions, "redis": redis, "redis-instructions": redis_instructions,
             "rls": rls, "short": short, "stores": stores, "system-calls": system_calls,
         }[name]
     except KeyError:
