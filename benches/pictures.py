@@ -103,7 +103,7 @@ def lines(curves, title, across, up, ticks=None, log_y=False):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(ScalarFormatter())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(one["high"] for _, points in curves for _, one in points if one))
     axes.grid(linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(across)

@@ -340,7 +340,7 @@ def goals():
                         for case in ("ours, one limit", "one EVALSHA a decision, pipelined"))
         rows.append(["CPU of Redis a decision, beside one `EVALSHA` each", number(mine["median"]), number(theirs["median"]),
                      f"{redis['median']:.2f}", "≤ 0.38", "yes" if redis["median"] <= 0.38 else "no", "`benches/run redis`"])
-    return grid(["", "ours", "the other", "ratio", "aim", "reached", "command"], rows)
+    return grid(["", "ours", "the other", "ratio", "aim", "reached", "command"], rows) or "Not taken yet."
 
 
 def short():
@@ -348,8 +348,10 @@ def short():
     rows = []
     for case in ("1 key, 1 thread", "1 M keys, 1 thread", "1 M keys, 2 threads"):
         ratio = figure("decision", case, OURS, "times as fast")
+        if not ratio:
+            continue
         rows.append([f"a decision in memory, {case}, ns", cell("decision", case, OURS, "ns", False), "governor",
-                     cell("decision", case, PEER, "ns", False), f"{ratio['median']:.2f} × as fast" if ratio else "–"])
+                     cell("decision", case, PEER, "ns", False), f"{ratio['median']:.2f} × as fast"])
     works = [("proxy", "allowed", "CPU µs", "a proxied request, CPU µs"), ("proxy", "denied", "CPU µs", "a denied request, CPU µs"),
              ("http2", "HTTP/2 over TLS", "CPU µs a request", "a request of HTTP/2 over TLS, CPU µs")]
     for part, case, what, title in works:
@@ -366,8 +368,10 @@ def short():
                      number(theirs["median"]), f"{over(mine, theirs)} × the CPU"])
     lines = grid(["", "ours", "", "theirs", "ratio"], rows)
     known = [result(part) for part in ("decision", "proxy", "http2", "redis") if result(part)]
+    if not known:
+        return "Not taken yet."
     days = ", ".join(sorted({one["date"] for one in known}))
-    machine = known[0]["machine"] if known else {"cores": "–", "processor": "–"}
+    machine = known[0]["machine"]
     return f"{lines}\n\nTaken {days}, on {machine['cores']} × {machine['processor']}, each line in one run."
 
 
