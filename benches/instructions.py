@@ -7,9 +7,9 @@
 
 Counts don't depend on what else the machine does, nor on the directory. They do depend on the compiler, on the C library
 and on which instructions the processor has (copies of memory choose by them): where those are not the baseline's, that is
-said and nothing is compared. By less than 1 % they depend on where keys happen to fall in a table, and those of an exchange
-on who is woken first: it is a request over loopback to the proxy in the same process, with the few instructions of the
-client and of the service behind it, and without the kernel's. A decision reads the clock, which is one instruction here and
+said and nothing is compared. By less than 1 % they depend on where keys happen to fall in a table. An exchange is a request
+over loopback to the proxy in the same process, with the few instructions of the client and of the service behind it and
+without the kernel's; both wait before they send, until whom they send to sleeps. A decision reads the clock, which is one instruction here and
 a third of the time: time is measured by `cargo run --release -p benches --bin decision`.
 
 Needs Debian's valgrind.
