@@ -66,3 +66,4 @@ mod tls;
 mod topologies;
 mod upgrade;
 mod upstreams;
+mod websocket_h2;
