@@ -46,6 +46,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the head of the upstream's response once the request was sent, then for each piece of its body.
     pub response: Duration,
+    /// For a byte in either direction of a tunnel, where `response` is not longer. Clients that wait for longer send pings.
+    pub tunnel: Duration,
     /// Until a connection of HTTP/2 takes no more requests, up to a tenth more.
     pub age: Duration,
 }
@@ -59,6 +61,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(30),
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
+            tunnel: Duration::from_secs(300),
             age: Duration::from_secs(3600),
         }
     }

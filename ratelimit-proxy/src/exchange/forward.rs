@@ -103,7 +103,8 @@ fn switch(
     }
     let (asked, body) = tunnel.ok_or(Fault::BadAnswer)?;
     let switched = upgrade::switched(&asked, &head.headers).ok_or(Fault::BadAnswer)?;
-    call.wait_for((None, Some(call.timeouts().response.max(upgrade::IDLE))));
+    let timeouts = call.timeouts();
+    call.wait_for((None, Some(timeouts.response.max(timeouts.tunnel))));
     link.open(RequestBody::tunnel(body, call, rules));
     Ok(Some(switched))
 }

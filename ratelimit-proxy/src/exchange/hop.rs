@@ -396,7 +396,8 @@ impl Forwarding {
         let host = head.headers.get(header::HOST).filter(|_| told == Told::InLines);
         let Some(host) = host else { return b"" };
         if self.host.as_ref() != Some(host) {
-            self.host = Some(host.clone());
+            // Not a slice of what came, which it would keep for as long as the connection is there.
+            self.host = HeaderValue::from_bytes(host.as_bytes()).ok();
             self.lines = lines(peer, scheme, head.version, host);
         }
         &self.lines

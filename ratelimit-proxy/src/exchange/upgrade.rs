@@ -14,9 +14,6 @@ use http::{Method, Version};
 use crate::http1::fields::elements;
 use crate::server::ClientBody;
 
-/// How long a tunnel may be without a byte in either direction. Clients that wait for longer send pings.
-pub(super) const IDLE: Duration = Duration::from_secs(300);
-
 /// How long a server may be silent after the client has closed its side.
 pub(super) const HALF_CLOSED: Duration = Duration::from_secs(30);
 

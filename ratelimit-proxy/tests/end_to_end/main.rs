@@ -42,6 +42,7 @@ mod jwt;
 mod keys;
 mod limits_hold;
 mod listeners;
+mod memory;
 mod monitoring;
 mod names;
 mod nginx_upstream;

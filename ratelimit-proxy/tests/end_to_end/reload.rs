@@ -349,7 +349,7 @@ async fn other_keys_of_tokens_come_into_force_with_their_limits_and_not_before_t
         (format!("jwks_url: http://127.0.0.1:{gone}/keys"), "no keys were to be had"),
     ] {
         let told = setup.reload(limit, &format!("jwt: {{{jwt}}}")).await;
-        assert!(told.status == 422 && told.text().contains("jwt: "), "{why}: {}", told.text());
+        assert!(told.status == 422 && told.text().contains(why), "{why}: {}", told.text());
         assert_eq!((status(&old, "bob").await, status(&new, "bob").await), (200, 403), "{why}");
     }
 

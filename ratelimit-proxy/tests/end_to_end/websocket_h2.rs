@@ -1,6 +1,7 @@
 //! WebSocket over HTTP/2 (RFC 8441): an extended CONNECT from a client, an upgrade of HTTP/1.1 to the upstream (rows 55
 //! and 64 to 71 of `docs/faults.md`).
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -14,9 +15,11 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::support::http2::{Connection, Frames, SETTINGS};
 use crate::support::origin::{Origin, Reply, Seen};
+use crate::support::program::{Lines, Program};
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::raw_client::Client;
 use crate::support::{soon, until};
+use crate::upgrade::script;
 
 /// A server's answer to the key that it was sent.
 fn accept(seen: &Seen) -> String {
@@ -208,6 +211,34 @@ async fn a_permit_is_held_until_the_tunnel_closes() {
     }
 }
 
+/// A frame of a client, masked as the standard wants it (RFC 6455 §5.2).
+fn masked(kind: u8, payload: &[u8]) -> Bytes {
+    let mask = [1, 2, 3, 4];
+    let head = [0x80 | kind, 0x80 | u8::try_from(payload.len()).unwrap()];
+    let payload = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    head.into_iter().chain(mask).chain(payload).collect()
+}
+
+/// Row 68: PyPI's `websockets`, which knows nothing of HTTP/2.
+#[tokio::test]
+async fn a_server_that_was_not_written_here() {
+    let mut server = script("websocket_server.py").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = Lines::of(server.stdout.take().unwrap());
+    let port = lines.until("a port", |text| text.lines().next()?.parse::<u16>().ok()).await;
+    let proxy = Program::start(([127, 0, 0, 1], port).into(), &["100/s by client.ip"]).await;
+    let connection = Connection::open(proxy.proxy).await;
+    let mut socket = open(&connection).await;
+    let mut exchange = async |kind: u8, payload: &[u8], answer: &[u8]| {
+        socket.send.send_data(masked(kind, payload), false).unwrap();
+        assert_eq!(socket.exactly(answer.len()).await, answer);
+    };
+    let (text, close, ping) = (1, 8, 9);
+    exchange(text, b"hello", b"\x81\x05hello").await;
+    exchange(ping, b"?", b"\x8a\x01?").await;
+    exchange(close, b"\x03\xe8", b"\x88\x02\x03\xe8").await;
+    assert_eq!(socket.rest().await, b"");
+}
+
 /// A server that goes ends the stream, with all that it has said.
 #[tokio::test]
 async fn the_server_may_end_it() {
@@ -217,6 +248,22 @@ async fn the_server_may_end_it() {
     let connection = Connection::open(proxy.address).await;
     let mut socket = open(&connection).await;
     assert_eq!(socket.rest().await, b"bye");
+}
+
+/// Row 69, "black-holes": where nothing moves any more both sides are let go.
+#[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_is_closed() {
+    let origin = Origin::start(echo).await;
+    let short = Duration::from_millis(300);
+    let proxy = Setup::timeouts(|timeouts| (timeouts.response, timeouts.tunnel) = (short, short));
+    let proxy = proxy.start(origin.address);
+    let connection = Connection::open(proxy.address).await;
+    let mut socket = open(&connection).await;
+    socket.say("hello");
+    assert_eq!(socket.exactly(5).await, b"hello");
+    assert_eq!(socket.rest().await, b"");
+    origin.until("the upstream's connection to end", |record| record.open == 0).await;
+    assert_eq!(connection.get("/").await.status(), 200);
 }
 
 /// Rows 55 and 67: it is decided as the GET that it stands for, and a denial is an answer like any other.
