@@ -489,7 +489,7 @@ mod tests {
             ("expect", "100-continue"),
         ]);
         strip_request(&mut request, &keyed(&[]), false);
-        assert_eq!(names(&request), ["authorization", "host", "x-forwarded-for", "x-three"]);
+        assert_eq!(names(&request), ["authorization", "host", "trailer", "x-forwarded-for", "x-three"]);
     }
 
     #[test]

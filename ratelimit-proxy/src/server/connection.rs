@@ -62,24 +62,23 @@ pub(super) async fn answer(call: Rc<Call>, head: Box<Parts>, body: ClientBody) -
 
 #[cfg(test)]
 mod tests {
-    #![allow(unreachable_code, clippy::diverging_sub_expression, reason = "nothing of it is run")]
-
     use super::*;
 
     fn size<F>(_: impl FnOnce() -> F) -> usize {
         size_of::<F>()
     }
 
+    /// Of what no value is needed, since nothing of it is run.
+    fn any<T>() -> T {
+        std::process::abort()
+    }
+
     /// Everything that is served is a part of it while nothing is, so it is what each idle connection takes.
     #[test]
-    fn what_the_task_of_an_idle_connection_takes() {
-        let serve = size(|| serve(todo!(), todo!() as &'static Port, todo!(), todo!()));
-        let h1 = size(|| h1::serve(todo!() as &'static Rc<Client>, todo!()));
-        let answer = size(|| answer(todo!(), todo!(), todo!()));
-        let opening = size(|| open(todo!() as &'static Port, todo!() as &'static Place, todo!(), todo!()));
-        assert!(
-            serve <= 1024,
-            "serve {serve}, of which h1 {h1}, of which answer {answer}; opening {opening}"
-        );
+    fn the_task_of_an_idle_connection_is_small() {
+        let serve = size(|| serve(any(), any::<&'static Port>(), any(), any()));
+        let h1 = size(|| h1::serve(any::<&'static Rc<Client>>(), any()));
+        let answer = size(|| answer(any(), any(), any()));
+        assert!(serve <= 4608, "{serve} bytes, of HTTP/1.1 {h1}, of a request {answer}");
     }
 }
