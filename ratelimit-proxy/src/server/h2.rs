@@ -65,7 +65,7 @@ pub(super) async fn serve<S: Stream>(client: &Rc<Client>, stream: S) {
         };
         let answer = answer(call, Box::new(head), body);
         async move {
-            let answer = answer.await;
+            let answer = *answer.await;
             let Some((handshake, streams, call)) = handshake else { return Ok::<_, Infallible>(answer) };
             let (answer, carried) = Handshake::answered(answer);
             if let Some(carried) = carried {
