@@ -2,14 +2,15 @@
 """Our proxy beside nginx, HAProxy and Envoy where clients speak HTTP/2 or TLS, and what idle connections take.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/http2.py [--rounds 5] [--seconds 2] [--idle 3000] [--work h2,tls-h2,handshakes,idle]
+    benches/proxy/http2.py [--rounds 5] [--seconds 2] [--idle 3000] [--rest 0.5] [--work h2,tls-h2,handshakes,idle]
                            [--peers nginx,haproxy,envoy] [--json FILE] [COMMAND ...]
 
     h2          CPU microseconds a request: h2load, 8 connections with 32 streams each, without TLS
     tls-h2      the same over TLS
     handshakes  CPU microseconds a handshake: openssl s_time, ECDSA P-256, TLS 1.3, no session is used again
     idle        KiB a connection: resident memory before and after so many connections that each had one answer, over
-                HTTP/1.1 and HTTP/2
+                HTTP/1.1 and HTTP/2, so many seconds (`--rest`) after the last of them: what a connection does not need
+                while nothing comes it gives back when it has been idle for a while
 
 One limit by client address, which no run reaches; the origin, what is pinned where, and what a ratio is: compare.py.
 
@@ -92,7 +93,7 @@ def answered(connection, wanted):
         came += piece
 
 
-def idle(port, pids, count, http2):
+def idle(port, pids, count, http2, rest):
     """KiB a connection. Some are there before, so that what only the first ones take is not counted."""
     connections = []
 
@@ -110,7 +111,7 @@ def idle(port, pids, count, http2):
     more(100)
     before = rss_kib(pids)
     more(count)
-    time.sleep(0.5)
+    time.sleep(rest)
     after = rss_kib(pids)
     for connection in connections:
         connection.close()
@@ -134,6 +135,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--idle", type=int, default=3000)
+    parser.add_argument("--rest", type=float, default=0.5)
     parser.add_argument("--work", default="h2,tls-h2,handshakes,idle")
     parser.add_argument("--peers", default="nginx,haproxy,envoy", help="nginx has to be among them")
     parser.add_argument("--json")
@@ -182,7 +184,7 @@ def main():
         if "idle" in works:
             for name, number in (("HTTP/1.1", 0), ("HTTP/2", 1)):
                 samples = {
-                    proxy: [idle(ports[number], pids[proxy], args.idle, number == 1)]
+                    proxy: [idle(ports[number], pids[proxy], args.idle, number == 1, args.rest)]
                     for proxy, ports in proxies.items()
                 }
                 report(figures, f"{args.idle} idle connections, {name}", "KiB each", samples)
