@@ -155,7 +155,13 @@ def redis():
     whats = ("a call", "server µs", "× one EVALSHA", "client µs")
     rows = [[case] + [cell("redis", case, "ratelimit-redis", what, what == "server µs") for what in whats] for case in cases]
     header = ["", "decisions a call", "CPU of Redis, µs a decision", "× one `EVALSHA`", "CPU of the client, µs"]
-    return grid(header, rows) + taken("redis")
+    mine, bare = (figure("redis", "alone", who, "µs") for who in ("ratelimit-redis", "a bare EVALSHA"))
+    told = ""
+    if mine and bare:
+        most = [cell("redis", "alone", who, "p99 µs") for who in ("ratelimit-redis", "a bare EVALSHA")]
+        told = f"\n\nA decision that is alone takes {number(mine['median'])} µs, at p99 {most[0]}; a bare `EVALSHA` over a connection of its "
+        told += f"own {number(bare['median'])} and {most[1]}."
+    return grid(header, rows) + told + taken("redis")
 
 
 def redis_instructions():
@@ -205,8 +211,8 @@ def stores():
     rows = []
     for who in ("ours", "ours, Redis", "ours, leased"):
         row = [{"ours": "memory", "ours, Redis": "strict", "ours, leased": "leased"}[who]]
-        rows.append(row + [cell("stores", "allowed", who, what) for what in ("CPU µs", "ratio", "Redis µs")])
-    return grid(["store", "CPU µs a request", "ratio to memory", "CPU of Redis, µs a request"], rows) + taken("stores")
+        rows.append(row + [cell("stores", "allowed", who, what) for what in ("CPU µs", "ratio", "Redis µs", "× one EVALSHA")])
+    return grid(["store", "CPU µs a request", "ratio to memory", "CPU of Redis, µs a request", "× one `EVALSHA` a decision"], rows) + taken("stores")
 
 
 def connections():
