@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Instructions the proxy takes for a request, user space only, counted under callgrind.
+"""Instructions our proxy and nginx take for a request, user space only, counted under callgrind.
 
     cargo build --release -p ratelimit-proxy
-    benches/proxy/instructions.py [--seconds 5] [--work allowed,denied,two] [COMMAND ...]
+    benches/proxy/instructions.py [--seconds 5] [--work allowed,denied,two] [--json FILE] [COMMAND ...]
 
 The same origin, works and load as in compare.py, from 16 connections, and these (not unless asked for):
 
@@ -83,22 +83,28 @@ CONFIGS = {
 HEADER = 'wrk.headers["x-api-key"] = "0123456789abcdef"\n'
 
 
-def count(programs, command, origin, work, seconds):
-    out = os.path.join(programs.directory, f"callgrind.{work}")
-    traced = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"] + command
+def count(programs, who, command, origin, work, seconds):
+    out = os.path.join(programs.directory, f"callgrind.{who}.{work}")
+    traced = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"]
     script = None
     if work in CONFIGS:
         path, text = CONFIGS[work]
-        port, pid = start(programs, traced, text, origin)
+        port, pid = start(programs, traced + command, text, origin)
         script = os.path.join(programs.directory, "header.lua") if work != "unused" else None
-    else:
+    elif who == "ours":
         path, limits = compare.WORKS[work]
-        port, pid = compare.start_ours(programs, traced, origin, "", limits)
+        port, pid = compare.start_ours(programs, traced + command, origin, "", limits)
+    else:
+        path, port = compare.WORKS[work][0], compare.free_port()
+        config = programs.written("nginx.conf", port=port, origin=origin)
+        traced += compare.command_of("nginx", programs.directory, config) + ["-g", "master_process off;"]
+        pid = programs.start(traced, f"http://127.0.0.1:{port}/")
     url = f"http://127.0.0.1:{port}{path}"
     compare.load(url, 1, CONNECTIONS, script)
     control("-z", pid)
     requests = compare.load(url, seconds, CONNECTIONS, script)["requests"]
     control("-d", pid)
+    programs.running[-1].terminate()
     with open(f"{out}.1") as dump:
         totals = re.search(r"^totals: (\d+)", dump.read(), re.MULTILINE)
     if not totals:
@@ -124,8 +130,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--work", default=",".join(compare.USUAL))
+    parser.add_argument("--json")
     parser.add_argument("command", nargs="*", default=[os.path.join(compare.ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()
+    compare.need(valgrind="Debian's valgrind", wrk=compare.PACKAGES["wrk"], nginx=compare.PACKAGES["nginx"])
+    command = compare.runnable(args.command)
+    figures = compare.Figures()
     programs = compare.Programs(tempfile.mkdtemp(prefix="ratelimit-instructions-"))
     try:
         compare.prepare(programs.directory)
@@ -135,10 +145,13 @@ def main():
         origin = compare.free_port()
         config = programs.written("origin.conf", port=origin)
         programs.start(["nginx", "-p", programs.directory, "-c", config], f"http://127.0.0.1:{origin}/")
-        print(f"profiles in {programs.directory}\n\n| work | requests | instructions each |\n|---|---|---|")
+        print(f"profiles in {programs.directory}\n\n| work | | requests | instructions each |\n|---|---|---|---|")
         for work in args.work.split(","):
-            requests, each = count(programs, args.command, origin, work, args.seconds)
-            print(f"| {work} | {requests:.0f} | {each:.0f} |", flush=True)
+            for who in ("ours",) if work in CONFIGS else ("ours", "nginx"):
+                requests, each = count(programs, who, command, origin, work, args.seconds)
+                print(f"| {work} | {who} | {requests:.0f} | {each:.0f} |", flush=True)
+                figures.add(work, who, "instructions", [each])
+        figures.write(args.json)
     finally:
         programs.end()
 

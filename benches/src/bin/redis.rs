@@ -2,11 +2,13 @@
 //! decision in pipelines of 32 (what most libraries do at best) and a bare `INCR`. CPU time, from /proc, of one
 //! server in alternating rounds of one run; medians.
 //!
-//!     cargo run --release -p benches --bin redis
+//!     cargo run --release -p benches --bin redis [-- --json FILE]
 
 use std::cell::Cell;
+use std::process::ExitCode;
 use std::rc::Rc;
 
+use benches::report::{Report, Result, Spread, ended, needs};
 use ratelimit_core::algorithm::Op;
 use ratelimit_core::store::Charge;
 use ratelimit_core::{Algorithm, KeyBuf, Limit, Store};
@@ -137,7 +139,13 @@ fn increments(server: &Server, decisions: u64, state: &mut u64) {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
+    ended(measure())
+}
+
+fn measure() -> Result<()> {
+    let (mut report, _) = Report::from_arguments()?;
+    needs("redis-server", "redis-server")?;
     let server = Server::start();
     let ours = Ours::new(&server);
     let bucket = |name: &str| Limit::new(name, "100/s".parse().expect("a rate")).burst(1_000_000);
@@ -174,10 +182,8 @@ fn main() {
             }
         }
     }
-    let mut results: Vec<(&str, f64, f64, f64)> = rows
-        .into_iter()
-        .map(|(name, _, [server, client, batch])| (name, median(server), median(client), median(batch)))
-        .collect();
+    let mut results: Vec<(&str, [Spread; 3])> =
+        rows.into_iter().map(|(name, _, samples)| (name, samples.map(Spread::of))).collect();
     let mut denied = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..3 {
         let once = [Limit::new(format!("once-{round}"), "1/day".parse().expect("a rate"))];
@@ -188,24 +194,29 @@ fn main() {
         denied[1].push(client);
         denied[2].push(batch);
     }
-    let [server_cost, client_cost, batch] = denied.map(median);
-    results.push(("ours, all denied by the store", server_cost, client_cost, batch));
+    results.push(("ours, all denied by the store", denied.map(Spread::of)));
     let mut state = 3;
     let Cost(floor, client, _) = measured(&server, each, || increments(&server, each, &mut state));
-    results.push(("INCR, pipelined", floor, client, 1.0));
-    let naive = results[0].1;
+    results.push(("INCR, pipelined", [floor, client, 1.0].map(Spread::from)));
+    let naive = results.first().map_or(f64::NAN, |(_, [server, ..])| server.median());
     println!("| | a call | server µs a decision | × one EVALSHA | decisions a CPU second | client µs |");
     println!("|---|---|---|---|---|---|");
-    for (name, server, client, batch) in results {
+    for (name, [server, client, batch]) in results {
+        let times = server.median() / naive;
         println!(
-            "| {name} | {batch:.0} | {server:.2} | {:.2} | {:.0} k | {client:.2} |",
-            server / naive,
-            1e3 / server
+            "| {name} | {:.0} | {server:.2} | {times:.2} | {:.0} k | {client:.2} |",
+            batch.median(),
+            1e3 / server.median()
         );
+        let figures = [
+            ("a call", batch),
+            ("server µs", server),
+            ("× one EVALSHA", times.into()),
+            ("client µs", client),
+        ];
+        for (what, spread) in figures {
+            report.add(name, "ratelimit-redis", what, spread);
+        }
     }
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+    report.write()
 }
