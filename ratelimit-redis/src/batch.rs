@@ -7,10 +7,10 @@ use foldhash::HashMap;
 use ratelimit_core::store::Verdict;
 use ratelimit_core::{Nanos, StoreError};
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 
 use crate::calendar::Calendars;
 use crate::connection::ScriptCall;
+use crate::couriers::Asker;
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
 use crate::lease;
@@ -51,7 +51,7 @@ impl Said {
 pub(crate) struct Request {
     pub(crate) parts: Parts,
     /// `None`: nobody waits for the answer.
-    pub(crate) answer: Option<oneshot::Sender<Answer>>,
+    pub(crate) answer: Option<Asker>,
     /// It was sent before, with calendars that did not cover the store's time.
     pub(crate) again: bool,
     /// It travels alone, because its keys are on their way to another node.
@@ -61,7 +61,7 @@ pub(crate) struct Request {
 impl Request {
     /// Whether whoever asked is gone, so that it need not be made.
     pub(crate) fn is_given_up(&self) -> bool {
-        self.answer.as_ref().is_some_and(oneshot::Sender::is_closed)
+        self.answer.as_ref().is_some_and(Asker::is_gone)
     }
 }
 
@@ -298,7 +298,7 @@ mod tests {
     fn who_gave_up_is_not_charged() {
         let limit = Limit::new("l", Rate::per_second(1));
         let mut waiting: VecDeque<_> = [request(&limit, &[1]), request(&limit, &[2])].into();
-        let (answer, _) = oneshot::channel();
+        let (answer, _) = Asker::here();
         waiting[0].answer = Some(answer);
         assert_eq!(next(&mut waiting), Some((1, 1)));
     }

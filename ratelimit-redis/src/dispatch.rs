@@ -25,9 +25,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep};
 
 pub(crate) use self::answers::release_of;
-use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request};
+use crate::batch::{Batch, Batcher, Context, Judged, REQUESTS, Request};
 use crate::breaker::Breaker;
 use crate::calls::Observer;
+use crate::couriers::{Asker, Couriers};
 use crate::error::{Remedy, Trouble};
 use crate::health::Standing;
 use crate::keys::{Digest, Names};
@@ -117,7 +118,8 @@ pub(crate) struct Dispatcher {
     /// What was spent without the store and it has to be told of, at the latest with the key's next decision.
     spent: HashMap<Digest, Part>,
     /// Those who wait until nothing else does.
-    flushes: Vec<oneshot::Sender<Answer>>,
+    flushes: Vec<Asker>,
+    couriers: Couriers,
 }
 
 impl Dispatcher {
@@ -160,6 +162,7 @@ impl Dispatcher {
             back: None,
             spent: HashMap::default(),
             flushes: Vec::new(),
+            couriers: Couriers::default(),
         }
     }
 
@@ -167,29 +170,20 @@ impl Dispatcher {
     pub(crate) async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut received = Vec::with_capacity(REQUESTS);
         let mut open = true;
         // What is left when the last handle goes is sent if there is a connection, and not waited for otherwise.
         while open
             || (matches!(self.link, Link::Up(_))
                 && !(self.waiting.is_empty() && self.batches + self.apart == 0))
         {
+            self.collect();
             self.send();
             self.flushed();
-            let room = REQUESTS.saturating_sub(self.waiting.len());
             tokio::select! {
-                count = self.requests.recv_many(&mut received, room), if open && room > 0 => {
-                    open = count > 0;
-                    for request in received.drain(..) {
-                        match request.parts.is_empty() {
-                            true => self.flushes.extend(request.answer),
-                            false => self.waiting.push_back(request),
-                        }
-                    }
-                    if self.breaker.is_open() {
-                        self.refuse_waiting();
-                    }
-                }
+                request = self.requests.recv(), if open && self.listens() => match request {
+                    Some(request) => self.received(request),
+                    None => open = false,
+                },
                 Some(done) = self.under_way.next(), if !self.under_way.is_empty() => self.done(done),
                 step = next_step(&mut self.link) => match step {
                     Some(line) => self.connected(line),
@@ -206,8 +200,33 @@ impl Dispatcher {
                     self.keep_permits();
                     self.return_to_store();
                     self.shared.denied.sweep(self.now());
+                    self.couriers.look_after();
                 }
             }
+        }
+    }
+
+    /// Whether it is worth being woken by the next request. One that could not be sent can as well wait where it is.
+    fn listens(&self) -> bool {
+        self.batches < UNDER_WAY && self.waiting.len() < REQUESTS || self.breaker.is_open()
+    }
+
+    /// Takes what has come meanwhile, for one batch.
+    fn collect(&mut self) {
+        while self.waiting.len() < REQUESTS
+            && let Ok(request) = self.requests.try_recv()
+        {
+            self.received(request);
+        }
+    }
+
+    fn received(&mut self, request: Request) {
+        match request.parts.is_empty() {
+            true => self.flushes.extend(request.answer),
+            false => self.waiting.push_back(request),
+        }
+        if self.breaker.is_open() {
+            self.refuse_waiting();
         }
     }
 

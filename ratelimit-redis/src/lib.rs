@@ -46,6 +46,7 @@ mod calendar;
 mod calls;
 mod config;
 mod connection;
+mod couriers;
 mod denied;
 mod dispatch;
 mod error;

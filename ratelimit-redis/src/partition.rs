@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Answer, PARTS, Request, Said};
 use crate::config::OnFailure;
+use crate::couriers::Asker;
 use crate::error::Trouble;
 use crate::fallback::{UNCHARGED, is_local};
 use crate::keys::Digest;
@@ -56,9 +57,9 @@ impl Partition {
 
     /// Waits until everything that was posted before is made.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
-        let (sender, receiver) = oneshot::channel();
+        let (asker, receiver) = Asker::here();
         // A request for nothing, which the task answers when there is nothing else.
-        let request = Request { parts: Parts::new(), answer: Some(sender), again: false, alone: false };
+        let request = Request { parts: Parts::new(), answer: Some(asker), again: false, alone: false };
         self.requests.send(request).await.map_err(|_| ended())?;
         receiver.await.unwrap_or_else(|_| Err(ended())).map(drop)
     }
@@ -225,8 +226,9 @@ impl Partition {
 
     /// Sends a request and waits for what the store says, not longer than the deadline.
     pub(crate) async fn say(&self, parts: &Parts) -> Answer {
-        let (sender, receiver) = oneshot::channel();
-        let request = Request { parts: parts.clone(), answer: Some(sender), again: false, alone: false };
+        let (asker, receiver) = Asker::here();
+        let has_timers = asker.has_timers();
+        let request = Request { parts: parts.clone(), answer: Some(asker), again: false, alone: false };
         if let Err(refused) = self.requests.try_send(request) {
             return Err(match refused {
                 mpsc::error::TrySendError::Full(_) => {
@@ -237,8 +239,8 @@ impl Partition {
             });
         }
         let mut waiting = Waiting { partition: self, parts, receiver };
-        // Without a runtime there are no timers; the call has its own deadline then.
-        if tokio::runtime::Handle::try_current().is_err() {
+        // The call has its own deadline.
+        if !has_timers {
             return (&mut waiting.receiver).await.unwrap_or_else(|_| Err(ended()));
         }
         match tokio::time::timeout(self.deadline, &mut waiting.receiver).await {

@@ -35,7 +35,7 @@ impl Dispatcher {
         for flush in self.flushes.drain(..) {
             let verdict = Verdict { admitted: true, origin: Origin::Store, outcomes: Outcomes::new() };
             let gone = || StoreError::new(StoreErrorKind::Unavailable, "the store is gone");
-            let _ = flush.send(if done { Ok(Said::Verdict(verdict)) } else { Err(gone()) });
+            let _ = flush.answer(if done { Ok(Said::Verdict(verdict)) } else { Err(gone()) });
         }
     }
 
@@ -66,13 +66,16 @@ impl Dispatcher {
                 }
             };
             let Some(waiting) = request.answer else { continue };
+            if !permits {
+                self.couriers.take(waiting, answer);
             // Nobody waits any more: permits that were granted go back. Other charges stay, as after a time-out.
-            if let (Err(Ok(Said::Verdict(verdict))), true) = (waiting.send(answer), permits)
+            } else if let Err(Ok(Said::Verdict(verdict))) = waiting.answer(answer)
                 && let Some(release) = release_of(&request.parts, &verdict)
             {
                 self.waiting.push_back(release);
             }
         }
+        self.couriers.go();
     }
 
     /// The calendars were computed for another time than the store has.
@@ -84,7 +87,7 @@ impl Dispatcher {
             }
             if std::mem::replace(&mut request.again, true) {
                 if let Some(answer) = request.answer {
-                    let _ = answer.send(Err(Trouble::calendar().to_error()));
+                    let _ = answer.answer(Err(Trouble::calendar().to_error()));
                 }
             } else {
                 self.waiting.push_front(request);
@@ -113,9 +116,10 @@ impl Dispatcher {
                 self.ledger.lost(&request.parts);
             }
             if let Some(answer) = request.answer {
-                let _ = answer.send(Err(trouble.to_error()));
+                self.couriers.take(answer, Err(trouble.to_error()));
             }
         }
+        self.couriers.go();
     }
 }
 

@@ -138,9 +138,11 @@ impl Dispatcher {
             self.ledger.sending(&request.parts, self.shared.clock.now());
             self.ledger.lost(&request.parts);
             if let Some(answer) = request.answer {
-                let _ = answer.send(Err(StoreError::new(StoreErrorKind::Unavailable, "the store is gone")));
+                let gone = StoreError::new(StoreErrorKind::Unavailable, "the store is gone");
+                self.couriers.take(answer, Err(gone));
             }
         }
+        self.couriers.go();
     }
 
     /// Ends local decisions once everybody had time to find the store back.
