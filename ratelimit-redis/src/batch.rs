@@ -2,6 +2,7 @@
 //! of a call, and from its reply to verdicts.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use foldhash::HashMap;
 use ratelimit_core::store::Verdict;
@@ -27,12 +28,11 @@ pub(crate) const PARTS: usize = 64;
 /// What a caller gets.
 pub(crate) type Answer = Result<Said, StoreError>;
 
-/// What the store says to a request.
+/// What the store says to a request. It changes hands several times, and so does the request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one, and are moved once")]
 pub(crate) enum Said {
     /// To charges.
-    Verdict(Verdict),
+    Verdict(Box<Verdict>),
     /// To a question for a lease.
     Lease(lease::Reply),
 }
@@ -40,7 +40,7 @@ pub(crate) enum Said {
 impl Said {
     pub(crate) fn verdict(self) -> Option<Verdict> {
         match self {
-            Self::Verdict(verdict) => Some(verdict),
+            Self::Verdict(verdict) => Some(*verdict),
             Self::Lease(_) => None,
         }
     }
@@ -49,7 +49,7 @@ impl Said {
 /// One request on its way to the store.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) parts: Parts,
+    pub(crate) parts: Arc<Parts>,
     /// `None`: nobody waits for the answer.
     pub(crate) answer: Option<Asker>,
     /// It was sent before, with calendars that did not cover the store's time.
@@ -136,7 +136,7 @@ impl Batcher {
             call.is_patient = request.alone;
             let Some(request) = waiting.pop_front() else { break };
             is_takes &= request.parts.iter().all(Part::is_bucket_take);
-            for part in &request.parts {
+            for part in request.parts.iter() {
                 if self.places.contains_key(&part.digest) {
                     is_takes = false;
                     continue;
@@ -157,7 +157,7 @@ impl Batcher {
             return None;
         }
         if is_takes {
-            self.arguments.takes(requests.iter().map(|request| &request.parts[..]));
+            self.arguments.takes(requests.iter().map(|request| request.parts.as_slice()));
         } else {
             self.put(&requests, has_permits, context);
         }
@@ -216,7 +216,7 @@ impl Batch {
                 [part] if matches!(part.what, What::Lease(_)) => {
                     reply.grant(part).map_err(garbled)?.map(Said::Lease)
                 }
-                parts => reply.verdict(parts).map_err(garbled)?.map(Said::Verdict),
+                parts => reply.verdict(parts).map_err(garbled)?.map(Box::new).map(Said::Verdict),
             });
         }
         // Keys whose foreign data was noticed only by the write.
@@ -248,7 +248,7 @@ mod tests {
             let (digest, shape) = (Digest::of(limit, key.key()), Shape::of(limit));
             Part { digest, limit: limit.clone(), shape, what: What::Do(Op::Take(1)) }
         });
-        Request { parts: parts.collect(), answer: None, again: false, alone: false }
+        Request { parts: Arc::new(parts.collect()), answer: None, again: false, alone: false }
     }
 
     fn batch(waiting: &mut VecDeque<Request>) -> Option<Batch> {

@@ -337,7 +337,7 @@ impl Dispatcher {
             return;
         }
         for (digest, limit, what) in self.ledger.due(self.now(), self.settings.permit_expiry, REQUESTS) {
-            let parts = smallvec![Part { digest, shape: Shape::of(&limit), limit, what }];
+            let parts = Arc::new(smallvec![Part { digest, shape: Shape::of(&limit), limit, what }]);
             self.waiting.push_back(Request { parts, answer: None, again: false, alone: false });
         }
     }

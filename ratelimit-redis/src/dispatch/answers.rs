@@ -1,5 +1,7 @@
 //! What becomes of a batch that is over: everybody who waits is told, or sent again.
 
+use std::sync::Arc;
+
 use ratelimit_core::algorithm::Op;
 use ratelimit_core::store::{Origin, Outcomes, Verdict};
 use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
@@ -35,7 +37,7 @@ impl Dispatcher {
         for flush in self.flushes.drain(..) {
             let verdict = Verdict { admitted: true, origin: Origin::Store, outcomes: Outcomes::new() };
             let gone = || StoreError::new(StoreErrorKind::Unavailable, "the store is gone");
-            let _ = flush.answer(if done { Ok(Said::Verdict(verdict)) } else { Err(gone()) });
+            let _ = flush.answer(if done { Ok(Said::Verdict(Box::new(verdict))) } else { Err(gone()) });
         }
     }
 
@@ -144,5 +146,5 @@ pub(crate) fn release_of(parts: &[Part], verdict: &Verdict) -> Option<Request> {
         _ => None,
     });
     let parts: Parts = granted.collect();
-    (!parts.is_empty()).then_some(Request { parts, answer: None, again: false, alone: false })
+    (!parts.is_empty()).then(|| Request { parts: Arc::new(parts), answer: None, again: false, alone: false })
 }
