@@ -37,7 +37,6 @@ impl Asker {
     }
 
     /// Answers at once. Who is gone leaves the answer behind.
-    #[expect(clippy::result_large_err, reason = "it is the answer itself, and rare")]
     pub(crate) fn answer(self, answer: Answer) -> Result<(), Answer> {
         self.sender.send(answer)
     }
@@ -151,5 +150,54 @@ fn hand_out(letters: &mut Vec<Letter>) {
     for (sender, answer) in letters.drain(..) {
         // Who is gone has no use for it.
         let _ = sender.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ratelimit_core::{StoreError, StoreErrorKind};
+    use tokio::runtime::{Builder, Runtime};
+
+    /// Some who wait in that runtime, whose answers are on their way.
+    fn waiting(runtime: &Runtime, couriers: &mut Couriers) -> Vec<oneshot::Receiver<Answer>> {
+        let _inside = runtime.enter();
+        let (askers, receivers): (Vec<_>, Vec<_>) = (0..3).map(|_| Asker::here()).unzip();
+        for asker in askers {
+            couriers.take(asker, Err(StoreError::new(StoreErrorKind::Timeout, "a test")));
+        }
+        couriers.go();
+        receivers
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().build().unwrap()
+    }
+
+    #[test]
+    fn each_runtime_has_a_courier_who_answers_all() {
+        let (runtimes, mut couriers) = ([runtime(), runtime()], Couriers::default());
+        for _ in 0..2 {
+            let waiting = runtimes.each_ref().map(|runtime| waiting(runtime, &mut couriers));
+            for (runtime, waiting) in runtimes.iter().zip(waiting) {
+                for one in waiting {
+                    assert!(runtime.block_on(one).unwrap().is_err());
+                }
+            }
+        }
+        assert_eq!(couriers.0.len(), 2);
+    }
+
+    #[test]
+    fn a_runtime_that_nobody_runs_keeps_nobody_waiting_and_one_that_ended_is_forgotten() {
+        let (idle, mut couriers) = (runtime(), Couriers::default());
+        let mut waiting = waiting(&idle, &mut couriers);
+        assert!(waiting.iter_mut().all(|one| one.try_recv().is_err()), "the courier has not run");
+        couriers.look_after();
+        assert!(waiting.iter_mut().all(|one| one.try_recv().is_ok()));
+        assert_eq!(couriers.0.len(), 1);
+        drop(idle);
+        couriers.look_after();
+        assert_eq!(couriers.0.len(), 0);
     }
 }
