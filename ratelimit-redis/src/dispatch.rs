@@ -177,6 +177,11 @@ impl Dispatcher {
                 && !(self.waiting.is_empty() && self.batches + self.apart == 0))
         {
             self.collect();
+            if self.has_room() {
+                // Who asks may be in the middle of a turn, with more to ask, and share this processor.
+                std::thread::yield_now();
+                self.collect();
+            }
             self.send();
             self.flushed();
             tokio::select! {

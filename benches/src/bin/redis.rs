@@ -149,7 +149,11 @@ fn alone(server: &Server, ours: &Ours) -> [Vec<Duration>; 2] {
             ours.store.decide(&charges).await.expect("a decision");
             let decided = Instant::now();
             let mut call = redis::cmd("EVALSHA");
-            call.arg(&sha).arg(1).arg(format!("naive:client-{number:020}")).arg(10_000).arg(10_000_000_000_u64);
+            call.arg(&sha)
+                .arg(1)
+                .arg(format!("naive:client-{number:020}"))
+                .arg(10_000)
+                .arg(10_000_000_000_u64);
             let _: (i64, i64) = call.query_async(&mut connection).await.expect("an answer");
             // The first ones only warm up.
             if round >= LONE / 10 {
