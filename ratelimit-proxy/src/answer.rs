@@ -1,11 +1,13 @@
 //! Our own answers: a [`Decision`] or a [`Fault`] in, a response out. The only file that makes responses.
+//!
+//! They are boxed, because a response is handed on from step to step, and each would copy it.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 use ratelimit_core::fields::{REDUCED_CAPACITY, Told};
 use ratelimit_core::{Decision, Fields, Nanos};
 
@@ -72,7 +74,7 @@ impl Answers {
         told: &mut Told,
         head: &mut Parts,
         utc: Nanos,
-    ) -> Response<Body> {
+    ) -> Box<Response<Body>> {
         let retry_after = Fields::retry_after(decision).map(|seconds| self.spread(seconds));
         if is_grpc(&head.headers) {
             return self.grpc(decision, retry_after, utc);
@@ -81,8 +83,16 @@ impl Answers {
         let mut headers = std::mem::take(&mut head.headers);
         headers.clear();
         headers.insert(header::CONTENT_TYPE, content_type);
-        self.fields.write_again(decision, told, retry_after, utc, &mut headers);
-        let mut response = Response::new(Body::own(body));
+        // Most denials come in floods, and each says what the one before it said.
+        let lines = if head.version == Version::HTTP_2 {
+            None
+        } else {
+            told.lines(&self.fields, decision, retry_after)
+        };
+        if lines.is_none() {
+            self.fields.write_again(decision, told, retry_after, utc, &mut headers);
+        }
+        let mut response = Box::new(Response::new(Body::own_with(body, lines)));
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response
@@ -113,7 +123,7 @@ impl Answers {
     }
 
     /// A request that costs more than a limit can ever hold; asking again never helps.
-    pub(crate) fn never(&self, decision: &Decision<'_>, head: &Parts, utc: Nanos) -> Response<Body> {
+    pub(crate) fn never(&self, decision: &Decision<'_>, head: &Parts, utc: Nanos) -> Box<Response<Body>> {
         if is_grpc(&head.headers) {
             return self.grpc(decision, None, utc);
         }
@@ -124,7 +134,7 @@ impl Answers {
     }
 
     /// Something else than a limit keeps a request from being served.
-    pub(crate) fn fault(&self, fault: Fault) -> Response<Body> {
+    pub(crate) fn fault(&self, fault: Fault) -> Box<Response<Body>> {
         let status = fault.status();
         let reduced = status == StatusCode::SERVICE_UNAVAILABLE;
         let kind = if reduced { REDUCED_CAPACITY } else { "about:blank" };
@@ -154,7 +164,7 @@ impl Answers {
 
     /// The same to a call of gRPC: trailers only, with the code that gRPC has for that status. Many clients would read
     /// HTTP's as a broken answer.
-    pub(crate) fn fault_of_grpc(&self, fault: Fault) -> Response<Body> {
+    pub(crate) fn fault_of_grpc(&self, fault: Fault) -> Box<Response<Body>> {
         let code = match fault.status().as_u16() {
             400 => "13",
             401 => "16",
@@ -175,7 +185,7 @@ impl Answers {
     }
 
     /// Trailers only, with HTTP's 200: gRPC clients take a 429 for UNAVAILABLE and try again at once.
-    fn grpc(&self, decision: &Decision<'_>, retry_after: Option<u64>, utc: Nanos) -> Response<Body> {
+    fn grpc(&self, decision: &Decision<'_>, retry_after: Option<u64>, utc: Nanos) -> Box<Response<Body>> {
         let mut response =
             response(StatusCode::OK, Bytes::new(), HeaderValue::from_static("application/grpc"));
         let headers = response.headers_mut();
@@ -196,8 +206,8 @@ impl Answers {
     }
 }
 
-fn response(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Response<Body> {
-    let mut response = Response::new(Body::own(body));
+fn response(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Box<Response<Body>> {
+    let mut response = Box::new(Response::new(Body::own(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response

@@ -311,9 +311,38 @@ fn what_is_told_again_is_what_would_be_told_anew() {
                 &mut again,
             );
             assert_eq!(again, written(fields(style), &decision), "{parts:?}");
+            let text: String = again
+                .iter()
+                .map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()))
+                .collect();
+            // Not told at once, since most of what is told is never told again.
+            let lines = [(); 3].map(|()| told.lines(&fields(style), &decision, retry_after));
+            let known = Some(text.into()).filter(|_| !parts.is_empty());
+            assert_eq!(lines, [None, known.clone(), known], "{parts:?}");
         }
         for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
             assert_eq!(told.problem(&decision, status), Fields::problem_with_status(&decision, status));
         }
     }
+}
+
+#[test]
+fn lines_that_say_the_time_of_day_are_not_told_again() {
+    let one = limit("one", "1/h");
+    let decision = decided(&[(&one, refused(Nanos::from_secs(3)))]);
+    let epoch = Fields { reset: ResetFormat::Epoch, ..fields(FieldStyle::Both) };
+    let mut told = Told::default();
+    assert_eq!([(); 3].map(|()| told.lines(&epoch, &decision, Some(3))), [None, None, None]);
+    let other = Fields { style: FieldStyle::Ietf, ..epoch };
+    let lines = [(); 2].map(|()| told.lines(&other, &decision, Some(3)));
+    assert_eq!(
+        lines,
+        [
+            None,
+            Some(
+                "retry-after: 3\r\nratelimit-policy: \"one\";q=1;w=3600\r\nratelimit: \"one\";r=0;t=3\r\n"
+                    .into()
+            )
+        ]
+    );
 }

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use super::{Fields, Values, policy_of, state};
+use super::{FieldStyle, Fields, Once, ResetFormat, Values, policy_of, seconds_to_tell, state};
 use crate::decision::Decision;
 use crate::limit::Limit;
+use crate::time::Nanos;
 
 /// What a client was told last about its limits. Nearly all requests of a connection meet the same limits, and of many
 /// the same is said: of all that are denied within a second, and of those that find their limit fully recovered.
@@ -37,6 +38,26 @@ pub struct Told {
     state: Option<State>,
     retry_after: Option<(u64, HeaderValue)>,
     problem: Option<(StatusCode, Bytes)>,
+    lines: Option<Lines>,
+}
+
+/// A denial's fields as they stand on the wire.
+#[derive(Clone, Debug)]
+struct Lines {
+    /// What they follow from.
+    of: Denial,
+    /// Kept once it was told twice, as that of [`State`].
+    text: Option<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Denial {
+    fields: Fields,
+    /// Where the data of the limit that binds is.
+    limit: usize,
+    remaining: u32,
+    seconds: Option<u64>,
+    retry_after: Option<u64>,
 }
 
 /// What `RateLimit` says.
@@ -64,6 +85,45 @@ impl Told {
                 problem
             }
         }
+    }
+
+    /// What [`Fields::write_again`] would write into an empty head, as lines of HTTP/1.1 (RFC 9112 §5), each with its
+    /// end: who writes the head of a denial itself has one piece of bytes to copy. `None` where that has to be made
+    /// anew, since nothing like it was told just before or it says the time of day.
+    #[must_use]
+    pub fn lines(
+        &mut self,
+        fields: &Fields,
+        decision: &Decision<'_>,
+        retry_after: Option<u64>,
+    ) -> Option<Bytes> {
+        let says_time = fields.reset == ResetFormat::Epoch
+            && matches!(fields.style, FieldStyle::Legacy | FieldStyle::Both);
+        let (limit, outcome) = decision.binding().filter(|(limit, _)| !limit.is_shadow() && !says_time)?;
+        self.is_about(decision);
+        let of = Denial {
+            fields: *fields,
+            limit: place(limit),
+            remaining: outcome.remaining(),
+            seconds: seconds_to_tell(decision, limit, outcome, retry_after),
+            retry_after,
+        };
+        let Some(known) = self.lines.as_mut().filter(|known| known.of == of) else {
+            self.lines = Some(Lines { of, text: None });
+            return None;
+        };
+        if known.text.is_none() {
+            let mut headers = HeaderMap::new();
+            fields.put(
+                decision,
+                &mut Once { policy: self.policy.as_ref() },
+                retry_after,
+                Nanos::ZERO,
+                &mut headers,
+            );
+            known.text = Some(headers.iter().fold(Vec::new(), line).into());
+        }
+        known.text.clone()
     }
 
     /// Forgets everything if the decision is about other limits than the last.
@@ -110,6 +170,13 @@ impl Values for Told {
             _ => self.retry_after.insert((seconds, seconds.into())).1.clone(),
         }
     }
+}
+
+fn line(mut text: Vec<u8>, (name, value): (&HeaderName, &HeaderValue)) -> Vec<u8> {
+    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+        text.extend_from_slice(part);
+    }
+    text
 }
 
 /// Where its data is, which all its clones share.

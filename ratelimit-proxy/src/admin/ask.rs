@@ -14,6 +14,7 @@ use crate::decide::{Ruling, decide, denied};
 use crate::fault::Fault;
 use crate::policy::{How, NotNamed, WrittenPart};
 use crate::rls::{self, Question, Refused};
+use crate::telemetry::trace::Trace;
 
 /// Most bytes of a question.
 pub(super) const MOST_ASKED: usize = 1024 * 1024;
@@ -56,12 +57,12 @@ enum Part {
 
 impl Routes {
     /// Envoy's question.
-    pub(super) async fn json(&self, body: &[u8]) -> Reply {
+    pub(super) async fn json(&self, body: &[u8], trace: &mut Trace) -> Reply {
         let question = match Question::from_json(body) {
             Ok(question) => question,
             Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
         };
-        match rls::ask(self.view().shared(), self.counted(), &question, None).await {
+        match rls::ask(self.view().shared(), self.counted(), &question, None, trace).await {
             Ok(answer) => {
                 let status = if rls::json::is_over_limit(&answer) {
                     StatusCode::TOO_MANY_REQUESTS
@@ -78,7 +79,7 @@ impl Routes {
     }
 
     /// About one key of one limit.
-    pub(super) async fn check(&self, body: &[u8]) -> Reply {
+    pub(super) async fn check(&self, body: &[u8], trace: &mut Trace) -> Reply {
         let asked: Check = match serde_json::from_slice(body) {
             Ok(asked) => asked,
             Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -88,6 +89,7 @@ impl Routes {
             Key::All(parts) => parts,
         };
         let given: Vec<WrittenPart> = parts.iter().map(Part::written).collect();
+        trace.deciding();
         let shared = self.view().shared();
         let rules = shared.rules.load();
         let mut keys = KeyBuf::new();
@@ -108,9 +110,13 @@ impl Routes {
             hit.how = if cost == 0 { How::Ask } else { How::Charge };
         }
         if !met.denied.is_empty() {
-            return self.decided(&asked.limit, &denied(&met.denied, self.counted()));
+            let decision = denied(&met.denied, self.counted());
+            trace.denied(&decision);
+            return self.decided(&asked.limit, &decision);
         }
-        match decide(&shared.store, &selection, &keys, self.counted()).await {
+        let ruling = decide(&shared.store, &selection, &keys, self.counted()).await;
+        trace.decided(&ruling);
+        match ruling {
             Ruling::Admit(admission) => {
                 let decision = admission.unfollowed(&shared.store);
                 match decision {

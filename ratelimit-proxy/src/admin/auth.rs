@@ -29,6 +29,7 @@ use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::identity::token::LazyClaims;
 use crate::telemetry::log;
+use crate::telemetry::trace::Trace;
 
 static TARGET: [HeaderName; 2] =
     [HeaderName::from_static("x-original-uri"), HeaderName::from_static("x-forwarded-uri")];
@@ -37,7 +38,7 @@ static METHOD: [HeaderName; 2] =
 static HOST: [HeaderName; 1] = [HeaderName::from_static("x-forwarded-host")];
 
 /// Whether the limits allow the request that `head` tells of: 200, or 429 with what a client is to be told.
-pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr) -> Reply {
+pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr, trace: &mut Trace) -> Reply {
     if ![Method::GET, Method::HEAD, Method::POST].contains(&head.method) {
         return not_allowed("GET, HEAD, POST");
     }
@@ -47,6 +48,7 @@ pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr) -> Reply {
         Ok(head) => head,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
     };
+    trace.deciding();
     let peer = peer.to_canonical();
     let mut keys = KeyBuf::new();
     let selected = {
@@ -69,6 +71,7 @@ pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr) -> Reply {
             Err(fault) => return problem(fault.status(), fault.detail()),
         },
     };
+    trace.decided(&ruling);
     log::ruled(&ruling, &rules, &head, peer, selected.as_ref().ok(), &keys);
     let utc = shared.utc(&rules);
     match ruling {

@@ -22,6 +22,7 @@ use super::view::View;
 use super::{auth, explain, keys, level, profile, top};
 use crate::config::AdminToken;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::trace::Trace;
 use crate::telemetry::{Format, expose};
 
 /// Answers operators.
@@ -64,7 +65,9 @@ impl Routes {
     {
         if call.head().uri.path() == "/auth" {
             // It comes with the client's own host and origin, which say nothing about who asks.
-            return Ok(auth::auth(self, call.head().clone(), call.peer.ip()).await);
+            let mut trace = self.trace(&call);
+            let reply = auth::auth(self, call.head().clone(), call.peer.ip(), &mut trace).await;
+            return Ok(told(trace, reply));
         }
         self.guard.answers_to(&call.head().uri, call.headers())?;
         let path = call.head().uri.path().to_owned();
@@ -77,12 +80,16 @@ impl Routes {
             ["json"] => {
                 call.posts()?;
                 self.guard.may_ask(call.headers())?;
-                Ok(self.json(&call.bytes(MOST_ASKED).await?).await)
+                let mut trace = self.trace(&call);
+                let reply = self.json(&call.bytes(MOST_ASKED).await?, &mut trace).await;
+                Ok(told(trace, reply))
             }
             ["api", "check"] => {
                 call.posts()?;
                 self.guard.may_ask(call.headers())?;
-                Ok(self.check(&call.bytes(MOST_ASKED).await?).await)
+                let mut trace = self.trace(&call);
+                let reply = self.check(&call.bytes(MOST_ASKED).await?, &mut trace).await;
+                Ok(told(trace, reply))
             }
             ["api", "reload"] => {
                 call.posts()?;
@@ -153,6 +160,11 @@ impl Routes {
         }
     }
 
+    /// The trace of a question.
+    fn trace<B>(&self, call: &Call<B>) -> Trace {
+        Trace::question(self.view.shared(), call.peer.ip(), call.head())
+    }
+
     /// Reads the configuration again.
     fn reload(&self) -> Reply {
         let Some(reloader) = self.view.reloader() else {
@@ -203,6 +215,12 @@ impl Routes {
             Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
         }
     }
+}
+
+/// The answer to a question that is told of.
+fn told(mut trace: Trace, reply: Reply) -> Reply {
+    trace.end(reply.status());
+    reply
 }
 
 /// The dashboard, which may do what it says itself.

@@ -152,7 +152,6 @@ pub(super) struct FieldShape {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     pub(super) required: bool,
-    pub(super) later: bool,
     pub(super) schema: fn(&mut Shapes) -> Value,
 }
 
@@ -179,8 +178,7 @@ pub(super) fn unknown<'w>(
     faults.refuse_with(place, "there is no such field", hint);
 }
 
-/// A section: a struct of [`Field`]s. `[required]` fields must be there; `[later]` ones are read, and refused as
-/// not available yet.
+/// A section: a struct of [`Field`]s. `[required]` fields must be there.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -200,7 +198,6 @@ macro_rules! section {
                     name: $crate::config::decode::word(stringify!($field)),
                     about: concat!($($doc, "\n"),+),
                     required: section!(@required $($mark)?),
-                    later: section!(@later $($mark)?),
                     schema: <$type as $crate::config::decode::Decode>::schema,
                 }, )+
             ];
@@ -217,13 +214,9 @@ macro_rules! section {
                     return None;
                 };
                 for (name, place, value) in fields {
-                    match Self::FIELDS.iter().find(|field| field.name == name) {
-                        Some(field) if field.later => faults.not_yet(&place),
-                        Some(_) => {}
-                        None => {
-                            let known = Self::FIELDS.iter().map(|field| field.name);
-                            $crate::config::decode::unknown(name, &place, known, faults);
-                        }
+                    let known = Self::FIELDS.iter().map(|field| field.name);
+                    if !known.clone().any(|known| known == name) {
+                        $crate::config::decode::unknown(name, &place, known, faults);
                     }
                     $( if name == $crate::config::decode::word(stringify!($field)) {
                         section.$field.take(&value, faults);
@@ -244,15 +237,13 @@ macro_rules! section {
     };
     (@required required) => { true };
     (@required $($other:ident)?) => { false };
-    (@later later) => { true };
-    (@later $($other:ident)?) => { false };
 }
 
-/// One of several words. `[later]` ones are known, and refused as not available yet.
+/// One of several words.
 macro_rules! choice {
     (
         $(#[doc = $about:literal])+
-        $name:ident { $( $(#[doc = $doc:literal])+ $variant:ident = $word:literal $([$mark:ident])? ),+ $(,)? }
+        $name:ident { $( $(#[doc = $doc:literal])+ $variant:ident = $word:literal ),+ $(,)? }
     ) => {
         $(#[doc = $about])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,12 +260,7 @@ macro_rules! choice {
                     return None;
                 };
                 match scalar.text.as_str() {
-                    $( $word => {
-                        if section!(@later $($mark)?) {
-                            faults.not_yet(&here.place);
-                        }
-                        Some(Self::$variant)
-                    } )+
+                    $( $word => Some(Self::$variant), )+
                     other => {
                         let hint = $crate::config::fault::nearest(other, WORDS.iter().copied())
                             .map_or_else(|| WORDS.join(", "), |near| format!("did you mean {near}?"));
@@ -286,7 +272,7 @@ macro_rules! choice {
             }
 
             fn schema(_: &mut $crate::config::schema::Shapes) -> serde_json::Value {
-                $crate::config::schema::words(&[$(($word, concat!($($doc, "\n"),+), section!(@later $($mark)?))),+])
+                $crate::config::schema::words(&[$(($word, concat!($($doc, "\n"),+))),+])
             }
         }
     };

@@ -198,11 +198,6 @@ impl Faults {
         self.faults.push(self.fault(place, message.as_ref(), Some(hint.into())));
     }
 
-    /// Something of the language at `place` is not brought to life in this release.
-    pub(super) fn not_yet(&mut self, place: &Place) {
-        self.refuse(place, "not available yet");
-    }
-
     /// Something at `place` is likely not what was meant.
     pub(super) fn warn(&mut self, place: &Place, message: impl AsRef<str>) {
         self.warnings.push(self.fault(place, message.as_ref(), None));

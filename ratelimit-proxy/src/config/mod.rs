@@ -9,8 +9,7 @@
 //! build    what the values mean together: Config
 //! ```
 //!
-//! What the language has and this release does not bring to life is read like everything else, and refused as
-//! not available yet. Nothing is ever ignored.
+//! Nothing is ever ignored.
 
 mod build;
 mod decode;

@@ -36,10 +36,6 @@ fn prose(comment: &str) -> String {
     comment.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn about(comment: &str, later: bool) -> String {
-    if later { format!("Not available yet. {}", prose(comment)) } else { prose(comment) }
-}
-
 /// A value of that shape, or one that the environment fills in.
 pub(super) fn or_variable(shape: Value) -> Value {
     json!({"anyOf": [shape, {"$ref": "#/$defs/variable"}]})
@@ -54,11 +50,9 @@ pub(super) fn text(mut rules: Value) -> Value {
 }
 
 /// One of some words.
-pub(super) fn words(words: &[(&str, &str, bool)]) -> Value {
-    let words: Vec<Value> = words
-        .iter()
-        .map(|(word, comment, later)| json!({"const": word, "description": about(comment, *later)}))
-        .collect();
+pub(super) fn words(words: &[(&str, &str)]) -> Value {
+    let words: Vec<Value> =
+        words.iter().map(|(word, comment)| json!({"const": word, "description": prose(comment)})).collect();
     or_variable(json!({"oneOf": words}))
 }
 
@@ -70,7 +64,7 @@ impl Shapes {
             for field in fields {
                 let mut shape = (field.schema)(shapes);
                 if let Value::Object(shape) = &mut shape {
-                    shape.insert("description".to_owned(), about(field.about, field.later).into());
+                    shape.insert("description".to_owned(), prose(field.about).into());
                 }
                 properties.insert(field.name.to_owned(), shape);
             }
@@ -142,7 +136,7 @@ mod tests {
         })
     }
 
-    /// What is wrong with a configuration in JSON, apart from what is not available yet.
+    /// What is wrong with a configuration in JSON.
     fn faults(value: &Value) -> Vec<String> {
         let variables = |name: &str| match name {
             "BURST" => Some("200".to_owned()),
@@ -157,7 +151,7 @@ mod tests {
                 .iter()
                 .map(ToString::to_string)
                 // The example of the contract leaves out who issues its tokens.
-                .filter(|line| !line.contains("not available yet") && !line.contains("whom to believe"))
+                .filter(|line| !line.contains("whom to believe"))
                 .collect(),
         }
     }

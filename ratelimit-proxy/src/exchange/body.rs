@@ -145,7 +145,10 @@ pub(crate) struct Body {
 }
 
 enum Source {
-    Own(Option<Bytes>),
+    Own {
+        bytes: Option<Bytes>,
+        lines: Option<Bytes>,
+    },
     /// The connection that brings it; gone when there is nothing more to come.
     Upstream {
         link: Option<Link>,
@@ -156,7 +159,21 @@ enum Source {
 impl Body {
     /// One of our own.
     pub(crate) fn own(bytes: Bytes) -> Self {
-        Self { source: Source::Own((!bytes.is_empty()).then_some(bytes)), tail: None, broken: None }
+        Self::own_with(bytes, None)
+    }
+
+    /// One of our own, of a response of HTTP/1.1 whose head has these lines beside its fields.
+    pub(crate) fn own_with(bytes: Bytes, lines: Option<Bytes>) -> Self {
+        let bytes = (!bytes.is_empty()).then_some(bytes);
+        Self { source: Source::Own { bytes, lines }, tail: None, broken: None }
+    }
+
+    /// Lines of the head beside its fields, each with its end.
+    pub(crate) fn lines(&self) -> &[u8] {
+        match &self.source {
+            Source::Own { lines: Some(lines), .. } => lines,
+            Source::Own { .. } | Source::Upstream { .. } => &[],
+        }
     }
 
     /// The upstream's.
@@ -239,7 +256,7 @@ impl http_body::Body for Body {
             return Poll::Ready(Some(Err(broken)));
         }
         let polled = match &mut this.source {
-            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Own { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream { link, call } => Self::poll_upstream(link, call, cx),
         };
         if let (Poll::Ready(Some(Ok(frame))), Some(tail)) = (&polled, &mut this.tail)
@@ -271,14 +288,14 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Own(bytes) => bytes.is_none(),
+            Source::Own { bytes, .. } => bytes.is_none(),
             Source::Upstream { link, .. } => link.as_ref().is_none_or(|link| link.is_end_stream()),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Own(bytes) => SizeHint::with_exact(
+            Source::Own { bytes, .. } => SizeHint::with_exact(
                 bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             ),
             Source::Upstream { link, .. } => {

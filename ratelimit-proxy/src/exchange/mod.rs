@@ -33,12 +33,12 @@ use crate::telemetry::trace::Trace;
 
 /// Answers one request: from the upstream if the limits allow it, ourselves if not.
 ///
-/// The head comes boxed, because it is handed on from step to step, and each would copy it.
+/// Both heads are boxed, because they are handed on from step to step, and each would copy them.
 pub(crate) async fn exchange(
     call: &Rc<Call>,
     head: Box<Parts>,
     mut body: Option<ClientBody>,
-) -> Response<Body> {
+) -> Box<Response<Body>> {
     let mut tail = Tail::new(call);
     let expects_continue = has_body(body.as_ref()) && head.headers.contains_key(header::EXPECT);
     let client = &*call.client;
@@ -71,7 +71,7 @@ async fn attempt(
     mut head: Box<Parts>,
     body: &mut Option<ClientBody>,
     tail: &mut Tail,
-) -> Result<Response<Body>, Fault> {
+) -> Result<Box<Response<Body>>, Fault> {
     let client = &*call.client;
     if client.worker.sheds() {
         return Err(Fault::Overloaded);
@@ -137,7 +137,7 @@ async fn attempt(
         let told = &mut client.told.borrow_mut();
         rules.answers.tell(&decision, told, shared.utc(rules), &mut head.headers);
     }
-    Ok(Response::from_parts(head, Body::upstream(link, call)))
+    Ok(Box::new(Response::from_parts(head, Body::upstream(link, call))))
 }
 
 fn has_body(body: Option<&ClientBody>) -> bool {

@@ -12,6 +12,7 @@ use crate::config::load_str;
 use crate::state::Shared;
 use crate::store::AnyStore;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::trace::Trace;
 
 const CONFIG: &str = "
 upstream: http://127.0.0.1:1
@@ -35,7 +36,7 @@ static SHARED: LazyLock<(Arc<Shared>, Arc<WorkerMetrics>)> = LazyLock::new(|| {
 fn answer(question: &Question) -> Result<RateLimitResponse, Refused> {
     let (shared, metrics) = &*SHARED;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    runtime.block_on(ask(shared, metrics, question, None))
+    runtime.block_on(ask(shared, metrics, question, None, &mut Trace::default()))
 }
 
 /// The question as JSON, where it is made of text and brings no quota along.

@@ -35,6 +35,7 @@ use crate::policy::{Policy, Selection};
 use crate::rules::Rules;
 use crate::state::Shared;
 use crate::telemetry::metrics::{DecisionOutcome, Questioned, WorkerMetrics};
+use crate::telemetry::trace::Trace;
 
 /// Most descriptors of a question.
 const MOST_DESCRIPTORS: usize = 1000;
@@ -72,8 +73,9 @@ pub(crate) async fn ask(
     metrics: &WorkerMetrics,
     question: &Question,
     within: Option<Duration>,
+    trace: &mut Trace,
 ) -> Result<RateLimitResponse, Refused> {
-    let answer = attempt(shared, metrics, question, within).await;
+    let answer = attempt(shared, metrics, question, within, trace).await;
     metrics.question(match &answer {
         Ok((_, became)) => *became,
         Err(Refused::NoDomain | Refused::TooMany | Refused::Quota) => Questioned::Invalid,
@@ -87,6 +89,7 @@ async fn attempt(
     metrics: &WorkerMetrics,
     question: &Question,
     within: Option<Duration>,
+    trace: &mut Trace,
 ) -> Result<(RateLimitResponse, Questioned), Refused> {
     if question.domain.is_empty() {
         return Err(Refused::NoDomain);
@@ -97,6 +100,7 @@ async fn attempt(
     if shared.memory.is_short() {
         return Err(Refused::Overloaded);
     }
+    trace.deciding();
     let rules = shared.rules.load();
     let mut keys = KeyBuf::new();
     let mut brought = Vec::new();
@@ -120,6 +124,7 @@ async fn attempt(
         // Whatever the others' counters say, they are not asked.
         selection.shadowed.iter().for_each(|rule| metrics.decision(*rule, DecisionOutcome::ShadowDenied));
         let decision = denied(&refusing, metrics);
+        trace.denied(&decision);
         rules.log.asked(&decision, &question.domain, None);
         return Ok((answer::unasked(&decision, &met, shared, &rules), Questioned::Denied));
     }
@@ -128,6 +133,7 @@ async fn attempt(
         Some(within) => decide_within(within, store, &selection, &keys, metrics).await,
         None => decide(store, &selection, &keys, metrics).await,
     };
+    trace.decided(&ruling);
     match ruling {
         Ruling::Admit(Admission { decision, .. }) => {
             let decision = decision.as_deref();

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -245,6 +245,7 @@ impl Drop for Open {
 
 async fn connection(thread: Arc<Thread>, socket: std::net::TcpStream, mut stopped: watch::Receiver<bool>) {
     let Ok(socket) = TcpStream::from_std(socket) else { return };
+    let Ok(peer) = socket.peer_addr().map(|peer| peer.ip()) else { return };
     let _ = socket.set_nodelay(true);
     let spoke = tokio::select! {
         spoke = tokio::time::timeout(FIRST, socket.readable()) => matches!(spoke, Ok(Ok(()))),
@@ -253,9 +254,9 @@ async fn connection(thread: Arc<Thread>, socket: std::net::TcpStream, mut stoppe
     if !spoke {
         return;
     }
-    let Some(tls) = thread.tls.clone() else { return serve_http2(thread, socket, stopped).await };
+    let Some(tls) = thread.tls.clone() else { return serve_http2(thread, socket, peer, stopped).await };
     match tokio::time::timeout(FIRST, tls.accept(socket)).await {
-        Ok(Ok((stream, _))) => serve_http2(thread, stream, stopped).await,
+        Ok(Ok((stream, _))) => serve_http2(thread, stream, peer, stopped).await,
         Ok(Err(_)) => thread.metrics.protocol_error(ProtocolError::Tls),
         Err(_) => thread.metrics.protocol_error(ProtocolError::Timeout),
     }
@@ -264,13 +265,14 @@ async fn connection(thread: Arc<Thread>, socket: std::net::TcpStream, mut stoppe
 async fn serve_http2(
     thread: Arc<Thread>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: IpAddr,
     mut stopped: watch::Receiver<bool>,
 ) {
     // Those that came together do not go together.
     let age = thread.age.mul_f64(0.9 + 0.1 * fastrand::f64());
     let service = service_fn(move |call: Request<Incoming>| {
         let thread = Arc::clone(&thread);
-        async move { Ok::<_, Infallible>(answer(thread, call).await) }
+        async move { Ok::<_, Infallible>(answer(thread, call, peer).await) }
     });
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -291,9 +293,14 @@ async fn serve_http2(
 }
 
 /// Answers a call, whatever happens.
-async fn answer(thread: Arc<Thread>, call: Request<Incoming>) -> http::Response<tonic::body::Body> {
+async fn answer(
+    thread: Arc<Thread>,
+    call: Request<Incoming>,
+    peer: IpAddr,
+) -> http::Response<tonic::body::Body> {
     let health = thread.health.clone();
-    let answered = AssertUnwindSafe(service::answer(Arc::clone(&thread), health, call)).catch_unwind().await;
+    let answered =
+        AssertUnwindSafe(service::answer(Arc::clone(&thread), health, call, peer)).catch_unwind().await;
     answered.unwrap_or_else(|_| {
         thread.view.shared().metrics.panic();
         Status::new(Code::Internal, "an internal error").into_http()

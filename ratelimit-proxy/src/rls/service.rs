@@ -1,5 +1,6 @@
 //! What comes over a connection: the rate-limit service, and the health of it (`grpc.health.v1`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tonic_prost::ProstCodec;
 
 use super::server::Thread;
 use super::{Question, Refused, ask};
+use crate::telemetry::trace::Trace;
 
 /// The service's name, as its health is asked for.
 pub(super) const NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -32,13 +34,14 @@ pub(super) async fn answer(
     thread: Arc<Thread>,
     mut health: Health,
     call: Request<Incoming>,
+    peer: IpAddr,
 ) -> Response<Body> {
     match call.uri().path() {
         SHOULD_RATE_LIMIT => {
             let codec = ProstCodec::<RateLimitResponse, Question>::default();
             Grpc::new(codec)
                 .max_decoding_message_size(MOST_BYTES)
-                .unary(ShouldRateLimit { thread }, call)
+                .unary(ShouldRateLimit { thread, peer }, call)
                 .await
         }
         path if path.starts_with(HEALTH) => match health.call(call).await {
@@ -51,6 +54,8 @@ pub(super) async fn answer(
 
 struct ShouldRateLimit {
     thread: Arc<Thread>,
+    /// Who asks.
+    peer: IpAddr,
 }
 
 impl UnaryService<Question> for ShouldRateLimit {
@@ -58,12 +63,15 @@ impl UnaryService<Question> for ShouldRateLimit {
     type Future = BoxFuture<tonic::Response<RateLimitResponse>, Status>;
 
     fn call(&mut self, call: tonic::Request<Question>) -> Self::Future {
-        let thread = Arc::clone(&self.thread);
+        let (thread, peer) = (Arc::clone(&self.thread), self.peer);
         Box::pin(async move {
-            let within = patience(call.metadata().as_ref());
-            let question = call.get_ref();
-            let answer = ask(thread.view.shared(), &thread.metrics, question, within).await;
-            answer.map(tonic::Response::new).map_err(status)
+            let shared = thread.view.shared();
+            let metadata = call.metadata().as_ref();
+            let mut trace = Trace::call(shared, peer, metadata, NAME, "ShouldRateLimit");
+            let answer = ask(shared, &thread.metrics, call.get_ref(), patience(metadata), &mut trace).await;
+            let answer = answer.map(tonic::Response::new).map_err(status);
+            trace.end_call(answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+            answer
         })
     }
 }

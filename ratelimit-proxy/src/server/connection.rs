@@ -51,7 +51,7 @@ pub(super) async fn serve(worker: Rc<Worker>, port: &Port, tcp: TcpStream, peer:
 }
 
 /// Answers a request; a panic is a 500 and ends the connection or the stream, nothing else.
-pub(super) async fn answer(call: Rc<Call>, head: Box<Parts>, body: ClientBody) -> Response<Body> {
+pub(super) async fn answer(call: Rc<Call>, head: Box<Parts>, body: ClientBody) -> Box<Response<Body>> {
     let answered = AssertUnwindSafe(exchange(&call, head, Some(body))).catch_unwind().await;
     answered.unwrap_or_else(|_| {
         let worker = &call.client.worker;

@@ -55,7 +55,7 @@ pub(super) async fn serve<S: Stream>(client: &Rc<Client>, stream: S) {
     let service = service_fn(|request: Request<Incoming>| {
         let (head, body) = request.into_parts();
         let answer = answer(streams.begin(), Box::new(head), ClientBody::Http2(body));
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move { Ok::<_, Infallible>(*answer.await) }
     });
     let mut builder = Builder::new(Tasks(Rc::clone(&streams)));
     builder

@@ -8,13 +8,14 @@
 //! What a key has used stays used when its quota changes: whoever changes it rescales what is counted, once.
 
 mod book;
+mod by;
 mod file;
+mod refused;
 mod shared;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ use jiff::Timestamp;
 use ratelimit_core::algorithm::{Op, Program};
 use ratelimit_core::store::{Charge, Verdict};
 use ratelimit_core::time::Clock as _;
-use ratelimit_core::{Key, KeyBuf, StoreError};
+use ratelimit_core::{Key, KeyBuf};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 pub(crate) use self::book::{Book, Gives, Id, MOST, Record};
+pub(crate) use self::by::By;
 use self::file::BookFile;
+pub(crate) use self::refused::Refused;
 use crate::config::{Config, Cost, Quota, nearest};
 use crate::policy::{InForce, KeyFault, Rule, WrittenKey};
 use crate::rules::Rules;
@@ -35,62 +38,6 @@ use crate::supervise;
 
 /// How often the clocks are looked at: they may be set.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Who changes something, for the log.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct By {
-    /// The other end of the connection.
-    pub(crate) peer: SocketAddr,
-    /// Whether the token was shown.
-    pub(crate) token: bool,
-}
-
-impl By {
-    const fn name(&self) -> &'static str {
-        if self.token { "token" } else { "loopback" }
-    }
-
-    /// Tells the log that something was asked for that costs more than an answer.
-    pub(crate) fn asks(&self, what: &str) {
-        tracing::info!(by = self.name(), from = %self.peer, what, "asked for by an operator");
-    }
-
-    /// Tells the log that something was changed that belongs to no limit.
-    pub(crate) fn changes(&self, what: &str, before: &dyn fmt::Display, after: &dyn fmt::Display) {
-        tracing::info!(
-            by = self.name(),
-            from = %self.peer,
-            change = what,
-            before = %before,
-            after = %after,
-            "changed by an operator"
-        );
-    }
-}
-
-/// Why nothing was changed.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    /// There is no such limit.
-    Limit {
-        /// What was asked for.
-        name: String,
-        /// The nearest there is.
-        nearest: Option<String>,
-    },
-    /// The text is no key of the limit.
-    Key(KeyFault),
-    /// The limit can't give that.
-    Unfit(String),
-    /// The key has no override that could be taken back.
-    Nothing,
-    /// There are too many already.
-    Full,
-    /// The store could not be asked.
-    Store(StoreError),
-    /// The file could not be written.
-    File(io::Error),
-}
 
 /// A key of a limit in force.
 pub(crate) struct Steered {
@@ -408,25 +355,6 @@ impl fmt::Display for Told {
         match self.0 {
             Some(number) => write!(f, "{number} {}", self.1),
             None => f.write_str("unknown"),
-        }
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Limit { name, nearest: Some(nearest) } => {
-                write!(f, "there is no limit {name:?}; did you mean {nearest}?")
-            }
-            Self::Limit { name, nearest: None } => write!(f, "there is no limit {name:?}"),
-            Self::Key(fault) => fault.fmt(f),
-            Self::Unfit(what) => f.write_str(what),
-            Self::Nothing => f.write_str("the key has no override that was given at run time"),
-            Self::Full => {
-                write!(f, "there are {MOST} overrides already: take some back, or write them into the file")
-            }
-            Self::Store(error) => write!(f, "nothing was changed, as the store could not be asked: {error}"),
-            Self::File(error) => write!(f, "nothing was changed: overrides can't be kept: {error}"),
         }
     }
 }

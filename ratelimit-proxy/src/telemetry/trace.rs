@@ -2,7 +2,8 @@
 //! is told. How a trace gets to a collector is the affair of `otlp/`.
 //!
 //! A caller that traces decides for us too; where nobody has decided, a share of the requests is traced. One that is not
-//! traced costs a look at one field, and its `traceparent` goes on as it came.
+//! traced costs a look at one field, and its `traceparent` goes on as it came. Questions of other proxies are requests
+//! of their own: the proxy that asks is the caller.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use ratelimit_core::store::Origin;
 use ratelimit_core::time::Clock as _;
 use ratelimit_core::{Decision, Limit};
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::log::Shown;
 use super::otlp::Outbox;
@@ -26,6 +28,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Bits of a trace's number that decide about it where a share is traced: the last ones, which are random.
 const RANDOM: u64 = (1 << 56) - 1;
+/// That the limits said no.
+const DENIED: &str = "denied";
 
 /// Which requests are traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,15 +123,37 @@ pub(crate) struct Record {
     /// In nanoseconds since the Unix epoch.
     pub(super) began: u64,
     pub(super) took: Duration,
+    pub(super) client: IpAddr,
+    pub(super) asked: Asked,
+    pub(super) decision: Option<Decided>,
+    pub(super) upstream: Option<Heard>,
+}
+
+/// How it was asked.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Http(Message),
+    /// A question of another proxy's, over gRPC.
+    Grpc(Call),
+}
+
+/// A request of HTTP.
+#[derive(Debug)]
+pub(super) struct Message {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) host: Option<String>,
-    pub(super) client: IpAddr,
     pub(super) scheme: &'static str,
     pub(super) version: Version,
     pub(super) status: StatusCode,
-    pub(super) decision: Option<Decided>,
-    pub(super) upstream: Option<Heard>,
+}
+
+/// A call of gRPC.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) service: &'static str,
+    pub(super) method: &'static str,
+    pub(super) code: Code,
 }
 
 /// A part of a request.
@@ -184,47 +210,34 @@ impl Trace {
     #[inline]
     pub(crate) fn begin(client: &Client, rules: &Rules, head: &Parts) -> Self {
         let shared = &*client.worker.shared;
-        match &shared.outbox {
-            None => Self(None),
-            Some(outbox) => Self(Self::open(outbox, shared, client, rules, head)),
-        }
+        let asked = || Asked::Http(Message::of(head, client.scheme()));
+        Self(
+            shared
+                .outbox
+                .as_ref()
+                .and_then(|outbox| Open::new(outbox, shared, rules, client.peer, &head.headers, asked)),
+        )
     }
 
-    fn open(
-        outbox: &Arc<Outbox>,
+    /// Of a question that the administration's listener is asked.
+    pub(crate) fn question(shared: &Shared, peer: IpAddr, head: &Parts) -> Self {
+        Self::foreign(shared, peer, &head.headers, || Asked::Http(Message::of(head, "http")))
+    }
+
+    /// Of a call of that method, with its metadata.
+    pub(crate) fn call(
         shared: &Shared,
-        client: &Client,
-        rules: &Rules,
-        head: &Parts,
-    ) -> Option<Box<Open>> {
-        let (trace, parent) = rules.sampling.trace(&head.headers)?;
-        if !outbox.takes_traces() {
-            return None;
-        }
-        let host = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
-        let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
-        // Without its parent it is about another trace.
-        let state = head.headers.get(TRACESTATE).filter(|_| parent.is_some());
-        let state = state.and_then(|state| state.to_str().ok()).filter(|state| state.len() <= 512);
-        let record = Record {
-            trace,
-            parent,
-            own: number(),
-            state: state.unwrap_or_default().to_owned(),
-            began: shared.clock.utc().get(),
-            took: Duration::ZERO,
-            method: head.method.clone(),
-            path: Shown(head.uri.path().as_bytes()).to_string(),
-            host: host.map(|host| Shown(host).to_string()),
-            client: rules.policy.client(client.peer, &head.headers),
-            scheme: client.scheme(),
-            version: head.version,
-            status: StatusCode::BAD_REQUEST,
-            decision: None,
-            upstream: None,
-        };
-        let now = Instant::now();
-        Some(Box::new(Open { record, started: now, step: now, outbox: Arc::clone(outbox) }))
+        peer: IpAddr,
+        metadata: &HeaderMap,
+        service: &'static str,
+        method: &'static str,
+    ) -> Self {
+        Self::foreign(shared, peer, metadata, || Asked::Grpc(Call { service, method, code: Code::Unknown }))
+    }
+
+    fn foreign(shared: &Shared, peer: IpAddr, headers: &HeaderMap, asked: impl FnOnce() -> Asked) -> Self {
+        let Some(outbox) = &shared.outbox else { return Self(None) };
+        Self(Open::new(outbox, shared, &shared.rules.load(), peer.to_canonical(), headers, asked))
     }
 
     /// The limits are asked now.
@@ -239,7 +252,15 @@ impl Trace {
     #[inline]
     pub(crate) fn decided(&mut self, ruling: &Ruling<'_>) {
         if let Some(open) = &mut self.0 {
-            open.decided(ruling);
+            let (outcome, decision) = said(ruling);
+            open.decided(outcome, decision);
+        }
+    }
+
+    /// They said no, whatever is counted.
+    pub(crate) fn denied(&mut self, decision: &Decision<'_>) {
+        if let Some(open) = &mut self.0 {
+            open.decided(DENIED, Some(decision));
         }
     }
 
@@ -272,23 +293,81 @@ impl Trace {
             open.end(status);
         }
     }
+
+    /// A call is over.
+    pub(crate) fn end_call(&mut self, code: Code) {
+        if let Some(open) = self.0.take() {
+            open.end_call(code);
+        }
+    }
+}
+
+/// The outcome in the word of metrics, and the decision behind it.
+fn said<'r>(ruling: &'r Ruling<'_>) -> (&'static str, Option<&'r Decision<'r>>) {
+    match ruling {
+        Ruling::Admit(admission) => {
+            let decision = admission.decision.as_deref();
+            let outcome = match decision.map(Decision::origin) {
+                Some(Origin::Local) => "local",
+                Some(Origin::FailedOpen) => "failed_open",
+                _ => "allowed",
+            };
+            (outcome, decision)
+        }
+        Ruling::Deny(decision) | Ruling::Never(decision) => (DENIED, Some(&**decision)),
+        Ruling::Undecided => ("failed_closed", None),
+    }
+}
+
+impl Message {
+    fn of(head: &Parts, scheme: &'static str) -> Self {
+        let host = head.headers.get(header::HOST).map(HeaderValue::as_bytes);
+        let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
+        Self {
+            method: head.method.clone(),
+            path: Shown(head.uri.path().as_bytes()).to_string(),
+            host: host.map(|host| Shown(host).to_string()),
+            scheme,
+            version: head.version,
+            status: StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 impl Open {
-    fn decided(&mut self, ruling: &Ruling<'_>) {
-        let (outcome, decision) = match ruling {
-            Ruling::Admit(admission) => {
-                let decision = admission.decision.as_deref();
-                let outcome = match decision.map(Decision::origin) {
-                    Some(Origin::Local) => "local",
-                    Some(Origin::FailedOpen) => "failed_open",
-                    _ => "allowed",
-                };
-                (outcome, decision)
-            }
-            Ruling::Deny(decision) | Ruling::Never(decision) => ("denied", Some(&**decision)),
-            Ruling::Undecided => ("failed_closed", None),
+    /// What is to be noted of it, if it is traced.
+    fn new(
+        outbox: &Arc<Outbox>,
+        shared: &Shared,
+        rules: &Rules,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        asked: impl FnOnce() -> Asked,
+    ) -> Option<Box<Self>> {
+        let (trace, parent) = rules.sampling.trace(headers)?;
+        if !outbox.takes_traces() {
+            return None;
+        }
+        // Without its parent it is about another trace.
+        let state = headers.get(TRACESTATE).filter(|_| parent.is_some());
+        let state = state.and_then(|state| state.to_str().ok()).filter(|state| state.len() <= 512);
+        let record = Record {
+            trace,
+            parent,
+            own: number(),
+            state: state.unwrap_or_default().to_owned(),
+            began: shared.clock.utc().get(),
+            took: Duration::ZERO,
+            client: rules.policy.client(peer, headers),
+            asked: asked(),
+            decision: None,
+            upstream: None,
         };
+        let now = Instant::now();
+        Some(Box::new(Self { record, started: now, step: now, outbox: Arc::clone(outbox) }))
+    }
+
+    fn decided(&mut self, outcome: &'static str, decision: Option<&Decision<'_>>) {
         let limit =
             decision.and_then(|decision| Some((Limit::name(decision.limit()?).into(), decision.remaining())));
         self.record.decision = Some(Decided { step: self.step(number()), outcome, limit });
@@ -299,8 +378,21 @@ impl Open {
         if let Some(span) = unanswered.map(|heard| heard.step.span) {
             self.record.upstream = Some(Heard { step: self.step(span), answer: None });
         }
+        if let Asked::Http(message) = &mut self.record.asked {
+            message.status = status;
+        }
+        self.tell();
+    }
+
+    fn end_call(mut self: Box<Self>, code: Code) {
+        if let Asked::Grpc(call) = &mut self.record.asked {
+            call.code = code;
+        }
+        self.tell();
+    }
+
+    fn tell(mut self: Box<Self>) {
         self.record.took = self.started.elapsed();
-        self.record.status = status;
         let Self { record, outbox, .. } = *self;
         outbox.trace(record);
     }

@@ -12,10 +12,15 @@ use crate::support::program::{Program, ask};
 use crate::support::raw_client::{Client, Response};
 use crate::support::until;
 
-/// The block of that kind in a page of the documentation.
+/// The block of that kind in a page of `docs/`.
 pub(crate) fn block(page: &str, kind: &str) -> String {
+    block_of(&format!("docs/{page}"), kind)
+}
+
+/// The block of that kind in a page of the documentation.
+pub(crate) fn block_of(page: &str, kind: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let text = std::fs::read_to_string(root.join("docs").join(page)).unwrap();
+    let text = std::fs::read_to_string(root.join(page)).unwrap();
     let mut blocks = text.split("```").skip(1).step_by(2);
     let found = blocks.find_map(|block| {
         let (first, rest) = block.split_once('\n')?;

@@ -55,11 +55,20 @@ fn families(exposition: &str) -> BTreeSet<String> {
     names.collect()
 }
 
-/// The metrics there can be: with a shared store, leased, there are most.
+/// The metrics there can be: with a shared store, leased, and a collector, there are most.
 async fn all_families() -> BTreeSet<String> {
     let (origin, redis) = (Origin::hello().await, Server::start());
-    let limits = ["100/s by client.ip"];
-    let shared = Program::start_with(origin.address, &limits, &["--redis", &redis.url(), "--leased"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("limits.yaml");
+    // Nobody listens there.
+    let text = format!(
+        "upstream: http://{}\nstore: {{redis: '{}', consistency: leased}}\notlp: http://127.0.0.1:1\n\
+         limits: [100/s by client.ip]\n",
+        origin.address,
+        redis.url()
+    );
+    std::fs::write(&file, text).unwrap();
+    let shared = Program::run(&["--config", file.to_str().unwrap()]).await;
     families(shared.admin("/metrics").await.text())
 }
 

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitRequest;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
@@ -30,10 +32,14 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message as _;
+use redis_testkit::Certificates;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::origin::Origin;
-use crate::support::program::{Program, ask, metric};
+use crate::support::program::{Program, address, ask, metric};
+use crate::support::raw_client::Client;
+use crate::support::secure_origin::acceptor;
 use crate::support::until;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -108,7 +114,17 @@ impl Collector {
         Self::at(TcpListener::bind("127.0.0.1:0").await.unwrap(), status)
     }
 
+    /// With a certificate of its own authority.
+    async fn secure(certificates: &Certificates) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::over(listener, StatusCode::OK, Some(acceptor(certificates, &["http/1.1"], false)))
+    }
+
     fn at(listener: TcpListener, status: StatusCode) -> Self {
+        Self::over(listener, status, None)
+    }
+
+    fn over(listener: TcpListener, status: StatusCode, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().unwrap();
         let taken = Arc::new(Mutex::new(Taken::default()));
         let store = Arc::clone(&taken);
@@ -143,7 +159,16 @@ impl Collector {
                     }
                 });
                 let connection = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(connection.serve_connection(TokioIo::new(socket), service));
+                let Some(tls) = tls.clone() else {
+                    tokio::spawn(connection.serve_connection(TokioIo::new(socket), service));
+                    continue;
+                };
+                tokio::spawn(async move {
+                    // Who does not trust us goes away.
+                    if let Ok(socket) = tls.accept(socket).await {
+                        let _ = connection.serve_connection(TokioIo::new(socket), service).await;
+                    }
+                });
             }
         });
         Self { address, taken, task }
@@ -169,10 +194,15 @@ struct Told {
 impl Told {
     /// With that section `otlp`.
     async fn start(otlp: &str) -> Self {
+        Self::with(otlp, "").await
+    }
+
+    /// With that section `otlp`, and more limits and sections.
+    async fn with(otlp: &str, more: &str) -> Self {
         let origin = Origin::hello().await;
         let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
         let text = format!(
-            "upstream: http://{}\notlp: {otlp}\nlimits:\n  - {{name: few, rate: 2/h, key: header.x-key, missing: skip}}\n",
+            "upstream: http://{}\notlp: {otlp}\nlimits:\n  - {{name: few, rate: 2/h, key: header.x-key, missing: skip}}\n{more}",
             origin.address
         );
         std::fs::write(file.path(), text).unwrap();
@@ -496,6 +526,127 @@ async fn a_collector_is_told_over_grpc() {
     assert_eq!(key.as_deref(), Some("open-sesame"));
     assert_eq!(request.resource_spans[0].scope_spans[0].spans.len(), 3);
     server.abort();
+}
+
+#[tokio::test]
+async fn a_collector_is_told_over_tls_if_it_can_prove_who_it_is() {
+    let (certificates, others) = (Certificates::new(), Certificates::new());
+    let collector = Collector::secure(&certificates).await;
+    let otlp = |trusted: &Certificates| {
+        format!(
+            "{{endpoint: 'https://localhost:{}', ca: {}, traces: 1, metrics: 100ms}}",
+            collector.address.port(),
+            trusted.authority().display()
+        )
+    };
+    // Somebody else's certificate: nothing is told, and the log says why.
+    let mut told = Told::start(&otlp(&others)).await;
+    assert_eq!(told.get("").await, 200);
+    told.program.log.line(&["WARN", "collector of OTLP", "certificate"]).await;
+    until("lost metrics", async || told.lost("metrics").await > Some(0.0)).await;
+    assert!(collector.taken().paths.is_empty());
+    drop(told);
+    let told = Told::start(&otlp(&certificates)).await;
+    assert_eq!(told.get("").await, 200);
+    let all = |taken: &Taken| {
+        taken.of_kind(SpanKind::Server).len() == 1 && !taken.metrics.is_empty() && !taken.logs.is_empty()
+    };
+    collector.until("all three", all).await;
+    assert_eq!((told.lost("traces").await, told.lost("metrics").await), (Some(0.0), Some(0.0)));
+    // The same over gRPC, for which both sides have to agree on HTTP/2.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let service = TraceServiceServer::new(Grpc(Arc::clone(&taken)));
+    let tls = acceptor(&certificates, &["h2"], false);
+    let server = tokio::spawn(async move {
+        let socket = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            tonic::codegen::Service::call(&mut service.clone(), request)
+        });
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = connection.serve_connection(TokioIo::new(socket), service).await;
+    });
+    let told = Told::start(&format!(
+        "{{endpoint: 'https://localhost:{port}', protocol: grpc, ca: {}, traces: 1, logs: false, metrics: off}}",
+        certificates.authority().display()
+    ))
+    .await;
+    assert_eq!(told.get("").await, 200);
+    until("a trace", async || !taken.lock().unwrap().is_empty()).await;
+    server.abort();
+}
+
+/// What other proxies and programs ask is traced as requests are, each as its caller says.
+#[tokio::test]
+async fn a_question_has_a_span_for_itself_and_its_decision() {
+    let collector = Collector::start().await;
+    let mut told = Told::with(
+        &format!("{{endpoint: 'http://{}', traces: 0, metrics: off}}", collector.address),
+        "  - {name: user, match: {domain: edge, descriptors: [{user: '*'}]}, key: descriptor.user, rate: 1/h}\n\
+         \x20 - {name: gone, match: {domain: edge, descriptors: [{gone: '*'}]}, key: descriptor.gone, rate: 1/h, overrides: [{key: x, deny: true}]}\n\
+         rls: 127.0.0.1:0\n",
+    )
+    .await;
+    let rls = address(&told.program.log.line(&["rate-limit service"]).await);
+    let parent = format!("00-{TRACE}-{CALLER}-01");
+    let channel = tonic::transport::Channel::from_shared(format!("http://{rls}")).unwrap();
+    let mut envoy = RateLimitServiceClient::new(channel.connect().await.unwrap());
+    let mut calls = 0;
+    let mut call = async |question: RateLimitRequest, traced: bool| {
+        let mut question = tonic::Request::new(question);
+        if traced {
+            calls += 1;
+            question.metadata_mut().insert("traceparent", parent.parse().unwrap());
+        }
+        envoy.should_rate_limit(question).await
+    };
+    // One that nobody traces; one that is allowed, denied, denied for good, and one that is none.
+    let about = crate::rls::about;
+    call(about(&[("user", "bob")]), false).await.unwrap();
+    for question in [about(&[("user", "ann")]), about(&[("user", "ann")]), about(&[("gone", "x")])] {
+        call(question, true).await.unwrap();
+    }
+    call(RateLimitRequest::default(), true).await.unwrap_err();
+    let post = async |path: &str, body: &str| {
+        let mut client = Client::connect(told.program.admin).await;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\ntraceparent: {parent}\r\n");
+        client.send(format!("{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())).await;
+        client.response_to("POST").await.unwrap().status
+    };
+    assert_eq!(post("/api/check", r#"{"limit": "few", "key": "a"}"#).await, 200);
+    let body = r#"{"domain": "edge", "descriptors": [{"entries": [{"key": "user", "value": "ann"}]}]}"#;
+    assert_eq!(post("/json", body).await, 429);
+    let fields = format!("traceparent: {parent}\r\nX-Original-URI: /some\r\nx-key: a\r\n");
+    assert_eq!(ask(told.program.admin, "GET", "/auth", &fields).await.status, 200);
+    let taken =
+        collector.until("all seven", |taken| taken.of_kind(SpanKind::Server).len() == calls + 3).await;
+    let servers = taken.of_kind(SpanKind::Server);
+    let decisions = taken.of_kind(SpanKind::Internal);
+    let mut said = Vec::new();
+    for span in &servers {
+        assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.to_owned(), CALLER.to_owned()));
+        assert_eq!(value(&span.attributes, "client.address").as_deref(), Some("127.0.0.1"));
+        let own = value(&span.attributes, "rpc.grpc.status_code");
+        let own = own.or_else(|| value(&span.attributes, "http.response.status_code")).unwrap();
+        let decision = decisions.iter().find(|decision| decision.parent_span_id == span.span_id);
+        let of = |name| decision.and_then(|decision| value(&decision.attributes, name)).unwrap_or_default();
+        let path = value(&span.attributes, "url.path").unwrap_or_default();
+        let what =
+            format!("{} {path} {own} {} {}", span.name, of("ratelimit.outcome"), of("ratelimit.limit"));
+        said.push(what);
+    }
+    let envoys = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit ";
+    let expected = [
+        &format!("{envoys} 0 allowed user"),
+        &format!("{envoys} 0 denied user"),
+        &format!("{envoys} 0 denied gone"),
+        &format!("{envoys} 3  "),
+        "POST /api/check 200 allowed few",
+        "POST /json 429 denied user",
+        "GET /auth 200 allowed few",
+    ];
+    assert_eq!(said, expected);
 }
 
 /// Which requests are traced changes with the file; where it goes does not, and that is said.

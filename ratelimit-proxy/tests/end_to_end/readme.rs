@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::beside::free_port;
 use crate::support::origin::Origin;
 
 const README: &str = include_str!("../../../README.md");
@@ -19,12 +19,12 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_ratelimit-proxy");
 
 /// A fenced block.
 #[derive(Debug)]
-struct Block {
-    language: String,
-    text: String,
+pub(crate) struct Block {
+    pub(crate) language: String,
+    pub(crate) text: String,
 }
 
-fn blocks(page: &str) -> Vec<Block> {
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
@@ -35,14 +35,18 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// The README's ports, by those the test may use.
-fn with_ports(text: &str, ports: &BTreeMap<&str, u16>) -> String {
-    ports.iter().fold(text.to_owned(), |text, (named, free)| text.replace(named, &free.to_string()))
+pub(crate) fn with_ports(text: &str, ports: &BTreeMap<&str, u16>) -> String {
+    // Number by number, once each: a free port may have the digits of a named one in it.
+    let numbers = text.split_inclusive(|c: char| !c.is_ascii_digit());
+    let replaced = numbers.map(|part| {
+        let digits = part.trim_end_matches(|c: char| !c.is_ascii_digit());
+        match ports.get(digits) {
+            Some(free) => format!("{free}{}", &part[digits.len()..]),
+            None => part.to_owned(),
+        }
+    });
+    replaced.collect()
 }
 
 /// What a reader types, as the test runs it.
@@ -60,7 +64,7 @@ fn runnable(line: &str) -> Option<String> {
 }
 
 /// The program under its name. Started with flags alone it would listen on the ports that everybody has.
-fn install(directory: &Path, ports: &BTreeMap<&str, u16>) {
+pub(crate) fn install(directory: &Path, ports: &BTreeMap<&str, u16>) {
     let (listen, admin) = (ports["8080"], ports["9090"]);
     let script = format!(
         "#!/bin/sh\ncase $1 in\n--upstream) exec {PROGRAM} \"$@\" --listen 127.0.0.1:{listen} --admin \
@@ -72,7 +76,7 @@ fn install(directory: &Path, ports: &BTreeMap<&str, u16>) {
 }
 
 /// Every file of Markdown in a directory, and in those below it.
-fn pages(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn pages(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let inside = |path: PathBuf| if path.is_dir() { pages(&path) } else { vec![path] };
     entries.flat_map(inside).filter(|path| path.extension().is_some_and(|kind| kind == "md")).collect()

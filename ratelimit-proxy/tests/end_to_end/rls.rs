@@ -89,7 +89,7 @@ fn question(domain: &str, descriptors: Vec<RateLimitDescriptor>) -> RateLimitReq
     RateLimitRequest { domain: domain.to_owned(), descriptors, hits_addend: 0 }
 }
 
-fn about(entries: &[(&str, &str)]) -> RateLimitRequest {
+pub(crate) fn about(entries: &[(&str, &str)]) -> RateLimitRequest {
     question("edge", vec![descriptor(entries)])
 }
 

@@ -1,6 +1,5 @@
 //! The language: every section, field and word of a configuration, with what it means. Its comments are what the
-//! schema says. Fields marked `[later]` belong to the language and wait for what brings them to life: taking the
-//! mark away makes them readable.
+//! schema says.
 
 mod limit;
 mod otlp;

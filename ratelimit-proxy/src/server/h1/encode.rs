@@ -1,9 +1,9 @@
 //! A response's head as bytes.
 
-use http::response::Parts;
-use http::{StatusCode, header};
+use http::{Response, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 
+use crate::exchange::Body;
 use crate::http1::{Framing, fields};
 
 /// What is said about the connection.
@@ -23,22 +23,22 @@ pub(super) enum Persistence {
 /// the connection, whatever the fields say; where there is no body they may tell the length of one that does not come.
 pub(super) fn head(
     out: &mut Vec<u8>,
-    head: &Parts,
+    head: &Response<Body>,
     framing: Framing,
     persistence: Persistence,
     date: impl FnOnce(&mut Vec<u8>),
 ) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.extend_from_slice(head.status().as_str().as_bytes());
     out.push(b' ');
-    match head.extensions.get::<ReasonPhrase>() {
+    match head.extensions().get::<ReasonPhrase>() {
         Some(reason) => out.extend_from_slice(reason.as_bytes()),
-        None => out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes()),
+        None => out.extend_from_slice(head.status().canonical_reason().unwrap_or_default().as_bytes()),
     }
     out.extend_from_slice(b"\r\n");
-    let tells_length = framing == Framing::None && may_tell_length(head.status);
+    let tells_length = framing == Framing::None && may_tell_length(head.status());
     let mut dated = false;
-    for (name, value) in &head.headers {
+    for (name, value) in head.headers() {
         match *name {
             header::TRANSFER_ENCODING | header::CONNECTION => continue,
             header::CONTENT_LENGTH if !tells_length => continue,
@@ -47,6 +47,7 @@ pub(super) fn head(
         }
         fields::write(out, name.as_str(), value.as_bytes());
     }
+    out.extend_from_slice(head.body().lines());
     framing.write(out);
     if !dated {
         date(out);

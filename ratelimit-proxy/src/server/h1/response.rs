@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode, Version, header};
 use http_body::{Body as _, Frame};
 
@@ -17,8 +16,7 @@ use crate::http1::{Framing, fields};
 
 /// A response that is to be sent.
 pub(super) struct Reply {
-    head: Parts,
-    body: Body,
+    response: Box<Response<Body>>,
     framing: Framing,
     is_1_1: bool,
     /// Whether the connection goes on.
@@ -48,39 +46,38 @@ enum Source {
 
 impl Reply {
     /// The answer to a request of that version; `bodiless`: to HEAD.
-    pub(super) fn new(response: Response<Body>, version: Version, bodiless: bool) -> Self {
-        let (mut head, body) = response.into_parts();
+    pub(super) fn new(mut response: Box<Response<Body>>, version: Version, bodiless: bool) -> Self {
         let is_1_1 = version == Version::HTTP_11;
         if bodiless
-            && let Some(length @ 1..) = body.size_hint().exact()
-            && !head.headers.contains_key(header::CONTENT_LENGTH)
+            && let Some(length @ 1..) = response.body().size_hint().exact()
+            && !response.headers().contains_key(header::CONTENT_LENGTH)
         {
             // The length of what a GET would get.
-            head.headers.insert(header::CONTENT_LENGTH, length.into());
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
-        let framing = framing(&head, &body, bodiless, is_1_1);
-        let closes = head.headers.get(header::CONNECTION).is_some_and(|option| option == "close");
+        let framing = framing(&response, bodiless, is_1_1);
+        let closes = response.headers().get(header::CONNECTION).is_some_and(|option| option == "close");
         let keep = framing != Framing::UntilClose && !closes;
-        Self { head, body, framing, is_1_1, keep, takes_trailers: false }
+        Self { response, framing, is_1_1, keep, takes_trailers: false }
     }
 
     /// Sends it.
     pub(super) async fn send(mut self, wire: &Wire, call: &Call) -> Sent {
         let persistence = match (self.keep, self.is_1_1) {
-            _ if self.head.status == StatusCode::SWITCHING_PROTOCOLS => Persistence::Upgraded,
+            _ if self.response.status() == StatusCode::SWITCHING_PROTOCOLS => Persistence::Upgraded,
             (false, _) => Persistence::Close,
             (true, true) => Persistence::Kept,
             (true, false) => Persistence::KeepAlive,
         };
         wire.outbox(|outbox| {
             let date = |out: &mut Vec<u8>| call.client.worker.write_date(call.deadlines.now(), out);
-            encode::head(outbox.text(), &self.head, self.framing, persistence, date);
+            encode::head(outbox.text(), &self.response, self.framing, persistence, date);
         });
         let mut source = match self.framing {
             Framing::None | Framing::Length(0) => Source::Done,
             _ => Source::Open,
         };
-        let headers = std::mem::take(&mut self.head.headers);
+        let headers = std::mem::take(self.response.headers_mut());
         let sent = poll_fn(|cx| self.poll(&mut source, wire, call, cx)).await;
         match (sent, source) {
             (Err(Away), _) => Sent::Gone,
@@ -99,7 +96,7 @@ impl Reply {
         loop {
             let mut waits = false;
             while matches!(source, Source::Open) && wire.outbox(|outbox| outbox.has_room()) {
-                let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let Poll::Ready(frame) = Pin::new(self.response.body_mut()).poll_frame(cx) else {
                     waits = true;
                     break;
                 };
@@ -134,7 +131,7 @@ impl Reply {
                 }
                 let chunked = self.framing == Framing::Chunked;
                 wire.outbox(|outbox| outbox.push(data, chunked));
-                if self.body.is_end_stream() { self.end(None, wire) } else { Source::Open }
+                if self.response.body().is_end_stream() { self.end(None, wire) } else { Source::Open }
             }
             Err(frame) => self.end(frame.into_trailers().ok(), wire),
         }
@@ -162,17 +159,17 @@ impl Reply {
 struct Away;
 
 /// How the end of a body is told.
-fn framing(head: &Parts, body: &Body, bodiless: bool, is_1_1: bool) -> Framing {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+fn framing(response: &Response<Body>, bodiless: bool, is_1_1: bool) -> Framing {
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         return Framing::UntilClose;
     }
-    let never = head.status.is_informational()
-        || head.status == StatusCode::NO_CONTENT
-        || head.status == StatusCode::NOT_MODIFIED;
+    let never =
+        status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     if bodiless || never {
         return Framing::None;
     }
-    match body.size_hint().exact() {
+    match response.body().size_hint().exact() {
         Some(length) => Framing::Length(length),
         None if is_1_1 => Framing::Chunked,
         None => Framing::UntilClose,

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode, Version};
+use http::{Method, Version};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as Outcome;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use tonic::Code;
 
 use super::{number, scope, text};
-use crate::telemetry::trace::{Decided, Heard, Record, Step};
+use crate::telemetry::trace::{Asked, Call, Decided, Heard, Message, Record, Step};
 
 /// That a span is sampled, and that it is known whether its parent is in another process.
 const FLAGS: u32 = 0x1 | 0x100;
@@ -24,7 +25,9 @@ pub(super) fn request(resource: &Resource, records: Vec<Record>) -> ExportTraceS
     let mut spans = Vec::with_capacity(records.len() * 3);
     for record in records {
         spans.extend(record.decision.as_ref().map(|decided| decision(&record, decided)));
-        spans.extend(record.upstream.as_ref().map(|heard| upstream(&record, heard)));
+        if let (Some(heard), Asked::Http(message)) = (&record.upstream, &record.asked) {
+            spans.push(upstream(&record, message, heard));
+        }
         spans.push(whole(record));
     }
     let scope_spans = vec![ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() }];
@@ -34,24 +37,18 @@ pub(super) fn request(resource: &Resource, records: Vec<Record>) -> ExportTraceS
 }
 
 fn whole(record: Record) -> Span {
-    let mut attributes = vec![
-        method(&record.method),
-        text("url.path", record.path),
-        text("url.scheme", record.scheme),
-        text("client.address", record.client.to_string()),
-        text("network.protocol.version", version(record.version)),
-        number("http.response.status_code", record.status.as_u16()),
-    ];
-    attributes.extend(record.host.map(|host| text("server.address", host)));
-    // What a client does wrong is no error of ours.
-    let status = record.status.is_server_error().then(|| failed(&mut attributes, record.status));
+    let (name, mut attributes, status) = match record.asked {
+        Asked::Http(message) => http(message),
+        Asked::Grpc(call) => grpc(&call),
+    };
+    attributes.push(text("client.address", record.client.to_string()));
     Span {
         trace_id: record.trace.to_be_bytes().to_vec(),
         span_id: record.own.to_be_bytes().to_vec(),
         parent_span_id: record.parent.map(|parent| parent.to_be_bytes().to_vec()).unwrap_or_default(),
         trace_state: record.state,
         flags: if record.parent.is_some() { FLAGS | REMOTE } else { FLAGS },
-        name: name(&record.method).to_owned(),
+        name,
         kind: SpanKind::Server.into(),
         start_time_unix_nano: record.began,
         end_time_unix_nano: later(record.began, record.took),
@@ -59,6 +56,36 @@ fn whole(record: Record) -> Span {
         status,
         ..Span::default()
     }
+}
+
+/// Name, attributes and status of what was asked so.
+type Named = (String, Vec<KeyValue>, Option<Status>);
+
+fn http(message: Message) -> Named {
+    let mut attributes = vec![
+        method(&message.method),
+        text("url.path", message.path),
+        text("url.scheme", message.scheme),
+        text("network.protocol.version", version(message.version)),
+        number("http.response.status_code", message.status.as_u16()),
+    ];
+    attributes.extend(message.host.map(|host| text("server.address", host)));
+    // What a client does wrong is no error of ours.
+    let status = message.status.is_server_error().then(|| failed(&mut attributes, message.status.as_str()));
+    (name(&message.method).to_owned(), attributes, status)
+}
+
+fn grpc(call: &Call) -> Named {
+    let code = i32::from(call.code);
+    let mut attributes = vec![
+        text("rpc.system", "grpc"),
+        text("rpc.service", call.service),
+        text("rpc.method", call.method),
+        number("rpc.grpc.status_code", code),
+    ];
+    let ours = matches!(call.code, Code::Unknown | Code::Internal | Code::Unavailable);
+    let status = ours.then(|| failed(&mut attributes, &code.to_string()));
+    (format!("{}/{}", call.service, call.method), attributes, status)
 }
 
 fn decision(record: &Record, decided: &Decided) -> Span {
@@ -75,15 +102,15 @@ fn decision(record: &Record, decided: &Decided) -> Span {
     }
 }
 
-fn upstream(record: &Record, heard: &Heard) -> Span {
-    let mut attributes = vec![method(&record.method)];
+fn upstream(record: &Record, message: &Message, heard: &Heard) -> Span {
+    let mut attributes = vec![method(&message.method)];
     let mut status = None;
     match &heard.answer {
         Some((server, answer)) => {
             attributes.push(text("server.address", server));
             attributes.push(number("http.response.status_code", answer.as_u16()));
             if answer.is_client_error() || answer.is_server_error() {
-                status = Some(failed(&mut attributes, *answer));
+                status = Some(failed(&mut attributes, answer.as_str()));
             }
         }
         None => {
@@ -92,7 +119,7 @@ fn upstream(record: &Record, heard: &Heard) -> Span {
         }
     }
     Span {
-        name: name(&record.method).to_owned(),
+        name: name(&message.method).to_owned(),
         kind: SpanKind::Client.into(),
         attributes,
         status,
@@ -115,8 +142,9 @@ fn within(record: &Record, step: Step) -> Span {
     }
 }
 
-fn failed(attributes: &mut Vec<KeyValue>, status: StatusCode) -> Status {
-    attributes.push(text("error.type", status.as_str()));
+/// A failure that has a word.
+fn failed(attributes: &mut Vec<KeyValue>, how: &str) -> Status {
+    attributes.push(text("error.type", how));
     Status { code: Outcome::Error.into(), ..Status::default() }
 }
 
