@@ -106,6 +106,8 @@ pub(crate) struct Dispatcher {
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     batches: usize,
     apart: usize,
+    /// The last batch had several requests.
+    is_crowded: bool,
     sequence: u64,
     next_census: Pin<Box<Sleep>>,
     /// What the store's clock said, and ours then.
@@ -154,6 +156,7 @@ impl Dispatcher {
             under_way: FuturesUnordered::new(),
             batches: 0,
             apart: 0,
+            is_crowded: false,
             sequence: 0,
             next_census: Box::pin(sleep(CENSUS)),
             store_time: None,
@@ -177,8 +180,9 @@ impl Dispatcher {
                 && !(self.waiting.is_empty() && self.batches + self.apart == 0))
         {
             self.collect();
-            if self.has_room() {
-                // Who asks may be in the middle of a turn, with more to ask, and share this processor.
+            if self.has_room() && (self.is_crowded || self.waiting.len() > 1) {
+                // Who asks may be in the middle of a turn, with more to ask, and share this processor: let it
+                // finish. A decision that is alone does not wait for that.
                 std::thread::yield_now();
                 self.collect();
             }
@@ -264,6 +268,7 @@ impl Dispatcher {
             };
             let Some((batch, call)) = self.batcher.next(&mut self.waiting, &context) else { return };
             self.sequence += 1;
+            self.is_crowded = batch.requests.len() > 1;
             match batch.is_apart() {
                 true => self.apart += 1,
                 false => self.batches += 1,
