@@ -131,6 +131,7 @@ fn naive(server: &Server, decisions: u64, state: &mut u64) {
 }
 
 /// How long a decision takes that is alone, and how long a bare `EVALSHA`, each after the other.
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures the time")]
 fn alone(server: &Server, ours: &Ours) -> [Vec<Duration>; 2] {
     let limit = Limit::new("alone", "100/s".parse().expect("a rate")).burst(1_000_000);
     let client = redis::Client::open(server.url()).expect("an address");
