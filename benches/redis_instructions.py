@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a decision costs Redis, in instructions: time on a shared machine can't tell 10 % from noise, these can.
 
-    benches/redis_instructions.py
+    benches/redis_instructions.py [--json FILE]
 
 Runs redis-server under callgrind and gives it batches of 32 requests for random keys, as `ratelimit-redis` sends them:
 decided by scripts/takes.lua, by scripts/decide.lua (which decides everything else too), and, to compare with, one
@@ -15,6 +15,7 @@ limit, and their ratio to one EVALSHA a decision:
 
 Needs Debian's redis-server and valgrind.
 """
+import argparse
 import base64
 import glob
 import hashlib
@@ -27,6 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from measured import Figures, need
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPTS = os.path.join(HERE, "..", "ratelimit-redis", "src", "scripts")
@@ -121,6 +124,11 @@ def source(file):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json")
+    file = parser.parse_args().json
+    need(valgrind="Debian's valgrind", redis_server="Debian's redis-server")
+    figures = Figures()
     with tempfile.TemporaryDirectory() as directory:
         server = Server(directory)
         try:
@@ -140,6 +148,7 @@ def main():
                 return server.instructions() / BATCHES / 32
 
             base = per_decision(one_each)
+            figures.add("one EVALSHA a decision", "naive", "instructions", [base])
             print(f"one EVALSHA a decision: {base:.0f} instructions\n")
             print("| | again | new | denied | two | two denied |")
             print("|---|---|---|---|---|---|")
@@ -163,7 +172,11 @@ def main():
 
                 columns = [(1, CAPACITY), (1, CAPACITY, True), (1, FULL), (2, CAPACITY), (2, FULL)]
                 costs = [cost(*column) for column in columns]
+                for case, each in zip(("again", "new", "denied", "two", "two denied"), costs):
+                    figures.add(case, script, "instructions", [each])
+                    figures.add(case, script, "× one EVALSHA", [each / base])
                 print(f"| {script} | " + " | ".join(f"{each:.0f}, {each / base:.2f}" for each in costs) + " |")
+            figures.write(file)
         finally:
             server.process.terminate()
             server.process.wait()

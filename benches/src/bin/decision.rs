@@ -3,12 +3,18 @@
 //! cargo run --release -p benches --bin decision              # everything, about two minutes
 //! cargo run --release -p benches --bin decision -- '1 M' denied    # the rows whose name has one of these
 //! cargo run --release -p benches --bin decision -- --raw           # beside bare maps as well
+//! cargo run --release -p benches --bin decision -- --quick         # five rounds instead of eleven
+//! cargo run --release -p benches --bin decision -- --json FILE     # writes the figures there as well
 //!
 //! Printed are the median of each with the quartiles beside it, and the median of the rounds' ratios.
 
+use std::process::ExitCode;
+
+use benches::report::{Report, Result, Spread, ended};
 use benches::{Contender, Governor, Ours, OverDashMap, OverMutex, run, warm_up};
 
 const ROUNDS: usize = 11;
+const QUICK_ROUNDS: usize = 5;
 
 struct Row {
     name: &'static str,
@@ -43,10 +49,22 @@ const ROWS: [Row; 13] = [
     limits("10 k keys, 32 limits", 32),
 ];
 
-fn main() {
+fn main() -> ExitCode {
+    ended(measure())
+}
+
+fn measure() -> Result<()> {
+    let (mut report, arguments) = Report::from_arguments()?;
     let (options, wanted): (Vec<String>, Vec<String>) =
-        std::env::args().skip(1).partition(|word| word.starts_with("--"));
-    let raw = options.iter().any(|option| option == "--raw");
+        arguments.into_iter().partition(|word| word.starts_with("--"));
+    let (mut raw, mut rounds) = (false, ROUNDS);
+    for option in options {
+        match option.as_str() {
+            "--raw" => raw = true,
+            "--quick" => rounds = QUICK_ROUNDS,
+            _ => return Err(format!("there is no option {option}").into()),
+        }
+    }
     print!("| | threads | {} ns | {} ns | times as fast |", Ours::NAME, Governor::NAME);
     println!("{}", if raw { " dashmap ns | mutex ns |" } else { "" });
     println!("|---|---|---|---|---|{}", if raw { "---|---|" } else { "" });
@@ -58,46 +76,35 @@ fn main() {
         warm_up(&ours, row.keys);
         warm_up(&peer, row.keys);
         let mut samples = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let (a, b) = (nanos(&ours, &row), nanos(&peer, &row));
             for (samples, value) in samples.iter_mut().zip([a, b, b / a]) {
                 samples.push(value);
             }
         }
         let [ours, peer, ratio] = samples.map(Spread::of);
+        let case = format!("{}, {} thread{}", row.name, row.threads, if row.threads == 1 { "" } else { "s" });
+        report.add(&case, Ours::NAME, "ns", ours);
+        report.add(&case, Governor::NAME, "ns", peer);
+        report.add(&case, Ours::NAME, "times as fast", ratio);
         print!("| {} | {} | {ours:.1} | {peer:.1} | {ratio:.2} |", row.name, row.threads);
         if raw {
-            print!(" {:.1} | {:.1} |", alone::<OverDashMap>(&row), alone::<OverMutex>(&row));
+            let (dashmap, mutex) = (alone::<OverDashMap>(&row, rounds), alone::<OverMutex>(&row, rounds));
+            report.add(&case, OverDashMap::NAME, "ns", dashmap);
+            report.add(&case, OverMutex::NAME, "ns", mutex);
+            print!(" {dashmap:.1} | {mutex:.1} |");
         }
         println!();
     }
+    report.write()
 }
 
-fn alone<C: Contender>(row: &Row) -> Spread {
+fn alone<C: Contender>(row: &Row, rounds: usize) -> Spread {
     let limiter = C::new(row.limits, row.denying);
     warm_up(&limiter, row.keys);
-    Spread::of((0..ROUNDS).map(|_| nanos(&limiter, row)).collect())
+    Spread::of((0..rounds).map(|_| nanos(&limiter, row)).collect())
 }
 
 fn nanos<C: Contender>(limiter: &C, row: &Row) -> f64 {
     run(limiter, row.keys, row.threads, row.decisions).as_secs_f64() * 1e9 / row.decisions as f64
-}
-
-/// The median and the quartiles of some samples.
-struct Spread([f64; 3]);
-
-impl Spread {
-    fn of(mut samples: Vec<f64>) -> Self {
-        samples.sort_by(f64::total_cmp);
-        let at = |quarter: usize| samples.get(samples.len() * quarter / 4).copied().unwrap_or(f64::NAN);
-        Self([at(1), at(2), at(3)])
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let digits = f.precision().unwrap_or(1);
-        let [low, median, high] = self.0;
-        write!(f, "{median:.digits$} ({low:.digits$}–{high:.digits$})")
-    }
 }

@@ -5,16 +5,26 @@
 //! it is their own. So the longest pause is measured as the processor time of the slowest call of all: unlike
 //! time on the wall it does not count what other programs of the machine do meanwhile.
 //!
-//!     cargo run --release -p benches --bin growth
+//!     cargo run --release -p benches --bin growth [-- --json FILE]
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use benches::Keys;
+use benches::report::{Report, Result, ended};
 use ratelimit_core::{Limit, Limiter, MemoryStore, Rate};
 
 const MOST: u64 = 5_000_000;
 
-fn main() {
+fn main() -> ExitCode {
+    ended(measure())
+}
+
+fn measure() -> Result<()> {
+    let (mut report, others) = Report::from_arguments()?;
+    if let Some(word) = others.first() {
+        return Err(format!("there is no option {word}").into());
+    }
     let limiter = Limiter::new(MemoryStore::default().max_keys(8_000_000));
     let limit = Limit::new("day", Rate::per_hour(1)).burst(1000);
     let mut keys = Keys::new(MOST, 1);
@@ -38,17 +48,23 @@ fn main() {
             let bytes = limiter.store().bytes(&limit) as f64 / count as f64;
             let each = began.elapsed().as_nanos() as f64 / (count - since) as f64;
             println!("| {count} | {bytes:.1} | {each:.0} | {worst:.0?} |");
+            let case = format!("{count} keys");
+            report.add(&case, "ratelimit-core", "bytes a key", bytes.into());
+            report.add(&case, "ratelimit-core", "ns a new key", each.into());
             (began, since) = (now(), count);
             next = next * 5 / 4;
             largest = largest.max(bytes);
         }
     }
     println!("\nat most {largest:.1} bytes a key and {worst:.0?} a call");
-    churn();
+    report.add("all", "ratelimit-core", "bytes a key at most", largest.into());
+    report.add("all", "ratelimit-core", "µs of the slowest call", (worst.as_secs_f64() * 1e6).into());
+    report.add("churn", "ratelimit-core", "ns a key", churn().into());
+    report.write()
 }
 
-/// Every key is used once and recovers within a second: the table must stay as small as what is alive.
-fn churn() {
+/// Every key is used once and recovers within a second: the table must stay as small as what is alive. Gives nanoseconds a key.
+fn churn() -> f64 {
     // Room for what is alive at once, however fast the machine.
     let limiter = Limiter::new(MemoryStore::default().max_keys(8_000_000));
     let limit = Limit::new("second", Rate::per_second(1));
@@ -65,6 +81,7 @@ fn churn() {
         "{alive} alive at the end, {bytes} bytes held, {} decisions on a full table",
         limiter.store().overflowed(&limit)
     );
+    each
 }
 
 fn cpu_time() -> Duration {

@@ -2,9 +2,14 @@
 //!
 //!     instructions CASE REPETITIONS
 //!
-//! Only what [`measured`] calls is counted.
+//! Only what [`measured`] calls is counted; of the exchanges, what all threads take meanwhile.
 
 use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use benches::report::{Result, ended};
+use benches::served::Served;
 
 use benches::request::{BY_CLIENT, TWO, facts, headers, policy};
 use benches::{Contender, Keys, Ours, warm_up};
@@ -15,8 +20,14 @@ use ratelimit_proxy::path::NormalPath;
 
 /// Keys of a case about decisions: enough that no place in the table stands for all.
 const KEYS: u64 = 10_000;
+/// Long enough for a thread to fall asleep under callgrind on a busy machine.
+const PAUSE: Duration = Duration::from_millis(4);
 
-fn main() {
+fn main() -> ExitCode {
+    ended(run())
+}
+
+fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let case = arguments.next().unwrap_or_default();
     let times = arguments.next().and_then(|number| number.parse().ok()).unwrap_or(1);
@@ -43,7 +54,26 @@ fn main() {
         "path, escaped" => path("/v1//users/%7ejos%C3%A9/./a%20b/../orders", times),
         "policy, by client" => select(BY_CLIENT, times),
         "policy, 2 limits by header and path" => select(TWO, times),
-        _ => panic!("there is no case {case:?}"),
+        "exchange, allowed" => return exchange(false, times),
+        "exchange, denied" => return exchange(true, times),
+        _ => return Err(format!("there is no case {case:?}").into()),
+    }
+    Ok(())
+}
+
+/// One connection, one request at a time, so that no count depends on what happens to be ready together.
+fn exchange(denied: bool, times: u64) -> Result<()> {
+    let mut served = Served::start(denied, PAUSE)?;
+    let (wanted, mut answered) = (if denied { 429 } else { 200 }, 0);
+    measured(times, || {
+        let right = matches!(served.exchange(), Ok(status) if status == wanted);
+        answered += u64::from(right);
+        right
+    });
+    if answered == times {
+        Ok(())
+    } else {
+        Err(format!("{answered} of {times} answers were of {wanted}").into())
     }
 }
 

@@ -3,12 +3,14 @@
 //! server in alternating rounds of one run; medians. And how long a decision takes when nothing else is under way,
 //! beside an `EVALSHA` over a connection of the same kind: all beyond it is ours.
 //!
-//!     cargo run --release -p benches --bin redis
+//!     cargo run --release -p benches --bin redis [-- --json FILE]
 
 use std::cell::Cell;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use benches::report::{Report, Result, Spread, ended, needs};
 use ratelimit_core::algorithm::Op;
 use ratelimit_core::store::Charge;
 use ratelimit_core::{Algorithm, KeyBuf, Limit, Store};
@@ -177,7 +179,13 @@ fn increments(server: &Server, decisions: u64, state: &mut u64) {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
+    ended(measure())
+}
+
+fn measure() -> Result<()> {
+    let (mut report, _) = Report::from_arguments()?;
+    needs("redis-server", "redis-server")?;
     let server = Server::start();
     let ours = Ours::new(&server);
     let bucket = |name: &str| Limit::new(name, "100/s".parse().expect("a rate")).burst(1_000_000);
@@ -214,10 +222,8 @@ fn main() {
             }
         }
     }
-    let mut results: Vec<(&str, f64, f64, f64)> = rows
-        .into_iter()
-        .map(|(name, _, [server, client, batch])| (name, median(server), median(client), median(batch)))
-        .collect();
+    let mut results: Vec<(&str, [Spread; 3])> =
+        rows.into_iter().map(|(name, _, samples)| (name, samples.map(Spread::of))).collect();
     let mut denied = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..3 {
         let once = [Limit::new(format!("once-{round}"), "1/day".parse().expect("a rate"))];
@@ -228,32 +234,43 @@ fn main() {
         denied[1].push(client);
         denied[2].push(batch);
     }
-    let [server_cost, client_cost, batch] = denied.map(median);
-    results.push(("ours, all denied by the store", server_cost, client_cost, batch));
+    results.push(("ours, all denied by the store", denied.map(Spread::of)));
     let mut state = 3;
     let Cost(floor, client, _) = measured(&server, each, || increments(&server, each, &mut state));
-    results.push(("INCR, pipelined", floor, client, 1.0));
-    let naive = results[0].1;
+    results.push(("INCR, pipelined", [floor, client, 1.0].map(Spread::from)));
+    let naive = results.first().map_or(f64::NAN, |(_, [server, ..])| server.median());
     println!("| | a call | server µs a decision | × one EVALSHA | decisions a CPU second | client µs |");
     println!("|---|---|---|---|---|---|");
-    for (name, server, client, batch) in results {
+    for (name, [server, client, batch]) in results {
+        let times = server.median() / naive;
         println!(
-            "| {name} | {batch:.0} | {server:.2} | {:.2} | {:.0} k | {client:.2} |",
-            server / naive,
-            1e3 / server
+            "| {name} | {:.0} | {server:.2} | {times:.2} | {:.0} k | {client:.2} |",
+            batch.median(),
+            1e3 / server.median()
         );
+        let figures = [
+            ("a call", batch),
+            ("server µs", server),
+            ("× one EVALSHA", times.into()),
+            ("client µs", client),
+        ];
+        for (what, spread) in figures {
+            report.add(name, "ratelimit-redis", what, spread);
+        }
     }
-    let [ours, bare] = alone(&server, &ours).map(|mut took| {
+    let took = alone(&server, &ours).map(|took| {
+        let (mut took, micros) = (took, |length: Duration| length.as_secs_f64() * 1e6);
         took.sort();
-        [took[took.len() / 2], took[took.len() * 99 / 100]].map(|took| took.as_secs_f64() * 1e6)
+        [50, 99].map(|share| took.get(took.len() * share / 100).copied().map_or(f64::NAN, micros))
     });
+    let [ours, bare] = took;
     println!("\n| alone, µs | median | p99 |\n|---|---|---|");
     println!("| a decision | {:.0} | {:.0} |", ours[0], ours[1]);
     println!("| a bare EVALSHA | {:.0} | {:.0} |", bare[0], bare[1]);
     println!("| more | {:.0} | {:.0} |", ours[0] - bare[0], ours[1] - bare[1]);
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+    for (who, [median, most]) in [("ratelimit-redis", ours), ("a bare EVALSHA", bare)] {
+        report.add("alone", who, "µs", median.into());
+        report.add("alone", who, "p99 µs", most.into());
+    }
+    report.write()
 }

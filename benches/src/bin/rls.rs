@@ -1,12 +1,14 @@
 //! What a question of Envoy's costs: processor time of `ratelimit-proxy`, counters in memory, while a client asks over
 //! one connection, many questions at a time as Envoy does. Prints microseconds a question.
 //!
+//! `--json FILE` writes them there, too.
+//!
 //! `cargo build --release -p ratelimit-proxy && cargo run --release -p benches --bin rls`
 
-use std::error::Error;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
+use benches::report::{Report, Result, Spread, ended};
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitRequest;
@@ -37,7 +39,7 @@ impl Drop for Proxy {
 }
 
 /// Processor time of a process so far, in microseconds.
-fn processor_time(id: u32) -> Result<f64, Box<dyn Error>> {
+fn processor_time(id: u32) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or_default();
@@ -52,7 +54,7 @@ fn question(number: u32, denied: bool) -> RateLimitRequest {
     RateLimitRequest { domain: "edge".to_owned(), descriptors, hits_addend: 0 }
 }
 
-async fn round(client: &RateLimitServiceClient<Channel>, denied: bool) -> Result<(), Box<dyn Error>> {
+async fn round(client: &RateLimitServiceClient<Channel>, denied: bool) -> Result<()> {
     let mut askers = tokio::task::JoinSet::new();
     for asker in 0..ROUND.1 {
         let mut client = client.clone();
@@ -70,15 +72,21 @@ async fn round(client: &RateLimitServiceClient<Channel>, denied: bool) -> Result
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    ended(measure().await)
+}
+
+async fn measure() -> Result<()> {
+    let (mut report, arguments) = Report::from_arguments()?;
     let file = std::env::temp_dir().join(format!("bench-rls-{}.yaml", std::process::id()));
     std::fs::write(&file, CONFIGURATION)?;
-    let program = std::env::args().nth(1).unwrap_or("target/release/ratelimit-proxy".to_owned());
-    let mut child = Command::new(program).arg("--config").arg(&file).stderr(Stdio::piped()).spawn()?;
+    let program = arguments.first().map_or("target/release/ratelimit-proxy", String::as_str);
+    let child = Command::new(program).arg("--config").arg(&file).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(|error| format!("{program}: {error}"))?;
     let log = child.stderr.take().ok_or("no log")?;
     let proxy = Proxy(child);
     let mut lines = BufReader::new(log).lines();
-    let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+    let address = lines.by_ref().map_while(std::result::Result::ok).find_map(|line| {
         let (_, rest) = line.contains("rate-limit service").then(|| line.split_once("http://"))??;
         Some(format!("http://{}", rest.split_whitespace().next()?))
     });
@@ -93,13 +101,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             round(&client, denied).await?;
             costs.push((processor_time(proxy.0.id())? - before) / f64::from(ROUND.0));
         }
-        costs.sort_by(f64::total_cmp);
-        println!(
-            "{name:8} {:5.1} µs of CPU a question ({:.1} to {:.1})",
-            costs[ROUNDS / 2],
-            costs[0],
-            costs[ROUNDS - 1]
-        );
+        let costs = Spread::of(costs);
+        println!("{name:8} {costs:.1} µs of CPU a question");
+        report.add(name, "ours", "CPU µs a question", costs);
     }
-    Ok(())
+    report.write()
 }

@@ -56,7 +56,7 @@ pub(super) async fn auth(routes: &Routes, head: Parts, peer: IpAddr, trace: &mut
             Ok(inbound) => inbound,
             Err(fault) => return problem(fault.status(), fault.detail()),
         };
-        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
+        let claims = rules.tokens.as_deref().map(|tokens| LazyClaims::new(tokens, &head.headers, None));
         let facts = Facts { claims: claims.as_ref(), ..inbound.facts(&head, &rules.policy, peer) };
         rules.policy.select(&facts, &mut keys)
     };

@@ -52,7 +52,8 @@ pub(super) fn explain(view: &View, asked: Asked) -> Answer {
     let client = client_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let question = Question::new(method.as_deref().unwrap_or("GET"), &path, fields, client)
         .map_err(|fault| refusal(StatusCode::BAD_REQUEST, &fault))?;
-    let (rules, tokens) = (view.rules(), view.shared().tokens.as_ref());
+    let rules = view.rules();
+    let tokens = rules.tokens.as_deref();
     let explanation = question.explain(&rules.policy, tokens, view.redis()).map_err(|fault| {
         let detail = format!("the proxy would answer {}: {}", fault.status(), fault.detail());
         refusal(StatusCode::UNPROCESSABLE_ENTITY, &detail)

@@ -14,6 +14,7 @@ use super::{hop, upgrade};
 use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::Fault;
+use crate::rules::Adopted;
 use crate::server::ClientBody;
 use crate::upstream::Link;
 use crate::upstream::h1::Error;
@@ -39,13 +40,14 @@ pub(super) fn fault(error: &Error<Broken>) -> Fault {
     }
 }
 
-/// A request's body on its way to the upstream. Its trailers are cleaned as its head was; only servers that speak HTTP/2
-/// get them.
+/// A request's body on its way to the upstream. Its trailers are cleaned as its head was, by the same rules. Servers that
+/// speak HTTP/2 get them all, others those that the head announces.
 pub(crate) struct RequestBody(Option<Upload>);
 
 struct Upload {
     body: ClientBody,
     call: Rc<Call>,
+    rules: Adopted,
     is_tunnel: bool,
 }
 
@@ -53,15 +55,15 @@ impl RequestBody {
     pub(crate) const EMPTY: Self = Self(None);
 
     /// Passes `body` on.
-    pub(crate) fn new(body: Option<ClientBody>, call: &Rc<Call>) -> Self {
+    pub(crate) fn new(body: Option<ClientBody>, call: &Rc<Call>, rules: &Adopted) -> Self {
         let Some(body) = body.filter(|body| !body.is_end_stream()) else { return Self::EMPTY };
-        Self(Some(Upload { body, call: Rc::clone(call), is_tunnel: false }))
+        Self(Some(Upload { body, call: Rc::clone(call), rules: rules.clone(), is_tunnel: false }))
     }
 
     /// Passes on everything that comes from now on.
-    pub(super) fn tunnel(body: ClientBody, call: &Rc<Call>) -> Self {
+    pub(super) fn tunnel(body: ClientBody, call: &Rc<Call>, rules: &Adopted) -> Self {
         body.open();
-        Self(Some(Upload { body, call: Rc::clone(call), is_tunnel: true }))
+        Self(Some(Upload { body, call: Rc::clone(call), rules: rules.clone(), is_tunnel: true }))
     }
 }
 
@@ -98,8 +100,7 @@ impl http_body::Body for RequestBody {
                 Err(frame) => {
                     upload.passed();
                     let trailers = frame.into_trailers().ok().map(|mut trailers| {
-                        let rules = upload.call.client.worker.rules();
-                        hop::strip_request_trailers(&mut trailers, &rules.policy);
+                        hop::strip_request_trailers(&mut trailers, &upload.rules.policy);
                         Frame::trailers(trailers)
                     });
                     Poll::Ready(trailers.map(Ok))

@@ -26,7 +26,7 @@ use crate::answer::is_grpc;
 use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::fault::{Fault, Side};
-use crate::rules::Rules;
+use crate::rules::{Adopted, Rules};
 use crate::server::ClientBody;
 use crate::upstream::h1::Error;
 use crate::upstream::{Carrier, Link, LocalGroup, Picked, Tried, Unconnected};
@@ -43,7 +43,7 @@ pub(super) struct Answer {
 /// does.
 pub(super) async fn forward(
     call: &Rc<Call>,
-    rules: &Rules,
+    rules: &Adopted,
     upstream: &LocalGroup,
     hash: Option<u64>,
     mut head: Box<request::Parts>,
@@ -53,7 +53,7 @@ pub(super) async fn forward(
     call.wait_for(upstream.group.timeouts);
     // What is behind its head is the next request until the server has switched.
     let tunnel = asked.and_then(|asked| Some((asked, body.take()?)));
-    let mut body = RequestBody::new(body, call);
+    let mut body = RequestBody::new(body, call, rules);
     let is_repeatable = body.is_end_stream() && head.method.is_idempotent();
     let left = upstream.begin();
     let mut search = Search { call, rules, upstream, hash, left, tried: Tried::new() };
@@ -66,7 +66,7 @@ pub(super) async fn forward(
         let failure = match receive(call, &mut link, &mut head.headers).await {
             Ok(head) => {
                 link.to().succeeded();
-                let switched = switch(call, &mut link, &head, tunnel)?;
+                let switched = switch(call, rules, &mut link, &head, tunnel)?;
                 return Ok(Answer { head, link, switched });
             }
             Err(failure) => failure,
@@ -87,17 +87,25 @@ pub(super) async fn forward(
 /// Makes a tunnel of it where the server has switched. Nobody else may say so.
 fn switch(
     call: &Rc<Call>,
+    rules: &Adopted,
     link: &mut Link,
     head: &response::Parts,
     tunnel: Option<(HeaderValue, ClientBody)>,
 ) -> Result<Option<HeaderValue>, Fault> {
+    let websocket = tunnel.as_ref().and_then(|(_, body)| body.websocket());
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(None);
+        // To a client of HTTP/2 any success would say that there is a tunnel.
+        let is_misleading = websocket.is_some() && head.status.is_success();
+        return if is_misleading { Err(Fault::BadAnswer) } else { Ok(None) };
+    }
+    if websocket.is_some_and(|websocket| !websocket.is_accepted(&head.headers)) {
+        return Err(Fault::BadAnswer);
     }
     let (asked, body) = tunnel.ok_or(Fault::BadAnswer)?;
     let switched = upgrade::switched(&asked, &head.headers).ok_or(Fault::BadAnswer)?;
-    call.wait_for((None, Some(call.timeouts().response.max(upgrade::IDLE))));
-    link.open(RequestBody::tunnel(body, call));
+    let timeouts = call.timeouts();
+    call.wait_for((None, Some(timeouts.response.max(timeouts.tunnel))));
+    link.open(RequestBody::tunnel(body, call, rules));
     Ok(Some(switched))
 }
 

@@ -62,6 +62,23 @@ const NO_TWINS: [&str; 12] = [
     "x-real-ip",
 ];
 
+/// What else says how a request is to be read, sent or answered (RFC 9110 §6.5.1): never behind its body.
+const NEVER_TRAILS: [&str; 13] = [
+    "connection",
+    "expect",
+    "keep-alive",
+    "max-forwards",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Takes from a request's head what must not reach the upstream, and returns what was found. Fields that limits
 /// depend on can't be nominated away, or a client would be counted by a value that the upstream never sees, and
 /// no twin of them may pass.
@@ -78,7 +95,7 @@ pub(super) fn strip_request(
     let upgrade = if asks { upgrade::protocols(headers) } else { None };
     strip(headers, found, |name| policy.is_key(name));
     if found.has(Hop::TRAILER) {
-        headers.remove(header::TRAILER);
+        announce_trailers(headers, policy);
     }
     if found.has(Hop::EXPECT) {
         headers.remove(header::EXPECT);
@@ -152,18 +169,40 @@ pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// Nor those of a request anything that says who it comes from, in any spelling, or that limits depend on: some servers
-/// read them as fields of the head.
+/// Nor those of a request anything that says who it comes from, in any spelling, that limits depend on, or that changes
+/// what the request means: some servers read them as fields of the head.
 pub(super) fn strip_request_trailers(trailers: &mut HeaderMap, policy: &Policy) {
     strip_trailers(trailers);
-    let speaks_of_who = |name: &HeaderName| {
-        let dashed = name.as_str().replace('_', "-");
-        NO_TWINS.contains(&&*dashed) || NOT_NOMINABLE.contains(&&*dashed) || policy.is_twin(name)
-    };
     let names: SmallVec<[HeaderName; 2]> =
-        trailers.keys().filter(|name| policy.is_key(name) || speaks_of_who(name)).cloned().collect();
+        trailers.keys().filter(|name| !may_trail(name, policy)).cloned().collect();
     for name in names {
         trailers.remove(name);
+    }
+}
+
+/// Whether a request may have that field behind its body.
+fn may_trail(name: &HeaderName, policy: &Policy) -> bool {
+    let dashed = name.as_str().replace('_', "-");
+    !(policy.is_key(name)
+        || policy.is_twin(name)
+        || NO_TWINS.contains(&&*dashed)
+        || NOT_NOMINABLE.contains(&&*dashed)
+        || NEVER_TRAILS.contains(&&*dashed)
+        || dashed.starts_with("if-"))
+}
+
+/// Leaves of `Trailer` the fields that will pass; nothing where no trailers can come, as behind a body whose length was
+/// told. On one line.
+fn announce_trailers(headers: &mut HeaderMap, policy: &Policy) {
+    let named = headers.get_all(header::TRAILER).iter().flat_map(elements);
+    let passing =
+        named.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| may_trail(name, policy));
+    let line = passing.map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(", ");
+    match HeaderValue::from_maybe_shared(line) {
+        Ok(line) if !line.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) => {
+            headers.insert(header::TRAILER, line);
+        }
+        _ => drop(headers.remove(header::TRAILER)),
     }
 }
 
@@ -357,7 +396,8 @@ impl Forwarding {
         let host = head.headers.get(header::HOST).filter(|_| told == Told::InLines);
         let Some(host) = host else { return b"" };
         if self.host.as_ref() != Some(host) {
-            self.host = Some(host.clone());
+            // Not a slice of what came, which it would keep for as long as the connection is there.
+            self.host = HeaderValue::from_bytes(host.as_bytes()).ok();
             self.lines = lines(peer, scheme, head.version, host);
         }
         &self.lines
@@ -449,7 +489,7 @@ mod tests {
             ("expect", "100-continue"),
         ]);
         strip_request(&mut request, &keyed(&[]), false);
-        assert_eq!(names(&request), ["authorization", "host", "x-forwarded-for", "x-three"]);
+        assert_eq!(names(&request), ["authorization", "host", "trailer", "x-forwarded-for", "x-three"]);
     }
 
     #[test]
@@ -527,9 +567,40 @@ mod tests {
             ("content-length", "5"),
             ("connection", "close"),
             ("te", "trailers"),
+            ("range", "bytes=0-1"),
+            ("if-none-match", "*"),
+            ("max-forwards", "0"),
         ]);
         strip_request_trailers(&mut trailers, &keyed(&["x-api-key"]));
         assert_eq!(names(&trailers), ["x-checksum"]);
+    }
+
+    #[test]
+    fn trailers_are_announced_that_will_pass() {
+        let clean = |lines: &[(&'static str, &'static str)]| {
+            let mut request = headers(lines);
+            strip_request(&mut request, &keyed(&["x-api-key"]), false);
+            request.remove(header::TRAILER)
+        };
+        for (lines, announced) in [
+            (&[("trailer", "X-One, x-two"), ("trailer", "x-three,")][..], Some("x-one, x-two, x-three")),
+            (&[("trailer", "host, x_api_key, X-Api-Key, x-one, if-match, transfer_encoding")], Some("x-one")),
+            (&[("trailer", "content-length, upgrade")], None),
+            (&[("trailer", "a b, \"")], None),
+            (&[("trailer", "")], None),
+            // Nothing is behind such a body.
+            (&[("trailer", "x-one"), ("content-length", "5")], None),
+            (
+                &[("trailer", "x-one"), ("transfer-encoding", "chunked"), ("content-length", "5")],
+                Some("x-one"),
+            ),
+        ] {
+            assert_eq!(
+                clean(lines).as_ref().map(HeaderValue::as_bytes),
+                announced.map(str::as_bytes),
+                "{lines:?}"
+            );
+        }
     }
 
     #[test]

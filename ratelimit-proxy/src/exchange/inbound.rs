@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
 
-use super::{hop, upgrade};
+use super::hop;
 use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::path::NormalPath;
@@ -169,12 +169,11 @@ impl Outbound {
         client: &Client,
         rules: &Rules,
         upstream: &LocalGroup,
-        has_body: bool,
+        may_upgrade: bool,
     ) -> Onward {
         if let Some(target) = self.target {
             head.uri = target;
         }
-        let may_upgrade = upgrade::may_begin(head, has_body);
         let (found, asked) = hop::strip_request(&mut head.headers, &rules.policy, may_upgrade);
         if let Some(host) = self.host {
             head.headers.insert(header::HOST, host);

@@ -89,7 +89,7 @@ async fn attempt(
             return Err(Fault::Misdirected);
         }
         let print = client.certificate().map(|certificate| &certificate.fingerprint);
-        let claims = shared.tokens.as_ref().map(|tokens| LazyClaims::new(tokens, &head.headers, print));
+        let claims = rules.tokens.as_deref().map(|tokens| LazyClaims::new(tokens, &head.headers, print));
         let facts = Facts {
             claims: claims.as_ref(),
             tls_client: client.certificate().and_then(|certificate| certificate.subject.as_deref()),
@@ -121,7 +121,8 @@ async fn attempt(
     // A request for nowhere counts like any other, or asking for nowhere would be free.
     let upstream = route.and_then(|route| Some((rules.local().group(route)?, route.hash)));
     let (upstream, hash) = upstream.ok_or(Fault::NoUpstream)?;
-    let onward = outbound.apply(&mut head, client, rules, upstream, has_body(body.as_ref()));
+    let may_upgrade = upgrade::may_begin(&head, body.as_ref());
+    let onward = outbound.apply(&mut head, client, rules, upstream, may_upgrade);
     tail.trace.forwarding(&mut head.headers);
     let Answer { mut head, link, switched } =
         forward::forward(call, rules, upstream, hash, head, onward, body.take()).await?;

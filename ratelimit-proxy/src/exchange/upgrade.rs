@@ -12,16 +12,16 @@ use http::request::Parts;
 use http::{Method, Version};
 
 use crate::http1::fields::elements;
-
-/// How long a tunnel may be without a byte in either direction. Clients that wait for longer send pings.
-pub(super) const IDLE: Duration = Duration::from_secs(300);
+use crate::server::ClientBody;
 
 /// How long a server may be silent after the client has closed its side.
 pub(super) const HALF_CLOSED: Duration = Duration::from_secs(30);
 
 /// Whether a request may become a tunnel. One with a body would leave open where that ends.
-pub(super) fn may_begin(head: &Parts, has_body: bool) -> bool {
-    head.method == Method::GET && head.version == Version::HTTP_11 && !has_body
+pub(super) fn may_begin(head: &Parts, body: Option<&ClientBody>) -> bool {
+    head.method == Method::GET
+        && head.version != Version::HTTP_10
+        && body.is_some_and(ClientBody::may_be_tunnel)
 }
 
 /// The protocols that a message asks for or switches to, if it means to: `Connection` names the field that names them.

@@ -8,6 +8,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::h1::{self, Broken};
+use super::websocket::Tunnel;
 
 /// A body on its way in.
 pub(crate) enum ClientBody {
@@ -15,6 +16,8 @@ pub(crate) enum ClientBody {
     Http1(h1::Body),
     /// A stream.
     Http2(Incoming),
+    /// A stream that is to be a WebSocket.
+    WebSocket(Tunnel),
 }
 
 impl ClientBody {
@@ -22,8 +25,22 @@ impl ClientBody {
     pub(crate) fn open(&self) {
         match self {
             Self::Http1(body) => body.open(),
-            // It is one from the start.
+            // Nothing can be switched there.
             Self::Http2(_) => {}
+            Self::WebSocket(tunnel) => tunnel.open(),
+        }
+    }
+
+    /// Whether the request may become a tunnel: nothing else comes with it.
+    pub(crate) fn may_be_tunnel(&self) -> bool {
+        !matches!(self, Self::Http2(_)) && http_body::Body::is_end_stream(self)
+    }
+
+    /// The stream that is to be a WebSocket, if it is one.
+    pub(crate) fn websocket(&self) -> Option<&Tunnel> {
+        match self {
+            Self::WebSocket(tunnel) => Some(tunnel),
+            Self::Http1(_) | Self::Http2(_) => None,
         }
     }
 }
@@ -39,6 +56,7 @@ impl http_body::Body for ClientBody {
         match &mut *self {
             Self::Http1(body) => body.poll_frame(cx),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|_| Broken),
+            Self::WebSocket(tunnel) => tunnel.poll_frame(cx),
         }
     }
 
@@ -46,6 +64,7 @@ impl http_body::Body for ClientBody {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::WebSocket(tunnel) => tunnel.is_end_stream(),
         }
     }
 
@@ -53,6 +72,8 @@ impl http_body::Body for ClientBody {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::WebSocket(tunnel) if tunnel.is_end_stream() => SizeHint::with_exact(0),
+            Self::WebSocket(_) => SizeHint::default(),
         }
     }
 }

@@ -59,3 +59,26 @@ pub(super) async fn answer(call: Rc<Call>, head: Box<Parts>, body: ClientBody) -
         worker.rules().answers.fault(Fault::Panic)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl FnOnce() -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Of what no value is needed, since nothing of it is run.
+    fn any<T>() -> T {
+        std::process::abort()
+    }
+
+    /// Everything that is served is a part of it while nothing is, so it is what each idle connection takes.
+    #[test]
+    fn the_task_of_an_idle_connection_is_small() {
+        let serve = size(|| serve(any(), any::<&'static Port>(), any(), any()));
+        let h1 = size(|| h1::serve(any::<&'static Rc<Client>>(), any()));
+        let answer = size(|| answer(any(), any(), any()));
+        assert!(serve <= 4608, "{serve} bytes, of HTTP/1.1 {h1}, of a request {answer}");
+    }
+}

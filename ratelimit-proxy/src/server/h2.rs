@@ -28,6 +28,7 @@ use tokio::time::{Instant, Sleep};
 use super::body::ClientBody;
 use super::connection::answer;
 use super::io::ClientIo;
+use super::websocket::Handshake;
 use crate::call::Call;
 use crate::deadlines::Wait;
 use crate::socket::{Socket, Stream};
@@ -53,9 +54,27 @@ pub(super) async fn serve<S: Stream>(client: &Rc<Client>, stream: S) {
     let streams = Rc::new(Streams::new(client));
     let io = ClientIo { socket: Socket::new(stream), call: Rc::clone(&connection_call) };
     let service = service_fn(|request: Request<Incoming>| {
-        let (head, body) = request.into_parts();
-        let answer = answer(streams.begin(), Box::new(head), ClientBody::Http2(body));
-        async move { Ok::<_, Infallible>(*answer.await) }
+        let (mut head, body) = request.into_parts();
+        let call = streams.begin();
+        let (handshake, body) = match Handshake::begin(&mut head) {
+            Some((handshake, tunnel)) => {
+                let streams = Rc::clone(&streams);
+                (Some((handshake, streams, Rc::clone(&call))), ClientBody::WebSocket(tunnel))
+            }
+            None => (None, ClientBody::Http2(body)),
+        };
+        let answer = answer(call, Box::new(head), body);
+        async move {
+            let answer = *answer.await;
+            let Some((handshake, streams, call)) = handshake else { return Ok::<_, Infallible>(answer) };
+            let (answer, carried) = Handshake::answered(answer);
+            if let Some(carried) = carried {
+                tokio::task::spawn_local(async move {
+                    run(&streams, call, handshake.carry(carried)).await;
+                });
+            }
+            Ok(answer)
+        }
     });
     let mut builder = Builder::new(Tasks(Rc::clone(&streams)));
     builder
@@ -63,6 +82,7 @@ pub(super) async fn serve<S: Stream>(client: &Rc<Client>, stream: S) {
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .max_concurrent_streams(STREAMS)
+        .enable_connect_protocol()
         .max_header_list_size(MAX_HEADERS)
         .max_send_buf_size(SEND_BUFFER)
         .initial_stream_window_size(WINDOW.0)

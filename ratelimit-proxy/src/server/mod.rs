@@ -14,6 +14,7 @@ pub(crate) mod linger;
 mod opening;
 pub(crate) mod ports;
 pub(crate) mod tls;
+mod websocket;
 mod worker;
 
 use std::cell::RefCell;

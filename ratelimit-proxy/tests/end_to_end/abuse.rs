@@ -172,28 +172,39 @@ async fn who_goes_away_has_been_charged_once() {
     }
 }
 
-/// Row 34, "request trailers with `content-length`, `x-forwarded-for`": dropped, and the connection goes on.
+/// Row 34, "Trailers containing Content-Length, Host, Authorization": those that the head announces and that mean
+/// nothing but themselves arrive behind the last chunk; no others, and never as fields of the head.
 #[tokio::test]
-async fn trailers_never_reach_the_upstream() {
+async fn trailers_that_are_announced_and_harmless_reach_the_upstream() {
     let origin = Origin::hello().await;
-    let proxy = Proxy::plain(origin.address);
+    let proxy = Setup::yaml("limits: [{name: a, rate: 100/s, key: header.x-api-key}]").start(origin.address);
     let mut client = Client::connect(proxy.address).await;
     client
         .send(concat!(
             "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n",
-            "trailer: content-length, x-forwarded-for, x-late\r\n\r\n",
-            "5\r\nhello\r\n0\r\ncontent-length: 99\r\nx-forwarded-for: 6.6.6.6\r\nx-late: 1\r\n\r\n",
+            "trailer: content-length, x-forwarded-for, X-Late\r\ntrailer: x_api_key, range, x-later\r\n\r\n",
+            "5\r\nhello\r\n0\r\ncontent-length: 99\r\nx-forwarded-for: 6.6.6.6\r\nx-late: 1\r\nx_api_key: stolen\r\n",
+            "range: bytes=0-1\r\nx-later: 2\r\nX-Late: 3\r\nx-unannounced: 4\r\n\r\n",
         ))
         .await;
     assert_eq!(client.response().await.status, 200);
+    // The length is told, so nothing can be behind it.
+    client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\ntrailer: x-late\r\n\r\nhi").await;
+    assert_eq!(client.response().await.status, 200);
     assert_eq!(client.get("/").await.status, 200);
     let seen = origin.seen();
-    assert_eq!((seen.len(), &*seen[0].body), (2, &b"hello"[..]));
-    for name in ["content-length", "trailer", "x-late"] {
+    assert_eq!((seen.len(), &*seen[0].body), (3, &b"hello"[..]));
+    for name in ["content-length", "x-late", "x-later", "x_api_key", "range"] {
         assert_eq!(seen[0].field(name), None, "{name}");
     }
+    assert_eq!(seen[0].field("trailer"), Some("x-late, x-later"));
+    // Those of one name stay in order, and nothing else is promised.
+    let mut trailers = seen[0].trailers.clone();
+    trailers.sort();
+    assert_eq!(trailers, ["x-late: 1", "x-late: 3", "x-later: 2"]);
     assert_eq!(seen[0].field("x-forwarded-for"), Some("127.0.0.1"));
-    assert!(seen[1].line().starts_with("GET / "), "{}", seen[1].head);
+    assert_eq!((seen[1].field("trailer"), &*seen[1].body), (None, &b"hi"[..]));
+    assert!(seen[2].line().starts_with("GET / "), "{}", seen[2].head);
 }
 
 /// Row 37, "1 MB of CRLF before request; HTTP/0.9; TLS ClientHello on the plain port; PROXY v1/v2 header unasked":

@@ -143,7 +143,7 @@ async fn keys_come_from_an_issuer_while_requests_do_not_wait() {
         }
     };
     crate::support::soon("the issuer's keys", come).await;
-    let tokens = proxy.shared.tokens.as_ref().unwrap();
+    let tokens = proxy.shared.tokens().unwrap();
     let checked = tokens.checked();
     for _ in 0..10 {
         assert_eq!(status(proxy.address, &[&field]).await, 200);

@@ -55,6 +55,40 @@ async fn compose_takes_the_file_and_the_proxy_its_configuration() {
     check("compose", &fs::read_to_string(compose.join("ratelimit.yaml")).unwrap()).await;
 }
 
+/// It is not built here: that takes an optimized build of everything, and an image to begin from. What it says has to fit
+/// the workspace, and what the files beside it expect.
+#[test]
+fn the_container_file_fits_the_workspace_and_those_who_run_it() {
+    let read = |file: &str| fs::read_to_string(deploy().join(file)).unwrap();
+    let (container, toolchain) = (read("Containerfile"), read("../rust-toolchain.toml"));
+    let after = |text: &str, words: &str| {
+        let (_, behind) = text.split_once(words).unwrap_or_else(|| panic!("no {words}"));
+        behind.split(['"', '\n', '-']).next().unwrap().to_owned()
+    };
+    let (image, channel) = (after(&container, "rust:"), after(&toolchain, "channel = \""));
+    assert!(channel.starts_with(&format!("{image}.")), "the image has Rust {image}, the workspace {channel}");
+    // Of the workspace everything is copied but what is built.
+    assert!(container.contains("\nCOPY . .\n"));
+    for ignored in [".containerignore", ".dockerignore"] {
+        let ignored = read(&format!("../{ignored}"));
+        assert!(ignored.lines().any(|line| line.trim_matches('/') == "target"), "{ignored}");
+    }
+    for used in ["../Cargo.lock", "../ratelimit-proxy/Cargo.toml"] {
+        assert!(deploy().join(used).exists(), "{used}");
+    }
+    // One user and one place for the configuration, everywhere.
+    let (user, config) = (after(&container, "\nUSER "), after(&container, "\"--config\", \""));
+    let (user, _) = user.split_once(':').unwrap();
+    assert!(user.parse::<u32>().unwrap() > 0);
+    let place = Path::new(&config).parent().unwrap().to_str().unwrap();
+    for file in ["compose/compose.yaml", "kubernetes/gateway.yaml", "kubernetes/sidecar.yaml"] {
+        let text = read(file);
+        assert!(text.contains(place), "{file} has no {place}");
+        let other = text.lines().find(|line| line.contains("runAsUser:") && !line.contains(user));
+        assert_eq!(other, None, "{file}: the image is run by {user}");
+    }
+}
+
 /// As installed, but for the program's place.
 #[tokio::test]
 async fn systemd_takes_the_unit_and_finds_it_well_locked() {

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::support::origin::{Origin, Reply};
+use crate::support::program::{Program, metric};
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::raw_client::Client;
 use crate::support::{PATIENCE, soon, until};
 use ratelimit_proxy::server::Drained;
+use redis_testkit::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -112,4 +114,57 @@ async fn under_load_every_request_that_was_forwarded_is_answered() {
         answered += client.await.unwrap();
     }
     assert_eq!(answered, origin.seen().len());
+}
+
+/// Row 133: a replica that is killed in the middle of its drain has held its permits until then, and leaves no more behind
+/// than one that is killed at any other time (row 105): its permits lapse, and nothing is admitted beyond the limit.
+#[tokio::test]
+async fn killed_in_the_middle_of_a_drain_its_permits_lapse_and_nothing_more_is_admitted() {
+    let redis = Server::start();
+    let origin = Origin::start(|seen| match seen.line() {
+        "GET /held?hangs HTTP/1.1" => Reply::hang(),
+        _ => Reply::ok("hello"),
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("proxy.yaml");
+    let text = format!(
+        "upstream: http://{}\nstore: {{redis: '{}', consistency: leased, permit_expiry: 2s}}\nlimits:\n  \
+         - {{name: held, match: {{path: /held}}, concurrency: 2}}\n  - {{name: rest, match: {{path: /}}, rate: 20/day}}\n",
+        origin.address,
+        redis.url()
+    );
+    std::fs::write(&file, text).unwrap();
+    let start = async || Program::run(&["--config", file.to_str().unwrap()]).await;
+    let (mut dies, lives) = (start().await, start().await);
+    for replica in [&dies, &lives] {
+        until("both replicas", async || metric(replica, "ratelimit_store_replicas").await == Some(2.0)).await;
+    }
+    for replica in [&dies, &lives] {
+        assert_eq!(replica.get("/").await.status, 200);
+    }
+    let mut held = Vec::new();
+    for number in 3..=4 {
+        let mut client = Client::connect(dies.proxy).await;
+        client.send("GET /held?hangs HTTP/1.1\r\nhost: test\r\n\r\n").await;
+        origin.until("the request", |record| record.seen.len() == number).await;
+        held.push(client);
+    }
+    assert_eq!(lives.get("/held").await.status, 429);
+    dies.signal("TERM").await;
+    until("nobody to listen", async || TcpStream::connect(dies.proxy).await.is_err()).await;
+    assert_eq!(lives.get("/held").await.status, 429, "what is under way holds its permits");
+    dies.child.kill().await.unwrap();
+    for client in &mut held {
+        assert!(client.is_closed().await);
+    }
+    let mut statuses = Vec::new();
+    until("the permits to lapse", async || {
+        statuses.push(lives.get("/held").await.status);
+        statuses.last() == Some(&200)
+    })
+    .await;
+    while lives.get("/").await.status == 200 {}
+    let admitted = origin.seen().iter().filter(|seen| seen.line().starts_with("GET / ")).count();
+    assert!((2..=20).contains(&admitted), "{admitted} of 20");
 }

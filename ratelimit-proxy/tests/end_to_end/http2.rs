@@ -204,11 +204,12 @@ async fn heads_that_would_be_something_else_upstream() {
         vec![(":method", "CONNECT"), (":authority", "evil:443")],
         vec![
             (":method", "CONNECT"),
-            (":protocol", "websocket"),
+            (":protocol", "connect-udp"),
             (":scheme", "http"),
             (":authority", "test"),
             (":path", "/"),
         ],
+        with(":protocol", "websocket"),
         with("connection", "keep-alive"),
         with("transfer-encoding", "chunked"),
         with("upgrade", "websocket"),

@@ -8,6 +8,7 @@ use crate::support::origin::{Origin, Reply};
 use crate::support::program::{Program, ask};
 use crate::support::raw_client::{Client, Response};
 use crate::support::soon;
+use crate::support::tokens::{Issuer, Signer, jwks, now};
 use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 
@@ -231,6 +232,26 @@ async fn a_changed_file_is_noticed_however_it_changes() {
     assert_eq!(metric(&program, REFUSED).await, Some(0.0));
 }
 
+/// Row 34: trailers are cleaned by the rules that their request began with, whatever has come into force since.
+#[tokio::test]
+async fn trailers_are_cleaned_by_the_rules_that_their_request_began_with() {
+    let origin = Origin::hello().await;
+    let by = |key: &str| format!("{{name: a, rate: 1000/s, key: header.{key}}}");
+    let one = "server: {threads: 1}";
+    let setup = Setup::start("trailers", origin.address, &by("x-before"), one).await;
+    let mut client = Client::connect(setup.program.proxy).await;
+    let head =
+        "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\ntrailer: x-before, x-after\r\n\r\n";
+    client.send([head, "5\r\nhello\r\n"].concat()).await;
+    origin.until("the request to be on its way", |record| record.accepted == 1).await;
+    assert_eq!(setup.reload(&by("x-after"), one).await.status, 200);
+    assert_eq!(setup.program.get("/").await.status, 200);
+    client.send("0\r\nx-before: 1\r\nx-after: 2\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 200);
+    let seen = origin.seen().into_iter().find(|seen| seen.line().starts_with("POST")).unwrap();
+    assert_eq!(seen.trailers, ["x-after: 2"]);
+}
+
 /// Row 127, "in-flight finish under the old rules": where it goes, what it is told, what it holds.
 #[tokio::test]
 async fn what_is_under_way_ends_as_it_began() {
@@ -294,17 +315,51 @@ async fn what_can_not_change_is_kept_and_said_to_be() {
     assert_eq!((told.status, told.text()), (200, kept));
     setup.program.log.line(&["WARN", "next start", "store, server.threads, server.drain"]).await;
     assert_eq!(setup.left("/").await.0, "\"a\";q=6;w=3600");
-    // New limits would be asked with claims that the old keys vouch for, or with none at all.
-    let keys = setup.file.with_file_name("keys.json");
-    // That of RFC 7517, appendix A.1.
-    let key = r#"{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig",
-        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#;
-    std::fs::write(&keys, format!(r#"{{"keys": [{key}]}}"#)).unwrap();
-    let rest = format!("jwt: {{jwks_file: {}}}", keys.display());
-    let told = setup.reload("{name: a, rate: 7/h, key: jwt.sub}", &rest).await;
-    assert_eq!(told.status, 422);
-    assert!(told.text().contains("jwt can't change before the next start"), "{}", told.text());
-    assert_eq!(setup.left("/").await.0, "\"a\";q=6;w=3600");
+}
+
+/// Who is believed changes with the limits that ask for it, as one; and not before there are keys.
+#[tokio::test]
+async fn other_keys_of_tokens_come_into_force_with_their_limits_and_not_before_they_are_there() {
+    let origin = Origin::hello().await;
+    let (old, new) = (Signer::p256(), Signer::p256());
+    let limit = "{name: a, rate: 2/h, key: jwt.sub, missing: deny}";
+    let setup = Setup::start("jwt", origin.address, "{name: a, rate: 1000/h, key: client.ip}", "").await;
+    let file = |name: &str, text: &str| {
+        let path = setup.file.with_file_name(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let status = async |signer: &Signer, who: &str| {
+        let token = signer.token(None, serde_json::json!({"sub": who, "exp": now() + 600}));
+        ask(setup.program.proxy, "GET", "/", &format!("Authorization: Bearer {token}\r\n")).await.status
+    };
+    assert_eq!(status(&old, "ann").await, 200);
+
+    let rest = format!("jwt: {{public_key_file: {}}}", file("old.pem", &old.pem()));
+    assert_eq!(setup.reload(limit, &rest).await.status, 200);
+    assert_eq!((status(&old, "ann").await, status(&new, "ann").await), (200, 429));
+    // The same again keeps what was counted.
+    assert_eq!(setup.reload(limit, &format!("{rest}\nresponse: {{status: 403}}")).await.status, 200);
+    assert_eq!((status(&old, "ann").await, status(&old, "ann").await), (200, 403));
+
+    // Nothing that could vouch for anybody: the old ones stay.
+    let gone = crate::beside::free_port();
+    for (jwt, why) in [
+        (format!("public_key_file: {}", file("none.pem", "no key")), "none.pem"),
+        (format!("jwks_url: http://127.0.0.1:{gone}/keys"), "no keys were to be had"),
+    ] {
+        let told = setup.reload(limit, &format!("jwt: {{{jwt}}}")).await;
+        assert!(told.status == 422 && told.text().contains(why), "{why}: {}", told.text());
+        assert_eq!((status(&old, "bob").await, status(&new, "bob").await), (200, 403), "{why}");
+    }
+
+    let issuer = Issuer::start(jwks(&[("new", &new)])).await;
+    assert_eq!(setup.reload(limit, &format!("jwt: {{jwks_url: {}/keys}}", issuer.name())).await.status, 200);
+    assert_eq!((status(&new, "cid").await, status(&old, "cid").await), (200, 429));
+    // What was used stays used, whoever vouches for it.
+    assert_eq!(status(&new, "ann").await, 429);
+    assert_eq!(setup.reload("{name: a, rate: 1000/h, key: client.ip}", "").await.status, 200);
+    assert_eq!(status(&old, "ann").await, 200);
 }
 
 /// Who may ask, and how.

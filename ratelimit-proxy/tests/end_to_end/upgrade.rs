@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -110,6 +111,47 @@ async fn a_permit_is_held_until_the_tunnel_closes() {
     until("the permit to come back", async || status().await == 200).await;
 }
 
+/// Row 69, "black-holes": where nothing moves any more both sides are let go.
+#[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_is_closed() {
+    let origin = Origin::start(echo(b"first")).await;
+    let short = Duration::from_millis(300);
+    let proxy = Setup::timeouts(|timeouts| (timeouts.response, timeouts.tunnel) = (short, short));
+    let proxy = proxy.start(origin.address);
+    let mut client = open(&proxy).await;
+    assert_eq!(client.exactly(5).await, b"first");
+    assert!(client.is_closed().await);
+    origin.until("the upstream's connection to end", |record| record.open == 0).await;
+}
+
+/// Row 70: those that say nothing take little, and each its permit.
+#[tokio::test]
+async fn idle_tunnels_hold_their_permits_and_little_memory() {
+    const TUNNELS: u64 = 200;
+    let origin = Origin::start(echo(b"first")).await;
+    let proxy = Program::start(origin.address, &[&format!("{TUNNELS} at once by client.ip")]).await;
+    let mut tunnels = Vec::new();
+    let mut before = 0;
+    for number in 0..TUNNELS {
+        let mut client = Client::connect(proxy.proxy).await;
+        client.send(ASK).await;
+        assert_eq!(client.response().await.status, 101, "{number}");
+        assert_eq!(client.exactly(5).await, b"first");
+        tunnels.push(client);
+        // What only the first ones take is not theirs.
+        before = if number == TUNNELS / 10 { program::kib(&proxy, "VmRSS:") } else { before };
+    }
+    let each = (program::kib(&proxy, "VmRSS:") - before) * 10 / 9 / TUNNELS;
+    assert!(each <= 64, "{each} KiB each");
+    assert_eq!(proxy.get("/").await.status, 429);
+    tunnels.pop();
+    until("a permit to come back", async || proxy.get("/").await.status == 200).await;
+    for client in &mut tunnels {
+        client.send("still there").await;
+        assert_eq!(client.exactly(11).await, b"still there");
+    }
+}
+
 /// Row 67: a denied upgrade is an answer like any other.
 #[tokio::test]
 async fn a_denied_upgrade_leaves_the_connection_usable() {
@@ -189,12 +231,13 @@ async fn a_drain_ends_tunnels_at_its_deadline() {
     let mut client = open(&proxy).await;
     client.send("before").await;
     assert_eq!(client.exactly(6).await, b"before");
-    let drained = proxy.drain(std::time::Duration::from_millis(200)).await;
+    let drained = proxy.drain(Duration::from_millis(200)).await;
     assert_eq!(drained.forced, 1);
     assert_eq!(soon("the end", client.socket.read(&mut [0])).await.unwrap_or(0), 0);
 }
 
-fn script(name: &str) -> Command {
+/// One of our scripts of Python.
+pub(crate) fn script(name: &str) -> Command {
     let mut command = Command::new("python3");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/scripts").join(name));
     command.stdin(Stdio::null()).kill_on_drop(true);

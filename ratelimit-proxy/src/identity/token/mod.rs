@@ -258,6 +258,16 @@ impl TokenVerifier {
         Err(why)
     }
 
+    /// Whether it is one for that configuration.
+    pub(crate) fn is_for(&self, config: &JwtConfig) -> bool {
+        self.keys.config == *config
+    }
+
+    /// Waits until there are keys to verify with, no longer than that. Returns whether there are.
+    pub(crate) fn wait(&self, patience: Duration) -> bool {
+        self.keys.wait(patience)
+    }
+
     /// Whether there are keys to verify with.
     #[must_use]
     pub fn has_keys(&self) -> bool {

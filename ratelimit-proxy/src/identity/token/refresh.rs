@@ -5,8 +5,8 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -34,6 +34,8 @@ pub(super) struct Keys {
     closed: AtomicBool,
     fetches: AtomicU64,
     generations: AtomicU64,
+    /// Whether there ever were any, for who waits for that.
+    there: (Mutex<bool>, Condvar),
 }
 
 impl Keys {
@@ -48,6 +50,7 @@ impl Keys {
             closed: AtomicBool::new(false),
             fetches: AtomicU64::new(0),
             generations: AtomicU64::new(0),
+            there: (Mutex::new(false), Condvar::new()),
         };
         let first = match &keys.config.source {
             KeySource::Secret(secret) => Some(KeySet::secret(secret, &keys.asked())?),
@@ -184,6 +187,17 @@ impl Keys {
     fn replace(&self, keys: Vec<Key>) {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         self.current.store(Some(Arc::new(KeySet::new(keys, generation))));
+        let (there, told) = &self.there;
+        *there.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        told.notify_all();
+    }
+
+    /// Waits until there are some, no longer than that. Returns whether there are.
+    pub(super) fn wait(&self, patience: Duration) -> bool {
+        let (there, told) = &self.there;
+        let there = there.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = told.wait_timeout_while(there, patience, |there| !*there);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn asked(&self) -> Asked<'_> {

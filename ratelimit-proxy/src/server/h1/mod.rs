@@ -106,8 +106,13 @@ fn drive(
             return late();
         }
         let Some(earliest) = deadlines.earliest() else { return Poll::Pending };
-        // The timer may ring too early, which costs one wake-up; setting it anew for each request would cost more.
-        if earliest < timer.deadline() || timer.is_elapsed() {
+        // The timer may ring too early, which costs one wake-up; setting it anew for each request would cost more. That it
+        // has rung shows how long the connection has been there.
+        let rang = timer.is_elapsed();
+        if rang && call.is_between() {
+            wire.shrink();
+        }
+        if earliest < timer.deadline() || rang {
             timer.as_mut().reset(earliest);
         }
         if timer.as_mut().poll(cx).is_pending() {
@@ -116,9 +121,6 @@ fn drive(
         deadlines.tick();
         if deadlines.expired(Wait::Head) {
             return late();
-        }
-        if call.is_between() {
-            wire.shrink();
         }
     }
 }

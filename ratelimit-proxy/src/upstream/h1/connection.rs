@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, request, response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::head::{self, Parsed};
 use super::{Error, encode};
-use crate::http1::fields::may_end;
+use crate::http1::fields::{self, elements, may_end};
 use crate::http1::{Decoder, Framing, Inbox, Outbox};
 
 /// Bytes that the heads of one response may have, informational ones included.
@@ -61,6 +61,8 @@ pub(crate) struct Connection<S, B> {
 struct Upload<B> {
     body: B,
     framing: Framing,
+    /// The trailers that the head announces. Others are not sent: the server could not know what to make of them.
+    trailers: Option<HeaderValue>,
 }
 
 impl<S, B> Connection<S, B>
@@ -92,7 +94,10 @@ where
     pub(crate) fn send(&mut self, head: &request::Parts, lines: &[u8], body: B) {
         let framing = framing(head, &body);
         encode::head(self.outbox.text(), head, lines, framing);
-        self.upload = (!body.is_end_stream()).then_some(Upload { body, framing });
+        self.upload = (!body.is_end_stream()).then(|| {
+            let announced = head.headers.get(header::TRAILER).filter(|_| framing == Framing::Chunked);
+            Upload { body, framing, trailers: announced.cloned() }
+        });
         self.awaits_head = true;
         self.bodiless = head.method == Method::HEAD;
         self.heads = 0;
@@ -104,7 +109,7 @@ where
     pub(crate) fn open(&mut self, body: B) {
         self.keep = false;
         self.decoder = Decoder::UntilClose;
-        self.upload = Some(Upload { body, framing: Framing::UntilClose });
+        self.upload = Some(Upload { body, framing: Framing::UntilClose, trailers: None });
     }
 
     /// Sends what can be sent, and waits for the head of the response. `headers` is emptied and becomes its
@@ -284,7 +289,6 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     /// Moves the next piece into the outbox; `true`: it was the last.
     fn poll(&mut self, outbox: &mut Outbox, cx: &mut Context<'_>) -> Poll<Result<bool, Error<B::Error>>> {
         match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            // Whatever is not data is not sent.
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     // A request must not be another one than its head says.
@@ -292,21 +296,32 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                         return Poll::Ready(Err(Error::Length));
                     }
                     outbox.push(data, self.framing == Framing::Chunked);
-                    if self.body.is_end_stream() { self.end(outbox) } else { Poll::Ready(Ok(false)) }
+                    if self.body.is_end_stream() { self.end(outbox, None) } else { Poll::Ready(Ok(false)) }
                 }
-                Err(_other) => Poll::Ready(Ok(false)),
+                // Nothing comes behind them.
+                Err(frame) => self.end(outbox, frame.into_trailers().ok()),
             },
             Some(Err(error)) => Poll::Ready(Err(Error::Upload(error))),
-            None => self.end(outbox),
+            None => self.end(outbox, None),
         }
     }
 
-    fn end(&self, outbox: &mut Outbox) -> Poll<Result<bool, Error<B::Error>>> {
+    fn end(&self, outbox: &mut Outbox, trailers: Option<HeaderMap>) -> Poll<Result<bool, Error<B::Error>>> {
         if !self.framing.may_end() {
             return Poll::Ready(Err(Error::Length));
         }
         if self.framing == Framing::Chunked {
-            outbox.push_last_chunk();
+            match (trailers, &self.trailers) {
+                (Some(trailers), Some(announced)) => outbox.push_trailers(|out| {
+                    let is_announced = |name: &HeaderName| {
+                        elements(announced).any(|other| other.eq_ignore_ascii_case(name.as_ref()))
+                    };
+                    for (name, value) in trailers.iter().filter(|(name, _)| is_announced(name)) {
+                        fields::write(out, name.as_str(), value.as_bytes());
+                    }
+                }),
+                _ => outbox.push_last_chunk(),
+            }
         }
         Poll::Ready(Ok(true))
     }

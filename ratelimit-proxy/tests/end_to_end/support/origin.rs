@@ -21,6 +21,8 @@ pub struct Seen {
     pub body: Vec<u8>,
     /// Whether all of the body came.
     pub complete: bool,
+    /// The lines behind the last chunk.
+    pub trailers: Vec<String>,
     /// When the head was complete.
     pub at: std::time::Instant,
 }
@@ -185,8 +187,9 @@ async fn serve(mut socket: TcpStream, connection: usize, record: &watch::Sender<
     loop {
         let Some(head) = read_head(&mut socket, &mut buffer).await else { return };
         let at = std::time::Instant::now();
-        let (body, complete) = read_body(&mut socket, &mut buffer, &head).await;
-        let seen = Seen { connection, head, body, complete, at };
+        let mut trailers = Vec::new();
+        let (body, complete) = read_body(&mut socket, &mut buffer, &head, &mut trailers).await;
+        let seen = Seen { connection, head, body, complete, trailers, at };
         record.send_modify(|record| record.seen.push(seen.clone()));
         if !complete {
             return;
@@ -229,7 +232,12 @@ async fn more(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
 }
 
 /// Panics on a message whose length could be understood in two ways: that is what the proxy is for.
-async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, head: &str) -> (Vec<u8>, bool) {
+async fn read_body(
+    socket: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    head: &str,
+    trailers: &mut Vec<String>,
+) -> (Vec<u8>, bool) {
     let (lengths, codings) = (fields(head, "content-length"), fields(head, "transfer-encoding"));
     assert!(lengths.len() + codings.len() <= 1, "ambiguous: {head}");
     if let Some(length) = lengths.first() {
@@ -250,6 +258,15 @@ async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, head: &str) -> 
     loop {
         let Some(line) = read_line(socket, buffer).await else { return (body, false) };
         let size = usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("chunk size {line:?}"));
+        if size == 0 {
+            loop {
+                match read_line(socket, buffer).await {
+                    Some(line) if line.is_empty() => return (body, true),
+                    Some(line) => trailers.push(line),
+                    None => return (body, false),
+                }
+            }
+        }
         while buffer.len() < size + 2 {
             if !more(socket, buffer).await {
                 return (body, false);
@@ -257,9 +274,6 @@ async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, head: &str) -> 
         }
         body.extend(buffer.drain(..size));
         assert_eq!(buffer.drain(..2).collect::<Vec<_>>(), b"\r\n");
-        if size == 0 {
-            return (body, true);
-        }
     }
 }
 

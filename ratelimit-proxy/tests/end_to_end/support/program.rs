@@ -150,6 +150,14 @@ pub async fn metric(program: &Program, name: &str) -> Option<f64> {
     sample.map(|value| value.parse().unwrap())
 }
 
+/// A line of a running proxy's status in the system, in KiB.
+pub fn kib(program: &Program, name: &str) -> u64 {
+    let id = program.child.id().unwrap();
+    let text = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 /// One request on a connection of its own; `fields` are lines that end in CRLF.
 pub async fn ask(address: SocketAddr, method: &str, path: &str, fields: &str) -> Response {
     let mut client = Client::connect(address).await;

@@ -9,7 +9,7 @@ use ratelimit_core::Limit;
 use ratelimit_proxy::config::{
     ClientIp, Config, LimitConfig, Listener, Loaded, LogRequests, Match, load_str,
 };
-use ratelimit_proxy::identity::token::{JwtConfig, TokenVerifier};
+use ratelimit_proxy::identity::token::JwtConfig;
 use ratelimit_proxy::server::{Drained, Listeners, Server};
 use ratelimit_proxy::{Answers, AnyStore, Shared, Timeouts};
 
@@ -104,8 +104,8 @@ impl Setup {
     /// Starts it in front of that upstream.
     pub fn start(self, upstream: SocketAddr) -> Proxy {
         let config = self.config(upstream);
-        let mut shared = Shared::new(&config, self.store);
-        shared.tokens = self.jwt.map(|jwt| TokenVerifier::start(jwt, &shared.metrics).unwrap());
+        let shared = Shared::new(&config, self.store);
+        self.jwt.into_iter().for_each(|jwt| shared.verify_tokens(jwt).unwrap());
         Proxy::serve(Arc::new(shared), self.threads, self.listen)
     }
 }

@@ -266,6 +266,33 @@ fn requests_are_framed_by_what_is_known_of_their_body() {
 }
 
 #[test]
+fn trailers_are_sent_that_were_announced() {
+    let trailers = || {
+        let names = ["x-one", "x-two", "x-three"];
+        let trailers = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")));
+        Ok(Frame::trailers(HeaderMap::from_iter(trailers)))
+    };
+    for (announced, end) in [
+        (Some("x-three, x-zero, x-One"), "0\r\nx-one: 1\r\nx-three: 1\r\n\r\n"),
+        (Some("x-zero"), "0\r\n\r\n"),
+        (None, "0\r\n\r\n"),
+    ] {
+        let mut head = request("POST");
+        if let Some(announced) = announced {
+            head.headers.insert(header::TRAILER, HeaderValue::from_static(announced));
+        }
+        let script = Script::new([b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()], End::Waits);
+        let mut connection = Connection::new(script, Instant::now());
+        connection.send(&head, b"", stream(vec![data("body"), trailers()]));
+        until(|cx| connection.poll_head(cx, &mut HeaderMap::new())).unwrap().unwrap();
+        let sent = String::from_utf8(connection.io.sent.clone()).unwrap();
+        let body = sent.split_once("\r\n\r\n").unwrap().1;
+        assert_eq!(body, format!("4\r\nbody\r\n{end}"), "{announced:?}");
+        assert!(connection.can_be_kept());
+    }
+}
+
+#[test]
 fn a_body_that_breaks_is_never_ended() {
     let waits = || Script::new([], End::Waits);
     let mut broken = upload(waits(), "POST", stream(vec![data("body"), Err("gone")]));
