@@ -24,7 +24,9 @@ the proxies, so that drift of the machine hits all alike.
 The figure to compare is CPU microseconds a request (user and system time of the proxy's processes over the
 requests answered): unlike requests a second it does not depend on what the load generator takes. Medians with
 the quartiles, and the ratio to nginx in the same run (without nginx, to the first row). The ratio is the
-median of each round's, so that it is taken between neighbours. The last column is what Redis took a request.
+median of each round's, so that it is taken between neighbours. The last columns are what Redis took a request, and
+that beside what it takes for one EVALSHA a decision, as most libraries have it, in pipelines of 32 and measured in
+each round.
 
 Envoy's local limit is one bucket for all clients, which is less work than one for each.
 
@@ -234,6 +236,38 @@ def start_peer(programs, peer, origin):
     return port, programs.start(command_of(peer, programs.directory, config), f"http://127.0.0.1:{port}/")
 
 
+class Naive:
+    """The token bucket as libraries write it, one call of its script a decision."""
+
+    def __init__(self, port, pids):
+        # One text for this and for benches' redis.
+        with open(os.path.join(ROOT, "benches", "src", "bin", "redis.rs")) as source:
+            script = re.search(r'const NAIVE: &str = r"(.*?)";', source.read(), re.DOTALL).group(1)
+        self.pids, self.socket = pids, socket.create_connection(("127.0.0.1", port), 10)
+        self.stream = self.socket.makefile("rb")
+        self.socket.sendall(self.command("SCRIPT", "LOAD", script))
+        self.stream.readline()
+        sha = self.stream.readline().strip().decode()
+        # As many keys as wrk has addresses.
+        call = self.command("EVALSHA", sha, "1", "naive:127.0.0.1", "1", "1000000")
+        self.pipeline = call * 32
+
+    @staticmethod
+    def command(*words):
+        return f"*{len(words)}\r\n".encode() + b"".join(f"${len(word)}\r\n{word}\r\n".encode() for word in words)
+
+    def cost(self, seconds):
+        """CPU microseconds of Redis a decision."""
+        before, decisions, end = cpu_seconds(self.pids), 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.socket.sendall(self.pipeline)
+            for _ in range(3 * 32):
+                if self.stream.readline()[:1] not in (b"*", b":"):
+                    sys.exit("Redis did not answer the script of one EVALSHA a decision")
+            decisions += 32
+        return 1e6 * (cpu_seconds(self.pids) - before) / decisions
+
+
 def measure(url, pids, seconds, connections, script, redis):
     before, redis_before = cpu_seconds(pids), cpu_seconds(redis)
     result = load(url, seconds, connections, script)
@@ -246,8 +280,8 @@ def measure(url, pids, seconds, connections, script, redis):
 def report(figures, work, connections, samples):
     base = "nginx" if "nginx" in samples else next(iter(samples))
     case = work if connections == 64 else f"{work}, {connections} connections"
-    print(f"\n| {case} | CPU µs a request (quartiles) | ratio to {base} | requests/s | p99 ms | RSS KiB | not 2xx | Redis µs |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"\n| {case} | CPU µs a request (quartiles) | ratio to {base} | requests/s | p99 ms | RSS KiB | not 2xx | Redis µs | × one EVALSHA |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, rounds in samples.items():
         us, rps, p99, rss, redis = ([sample[what] for sample in rounds] for what in ("us", "rps", "p99", "rss", "redis"))
         figures.add(case, name, "CPU µs", us)
@@ -257,9 +291,13 @@ def report(figures, work, connections, samples):
         others = (("requests/s", rps), ("p99 ms", p99), ("RSS KiB", [max(rss)]), ("Redis µs", redis), ("% not 2xx", [refused]))
         for what, values in others:
             figures.add(case, name, what, values)
+        times = "–"
+        if all(sample["naive"] for sample in rounds):
+            figures.ratio(case, name, "× one EVALSHA", redis, [sample["naive"] for sample in rounds])
+            times = f"{figures.figures[-1]['median']:.2f}"
         print(
             f"| {name} | {spread(us)} | {ratio:.2f} | {statistics.median(rps):.0f} | {statistics.median(p99):.2f} "
-            f"| {max(rss)} | {sum(sample['refused'] for sample in rounds)} | {statistics.median(redis):.2f} |"
+            f"| {max(rss)} | {sum(sample['refused'] for sample in rounds)} | {statistics.median(redis):.2f} | {times} |"
         )
 
 
@@ -337,10 +375,13 @@ def main():
             # So many connections to the origin are made once, not in each round.
             for work, _, url, _ in rows:
                 load(url, args.seconds, args.connections, upload if work == "upload" else None)
+        naive = Naive(redis, redis_pids) if redis_pids else None
         for _ in range(args.rounds):
+            one_call = naive.cost(min(args.seconds, 1)) if naive else None
             for work, name, url, pids in rows:
                 script = upload if work == "upload" else None
                 sample = measure(url, pids, args.seconds, args.connections, script, redis_pids)
+                sample["naive"] = one_call
                 samples[work].setdefault(name, []).append(sample)
         figures = Figures()
         for work in works:

@@ -2,15 +2,16 @@
 //! of a call, and from its reply to verdicts.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use foldhash::HashMap;
 use ratelimit_core::store::Verdict;
 use ratelimit_core::{Nanos, StoreError};
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 
 use crate::calendar::Calendars;
 use crate::connection::ScriptCall;
+use crate::couriers::Asker;
 use crate::error::Trouble;
 use crate::keys::{Digest, Names};
 use crate::lease;
@@ -27,12 +28,11 @@ pub(crate) const PARTS: usize = 64;
 /// What a caller gets.
 pub(crate) type Answer = Result<Said, StoreError>;
 
-/// What the store says to a request.
+/// What the store says to a request. It changes hands several times, and so does the request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one, and are moved once")]
 pub(crate) enum Said {
     /// To charges.
-    Verdict(Verdict),
+    Verdict(Box<Verdict>),
     /// To a question for a lease.
     Lease(lease::Reply),
 }
@@ -40,7 +40,7 @@ pub(crate) enum Said {
 impl Said {
     pub(crate) fn verdict(self) -> Option<Verdict> {
         match self {
-            Self::Verdict(verdict) => Some(verdict),
+            Self::Verdict(verdict) => Some(*verdict),
             Self::Lease(_) => None,
         }
     }
@@ -49,9 +49,9 @@ impl Said {
 /// One request on its way to the store.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) parts: Parts,
+    pub(crate) parts: Arc<Parts>,
     /// `None`: nobody waits for the answer.
-    pub(crate) answer: Option<oneshot::Sender<Answer>>,
+    pub(crate) answer: Option<Asker>,
     /// It was sent before, with calendars that did not cover the store's time.
     pub(crate) again: bool,
     /// It travels alone, because its keys are on their way to another node.
@@ -61,7 +61,7 @@ pub(crate) struct Request {
 impl Request {
     /// Whether whoever asked is gone, so that it need not be made.
     pub(crate) fn is_given_up(&self) -> bool {
-        self.answer.as_ref().is_some_and(oneshot::Sender::is_closed)
+        self.answer.as_ref().is_some_and(Asker::is_gone)
     }
 }
 
@@ -136,7 +136,7 @@ impl Batcher {
             call.is_patient = request.alone;
             let Some(request) = waiting.pop_front() else { break };
             is_takes &= request.parts.iter().all(Part::is_bucket_take);
-            for part in &request.parts {
+            for part in request.parts.iter() {
                 if self.places.contains_key(&part.digest) {
                     is_takes = false;
                     continue;
@@ -157,7 +157,7 @@ impl Batcher {
             return None;
         }
         if is_takes {
-            self.arguments.takes(requests.iter().map(|request| &request.parts[..]));
+            self.arguments.takes(requests.iter().map(|request| request.parts.as_slice()));
         } else {
             self.put(&requests, has_permits, context);
         }
@@ -216,7 +216,7 @@ impl Batch {
                 [part] if matches!(part.what, What::Lease(_)) => {
                     reply.grant(part).map_err(garbled)?.map(Said::Lease)
                 }
-                parts => reply.verdict(parts).map_err(garbled)?.map(Said::Verdict),
+                parts => reply.verdict(parts).map_err(garbled)?.map(Box::new).map(Said::Verdict),
             });
         }
         // Keys whose foreign data was noticed only by the write.
@@ -248,7 +248,7 @@ mod tests {
             let (digest, shape) = (Digest::of(limit, key.key()), Shape::of(limit));
             Part { digest, limit: limit.clone(), shape, what: What::Do(Op::Take(1)) }
         });
-        Request { parts: parts.collect(), answer: None, again: false, alone: false }
+        Request { parts: Arc::new(parts.collect()), answer: None, again: false, alone: false }
     }
 
     fn batch(waiting: &mut VecDeque<Request>) -> Option<Batch> {
@@ -298,7 +298,7 @@ mod tests {
     fn who_gave_up_is_not_charged() {
         let limit = Limit::new("l", Rate::per_second(1));
         let mut waiting: VecDeque<_> = [request(&limit, &[1]), request(&limit, &[2])].into();
-        let (answer, _) = oneshot::channel();
+        let (answer, _) = Asker::here();
         waiting[0].answer = Some(answer);
         assert_eq!(next(&mut waiting), Some((1, 1)));
     }

@@ -25,9 +25,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep};
 
 pub(crate) use self::answers::release_of;
-use crate::batch::{Answer, Batch, Batcher, Context, Judged, REQUESTS, Request};
+use crate::batch::{Batch, Batcher, Context, Judged, REQUESTS, Request};
 use crate::breaker::Breaker;
 use crate::calls::Observer;
+use crate::couriers::{Asker, Couriers};
 use crate::error::{Remedy, Trouble};
 use crate::health::Standing;
 use crate::keys::{Digest, Names};
@@ -105,6 +106,8 @@ pub(crate) struct Dispatcher {
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     batches: usize,
     apart: usize,
+    /// The last batch had several requests.
+    is_crowded: bool,
     sequence: u64,
     next_census: Pin<Box<Sleep>>,
     /// What the store's clock said, and ours then.
@@ -117,7 +120,8 @@ pub(crate) struct Dispatcher {
     /// What was spent without the store and it has to be told of, at the latest with the key's next decision.
     spent: HashMap<Digest, Part>,
     /// Those who wait until nothing else does.
-    flushes: Vec<oneshot::Sender<Answer>>,
+    flushes: Vec<Asker>,
+    couriers: Couriers,
 }
 
 impl Dispatcher {
@@ -152,6 +156,7 @@ impl Dispatcher {
             under_way: FuturesUnordered::new(),
             batches: 0,
             apart: 0,
+            is_crowded: false,
             sequence: 0,
             next_census: Box::pin(sleep(CENSUS)),
             store_time: None,
@@ -160,6 +165,7 @@ impl Dispatcher {
             back: None,
             spent: HashMap::default(),
             flushes: Vec::new(),
+            couriers: Couriers::default(),
         }
     }
 
@@ -167,29 +173,26 @@ impl Dispatcher {
     pub(crate) async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut received = Vec::with_capacity(REQUESTS);
         let mut open = true;
         // What is left when the last handle goes is sent if there is a connection, and not waited for otherwise.
         while open
             || (matches!(self.link, Link::Up(_))
                 && !(self.waiting.is_empty() && self.batches + self.apart == 0))
         {
+            self.collect();
+            if self.has_room() && (self.is_crowded || self.waiting.len() > 1) {
+                // Who asks may be in the middle of a turn, with more to ask, and share this processor: let it
+                // finish. A decision that is alone does not wait for that.
+                std::thread::yield_now();
+                self.collect();
+            }
             self.send();
             self.flushed();
-            let room = REQUESTS.saturating_sub(self.waiting.len());
             tokio::select! {
-                count = self.requests.recv_many(&mut received, room), if open && room > 0 => {
-                    open = count > 0;
-                    for request in received.drain(..) {
-                        match request.parts.is_empty() {
-                            true => self.flushes.extend(request.answer),
-                            false => self.waiting.push_back(request),
-                        }
-                    }
-                    if self.breaker.is_open() {
-                        self.refuse_waiting();
-                    }
-                }
+                request = self.requests.recv(), if open && self.listens() => match request {
+                    Some(request) => self.received(request),
+                    None => open = false,
+                },
                 Some(done) = self.under_way.next(), if !self.under_way.is_empty() => self.done(done),
                 step = next_step(&mut self.link) => match step {
                     Some(line) => self.connected(line),
@@ -206,8 +209,33 @@ impl Dispatcher {
                     self.keep_permits();
                     self.return_to_store();
                     self.shared.denied.sweep(self.now());
+                    self.couriers.look_after();
                 }
             }
+        }
+    }
+
+    /// Whether it is worth being woken by the next request. One that could not be sent can as well wait where it is.
+    fn listens(&self) -> bool {
+        self.batches < UNDER_WAY && self.waiting.len() < REQUESTS || self.breaker.is_open()
+    }
+
+    /// Takes what has come meanwhile, for one batch.
+    fn collect(&mut self) {
+        while self.waiting.len() < REQUESTS
+            && let Ok(request) = self.requests.try_recv()
+        {
+            self.received(request);
+        }
+    }
+
+    fn received(&mut self, request: Request) {
+        match request.parts.is_empty() {
+            true => self.flushes.extend(request.answer),
+            false => self.waiting.push_back(request),
+        }
+        if self.breaker.is_open() {
+            self.refuse_waiting();
         }
     }
 
@@ -240,6 +268,7 @@ impl Dispatcher {
             };
             let Some((batch, call)) = self.batcher.next(&mut self.waiting, &context) else { return };
             self.sequence += 1;
+            self.is_crowded = batch.requests.len() > 1;
             match batch.is_apart() {
                 true => self.apart += 1,
                 false => self.batches += 1,
@@ -318,7 +347,7 @@ impl Dispatcher {
             return;
         }
         for (digest, limit, what) in self.ledger.due(self.now(), self.settings.permit_expiry, REQUESTS) {
-            let parts = smallvec![Part { digest, shape: Shape::of(&limit), limit, what }];
+            let parts = Arc::new(smallvec![Part { digest, shape: Shape::of(&limit), limit, what }]);
             self.waiting.push_back(Request { parts, answer: None, again: false, alone: false });
         }
     }

@@ -47,7 +47,7 @@ impl GrantSource for RedisStore {
         if !partition.is_up() {
             return Err(gone());
         }
-        match partition.say(&smallvec![part]).await? {
+        match partition.say(&Arc::new(smallvec![part])).await? {
             Said::Lease(reply) => Ok(reply),
             Said::Verdict(_) => Err(Trouble::garbled().to_error()),
         }

@@ -28,7 +28,8 @@
 //!
 //! One task owns the connection; by default it has a thread, so that callers on many runtimes meet in one queue.
 //! Decisions that wait at the same moment travel in one call of the script, two of which are under way at once; a
-//! decision that finds nothing under way is sent at once.
+//! decision that finds nothing under way is sent at once. The answers of a batch are handed out within the runtime that
+//! waits for them (`couriers.rs`), which is woken once for all of them.
 //!
 //! # What holds
 //!
@@ -46,6 +47,7 @@ mod calendar;
 mod calls;
 mod config;
 mod connection;
+mod couriers;
 mod denied;
 mod dispatch;
 mod error;

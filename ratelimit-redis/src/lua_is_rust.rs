@@ -5,6 +5,7 @@ mod oracle;
 mod random;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ratelimit_core::algorithm::{Op, Outcome, Receipt};
 use ratelimit_core::{KeyBuf, Limit, LimitSpec, Nanos, Period, Rate};
@@ -232,7 +233,7 @@ fn request(entries: &[Entry], asked: &Asked) -> Request {
         Asked::Lease(at, ask) => smallvec![part(*at, What::Lease(ask.wish()))],
         Asked::Charges(parts) => parts.iter().map(|&(at, op, _)| part(at, What::Do(op))).collect(),
     };
-    Request { parts, answer: None, again: false, alone: false }
+    Request { parts: Arc::new(parts), answer: None, again: false, alone: false }
 }
 
 /// Before the clock steps back. What time has given back already may come back or not when it does, as the script
@@ -255,7 +256,7 @@ fn settle(subject: &mut Subject, entries: &mut [Entry], micros: u64) {
         let (digest, limit) = (entry.digest, entry.limit.clone());
         Part { digest, shape: Shape::of(&limit), limit, what: What::Do(op) }
     };
-    let parts = entries.iter().zip(ops).map(part).collect();
+    let parts = Arc::new(entries.iter().zip(ops).map(part).collect());
     subject.run(vec![Request { parts, answer: None, again: false, alone: false }], micros);
 }
 
@@ -342,7 +343,8 @@ fn a_rescaled_bucket_keeps_its_share() {
         let mut run = |limit: &Limit, op: Op| {
             let (digest, shape) = (Digest::of(limit, key.key()), Shape::of(limit));
             let part = Part { digest, limit: limit.clone(), shape, what: What::Do(op) };
-            let request = Request { parts: smallvec![part], answer: None, again: false, alone: false };
+            let request =
+                Request { parts: Arc::new(smallvec![part]), answer: None, again: false, alone: false };
             match subject.run(vec![request], micros).1.remove(0) {
                 Said::Verdict(verdict) => verdict.outcomes[0],
                 said => panic!("{said:?}"),
@@ -407,7 +409,7 @@ fn an_undo_moves_nothing_that_lies_behind_it() {
     key.push_u64(1);
     let mut run = |what, micros| {
         let (digest, shape) = (Digest::of(&limit, key.key()), Shape::of(&limit));
-        let parts = smallvec![Part { digest, limit: limit.clone(), shape, what }];
+        let parts = Arc::new(smallvec![Part { digest, limit: limit.clone(), shape, what }]);
         let request = Request { parts, answer: None, again: false, alone: false };
         let (_, mut said) = subject.run(vec![request], ORIGIN + micros);
         said.pop().unwrap().verdict().unwrap().outcomes[0]

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Answer, PARTS, Request, Said};
 use crate::config::OnFailure;
+use crate::couriers::Asker;
 use crate::error::Trouble;
 use crate::fallback::{UNCHARGED, is_local};
 use crate::keys::Digest;
@@ -56,9 +57,10 @@ impl Partition {
 
     /// Waits until everything that was posted before is made.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
-        let (sender, receiver) = oneshot::channel();
+        let (asker, receiver) = Asker::here();
         // A request for nothing, which the task answers when there is nothing else.
-        let request = Request { parts: Parts::new(), answer: Some(sender), again: false, alone: false };
+        let request =
+            Request { parts: Arc::new(Parts::new()), answer: Some(asker), again: false, alone: false };
         self.requests.send(request).await.map_err(|_| ended())?;
         receiver.await.unwrap_or_else(|_| Err(ended())).map(drop)
     }
@@ -130,7 +132,7 @@ impl Partition {
         }
         let mut asked = Asked::of(&[Charge { op, ..*charge }]);
         self.forget(&asked.parts);
-        for part in &mut asked.parts {
+        for part in Arc::make_mut(&mut asked.parts) {
             if matches!(part.shape.kind, Kind::Bucket { .. }) {
                 part.what = What::Undo(units, outcome.receipt);
             }
@@ -224,9 +226,10 @@ impl Partition {
     }
 
     /// Sends a request and waits for what the store says, not longer than the deadline.
-    pub(crate) async fn say(&self, parts: &Parts) -> Answer {
-        let (sender, receiver) = oneshot::channel();
-        let request = Request { parts: parts.clone(), answer: Some(sender), again: false, alone: false };
+    pub(crate) async fn say(&self, parts: &Arc<Parts>) -> Answer {
+        let (asker, receiver) = Asker::here();
+        let has_timers = asker.has_timers();
+        let request = Request { parts: Arc::clone(parts), answer: Some(asker), again: false, alone: false };
         if let Err(refused) = self.requests.try_send(request) {
             return Err(match refused {
                 mpsc::error::TrySendError::Full(_) => {
@@ -237,8 +240,8 @@ impl Partition {
             });
         }
         let mut waiting = Waiting { partition: self, parts, receiver };
-        // Without a runtime there are no timers; the call has its own deadline then.
-        if tokio::runtime::Handle::try_current().is_err() {
+        // The call has its own deadline.
+        if !has_timers {
             return (&mut waiting.receiver).await.unwrap_or_else(|_| Err(ended()));
         }
         match tokio::time::timeout(self.deadline, &mut waiting.receiver).await {
@@ -262,7 +265,8 @@ pub(crate) fn gone() -> StoreError {
 /// A call as parts that the store is asked about.
 #[derive(Debug)]
 struct Asked {
-    parts: Parts,
+    /// Shared with the request that is sent.
+    parts: Arc<Parts>,
     /// For each charge the part that answers it.
     of_charge: SmallVec<[u8; 4]>,
 }
@@ -270,11 +274,11 @@ struct Asked {
 impl Asked {
     /// Conditional charges that meet in one key are asked about in one, and charged in sum.
     fn of(charges: &[Charge<'_>]) -> Self {
-        let mut asked = Self { parts: Parts::new(), of_charge: SmallVec::new() };
+        let (mut parts, mut of_charge) = (Parts::new(), SmallVec::new());
         for charge in charges {
             let digest = Digest::of(charge.limit, charge.key);
-            let known = asked.parts.iter().position(|part| part.digest == digest);
-            let shape = known.and_then(|at| asked.parts.get(at)).map(|part| part.shape);
+            let known = parts.iter().position(|part| part.digest == digest);
+            let shape = known.and_then(|at| parts.get(at)).map(|part| part.shape);
             let part = Part {
                 digest,
                 limit: charge.limit.clone(),
@@ -282,30 +286,14 @@ impl Asked {
                 shape: shape.unwrap_or_else(|| Shape::of(charge.limit)),
                 what: What::Do(charge.op),
             };
-            let shared = part.is_conditional().then(|| asked.join(&part)).flatten();
-            let place = shared.unwrap_or(asked.parts.len());
+            let shared = part.is_conditional().then(|| join(&mut parts, &part)).flatten();
+            let place = shared.unwrap_or(parts.len());
             if shared.is_none() {
-                asked.parts.push(part);
+                parts.push(part);
             }
-            asked.of_charge.push(u8::try_from(place).unwrap_or(u8::MAX));
+            of_charge.push(u8::try_from(place).unwrap_or(u8::MAX));
         }
-        asked
-    }
-
-    /// Adds a conditional part to one of the same key, if there is one, and says which.
-    fn join(&mut self, part: &Part) -> Option<usize> {
-        let same = |other: &Part| other.digest == part.digest && other.is_conditional();
-        let at = self.parts.iter().position(same)?;
-        let other = self.parts.get_mut(at)?;
-        other.what = match (other.what, part.what) {
-            (What::Do(Op::Take(one)), What::Do(Op::Take(two))) => What::Do(Op::Take(one.saturating_add(two))),
-            (take @ What::Do(Op::Take(_)), _) | (_, take @ What::Do(Op::Take(_))) => take,
-            (one, _) => one,
-        };
-        if other.limit.is_shadow() {
-            other.limit = part.limit.clone();
-        }
-        Some(at)
+        Self { parts: Arc::new(parts), of_charge }
     }
 
     /// The verdict with an outcome for each charge.
@@ -317,6 +305,22 @@ impl Asked {
         let outcomes = self.of_charge.iter().map(|place| outcome(place).unwrap_or(Outcome::refused(0, None)));
         Verdict { outcomes: outcomes.collect(), ..verdict }
     }
+}
+
+/// Adds a conditional part to one of the same key, if there is one, and says which.
+fn join(parts: &mut [Part], part: &Part) -> Option<usize> {
+    let same = |other: &Part| other.digest == part.digest && other.is_conditional();
+    let at = parts.iter().position(same)?;
+    let other = parts.get_mut(at)?;
+    other.what = match (other.what, part.what) {
+        (What::Do(Op::Take(one)), What::Do(Op::Take(two))) => What::Do(Op::Take(one.saturating_add(two))),
+        (take @ What::Do(Op::Take(_)), _) | (_, take @ What::Do(Op::Take(_))) => take,
+        (one, _) => one,
+    };
+    if other.limit.is_shadow() {
+        other.limit = part.limit.clone();
+    }
+    Some(at)
 }
 
 /// A call that is waited for. Given up after it was answered, it gives back the permits it was granted.

@@ -1,12 +1,14 @@
 //! What a decision costs a real Redis, and its client: ours in batches of what waits, beside one `EVALSHA` a
 //! decision in pipelines of 32 (what most libraries do at best) and a bare `INCR`. CPU time, from /proc, of one
-//! server in alternating rounds of one run; medians.
+//! server in alternating rounds of one run; medians. And how long a decision takes when nothing else is under way,
+//! beside an `EVALSHA` over a connection of the same kind: all beyond it is ours.
 //!
 //!     cargo run --release -p benches --bin redis [-- --json FILE]
 
 use std::cell::Cell;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use benches::report::{Report, Result, Spread, ended, needs};
 use ratelimit_core::algorithm::Op;
@@ -17,6 +19,8 @@ use redis_testkit::Server;
 
 const ROUNDS: usize = 5;
 const KEYS: u64 = 100_000;
+/// Decisions that are made one after the other.
+const LONE: usize = 20_000;
 /// Tasks that ask at once, so that about 32 wait when a call of two has been answered.
 const TASKS: u64 = 96;
 
@@ -78,7 +82,7 @@ impl Ours {
     fn new(server: &Server) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let builder = RedisStore::builder(server.url()).on_failure(OnFailure::Error);
-        let builder = builder.deadline(std::time::Duration::from_secs(5));
+        let builder = builder.deadline(Duration::from_secs(5));
         let store = Rc::new(runtime.block_on(builder.connect()).expect("a store"));
         Self { runtime, store, state: Cell::new(7) }
     }
@@ -126,6 +130,42 @@ fn naive(server: &Server, decisions: u64, state: &mut u64) {
         }
         let _: Vec<(i64, i64)> = pipe.query(&mut connection).expect("answers");
     }
+}
+
+/// How long a decision takes that is alone, and how long a bare `EVALSHA`, each after the other.
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures the time")]
+fn alone(server: &Server, ours: &Ours) -> [Vec<Duration>; 2] {
+    let limit = Limit::new("alone", "100/s".parse().expect("a rate")).burst(1_000_000);
+    let client = redis::Client::open(server.url()).expect("an address");
+    let mut took = [Vec::new(), Vec::new()];
+    ours.runtime.block_on(async {
+        let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+        let load = redis::cmd("SCRIPT").arg("LOAD").arg(NAIVE).query_async(&mut connection).await;
+        let sha: String = load.expect("loaded");
+        let mut state = 11;
+        for round in 0..LONE + LONE / 10 {
+            let number = number(&mut state, KEYS);
+            let mut key = KeyBuf::new();
+            key.push_u64(number);
+            let start = Instant::now();
+            let charges = [Charge { limit: &limit, key: key.key(), op: Op::Take(1) }];
+            ours.store.decide(&charges).await.expect("a decision");
+            let decided = Instant::now();
+            let mut call = redis::cmd("EVALSHA");
+            call.arg(&sha)
+                .arg(1)
+                .arg(format!("naive:client-{number:020}"))
+                .arg(10_000)
+                .arg(10_000_000_000_u64);
+            let _: (i64, i64) = call.query_async(&mut connection).await.expect("an answer");
+            // The first ones only warm up.
+            if round >= LONE / 10 {
+                took[0].push(decided - start);
+                took[1].push(decided.elapsed());
+            }
+        }
+    });
+    took
 }
 
 fn increments(server: &Server, decisions: u64, state: &mut u64) {
@@ -217,6 +257,19 @@ fn measure() -> Result<()> {
         for (what, spread) in figures {
             report.add(name, "ratelimit-redis", what, spread);
         }
+    }
+    let [ours, bare] = alone(&server, &ours).map(|mut took| {
+        took.sort();
+        [50, 99]
+            .map(|share| took.get(took.len() * share / 100).map_or(f64::NAN, |took| took.as_secs_f64() * 1e6))
+    });
+    println!("\n| alone, µs | median | p99 |\n|---|---|---|");
+    println!("| a decision | {:.0} | {:.0} |", ours[0], ours[1]);
+    println!("| a bare EVALSHA | {:.0} | {:.0} |", bare[0], bare[1]);
+    println!("| more | {:.0} | {:.0} |", ours[0] - bare[0], ours[1] - bare[1]);
+    for (who, [median, most]) in [("ratelimit-redis", ours), ("a bare EVALSHA", bare)] {
+        report.add("alone", who, "µs", median.into());
+        report.add("alone", who, "p99 µs", most.into());
     }
     report.write()
 }

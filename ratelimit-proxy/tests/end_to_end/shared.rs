@@ -1,4 +1,5 @@
-//! One limit for all replicas: the program three times over a real Redis, as the README shows it.
+//! One limit for all replicas: the program three times over a real Redis, as the README shows it. Where a test counts
+//! exactly, replicas wait for the store longer than a busy machine stands still; see [`replicas`].
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! What becomes of a batch that is over: everybody who waits is told, or sent again.
 
+use std::sync::Arc;
+
 use ratelimit_core::algorithm::Op;
 use ratelimit_core::store::{Origin, Outcomes, Verdict};
 use ratelimit_core::{Nanos, StoreError, StoreErrorKind};
@@ -35,7 +37,7 @@ impl Dispatcher {
         for flush in self.flushes.drain(..) {
             let verdict = Verdict { admitted: true, origin: Origin::Store, outcomes: Outcomes::new() };
             let gone = || StoreError::new(StoreErrorKind::Unavailable, "the store is gone");
-            let _ = flush.send(if done { Ok(Said::Verdict(verdict)) } else { Err(gone()) });
+            let _ = flush.answer(if done { Ok(Said::Verdict(Box::new(verdict))) } else { Err(gone()) });
         }
     }
 
@@ -66,13 +68,16 @@ impl Dispatcher {
                 }
             };
             let Some(waiting) = request.answer else { continue };
+            if !permits {
+                self.couriers.take(waiting, answer);
             // Nobody waits any more: permits that were granted go back. Other charges stay, as after a time-out.
-            if let (Err(Ok(Said::Verdict(verdict))), true) = (waiting.send(answer), permits)
+            } else if let Err(Ok(Said::Verdict(verdict))) = waiting.answer(answer)
                 && let Some(release) = release_of(&request.parts, &verdict)
             {
                 self.waiting.push_back(release);
             }
         }
+        self.couriers.go();
     }
 
     /// The calendars were computed for another time than the store has.
@@ -84,7 +89,7 @@ impl Dispatcher {
             }
             if std::mem::replace(&mut request.again, true) {
                 if let Some(answer) = request.answer {
-                    let _ = answer.send(Err(Trouble::calendar().to_error()));
+                    let _ = answer.answer(Err(Trouble::calendar().to_error()));
                 }
             } else {
                 self.waiting.push_front(request);
@@ -113,9 +118,10 @@ impl Dispatcher {
                 self.ledger.lost(&request.parts);
             }
             if let Some(answer) = request.answer {
-                let _ = answer.send(Err(trouble.to_error()));
+                self.couriers.take(answer, Err(trouble.to_error()));
             }
         }
+        self.couriers.go();
     }
 }
 
@@ -140,5 +146,5 @@ pub(crate) fn release_of(parts: &[Part], verdict: &Verdict) -> Option<Request> {
         _ => None,
     });
     let parts: Parts = granted.collect();
-    (!parts.is_empty()).then_some(Request { parts, answer: None, again: false, alone: false })
+    (!parts.is_empty()).then(|| Request { parts: Arc::new(parts), answer: None, again: false, alone: false })
 }

@@ -1,5 +1,6 @@
 //! The connection's life: lost, made anew, given up, found back; and what the store has to be told then.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ratelimit_core::time::Clock;
@@ -138,9 +139,11 @@ impl Dispatcher {
             self.ledger.sending(&request.parts, self.shared.clock.now());
             self.ledger.lost(&request.parts);
             if let Some(answer) = request.answer {
-                let _ = answer.send(Err(StoreError::new(StoreErrorKind::Unavailable, "the store is gone")));
+                let gone = StoreError::new(StoreErrorKind::Unavailable, "the store is gone");
+                self.couriers.take(answer, Err(gone));
             }
         }
+        self.couriers.go();
     }
 
     /// Ends local decisions once everybody had time to find the store back.
@@ -171,7 +174,7 @@ impl Dispatcher {
         if self.spent.is_empty() {
             return;
         }
-        let asked = self.waiting.iter().flat_map(|request| &request.parts);
+        let asked = self.waiting.iter().flat_map(|request| request.parts.iter());
         let mut first: Vec<Part> = asked.filter_map(|part| self.spent.remove(&part.digest)).collect();
         if self.waiting.is_empty() && self.batches == 0 {
             let some: Vec<Digest> = self.spent.keys().take(REQUESTS).copied().collect();
@@ -179,7 +182,7 @@ impl Dispatcher {
         }
         for part in first {
             self.waiting.push_front(Request {
-                parts: smallvec![part],
+                parts: Arc::new(smallvec![part]),
                 answer: None,
                 again: false,
                 alone: false,

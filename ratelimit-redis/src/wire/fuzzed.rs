@@ -50,7 +50,7 @@ fn batch(requests: &[Vec<u8>]) -> Option<Batch> {
                     only.what = What::Lease(wish);
                 }
             }
-            Request { parts, answer: None, again: false, alone: false }
+            Request { parts: std::sync::Arc::new(parts), answer: None, again: false, alone: false }
         })
         .filter(|request| !request.parts.is_empty())
         .collect();
@@ -76,11 +76,11 @@ pub fn reply(requests: &[Vec<u8>], bytes: &[u8]) {
         match answer {
             Ok(Said::Verdict(verdict)) => {
                 assert_eq!(verdict.outcomes.len(), parts.len());
-                let vetoed = verdict.outcomes.iter().zip(parts).any(|(outcome, part)| {
+                let vetoed = verdict.outcomes.iter().zip(parts.iter()).any(|(outcome, part)| {
                     !outcome.admitted && part.is_conditional() && !part.limit.is_shadow()
                 });
                 assert_eq!(verdict.admitted, !vetoed, "one refuses, and all is refused");
-                for (outcome, part) in verdict.outcomes.iter().zip(parts) {
+                for (outcome, part) in verdict.outcomes.iter().zip(parts.iter()) {
                     assert!(outcome.remaining() <= part.limit.capacity(), "{outcome:?}");
                     assert_eq!(outcome.is_never(), !outcome.admitted && part.units() > part.limit.capacity());
                 }

@@ -37,18 +37,29 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// So many proxies as the README starts them: in front of one upstream, with these limits, over one store that
-/// all of them have found.
+/// So many proxies in front of one upstream, with these limits, over one store that all of them have found. They
+/// wait for it as long as a test does: with the usual 50 ms a machine that stands still for a moment makes decisions
+/// local, and each that the store charged all the same is one less that reaches the upstream.
 pub async fn replicas(
     count: usize,
     origin: &origin::Origin,
     limits: &[&str],
     redis: &str,
 ) -> Vec<program::Program> {
-    replicas_with(count, origin, limits, &["--redis", redis]).await
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    let limits: Vec<String> = limits.iter().map(|limit| format!("'{limit}'")).collect();
+    let (upstream, limits, patience) = (origin.address, limits.join(", "), PATIENCE.as_secs());
+    let store = format!("{{redis: '{redis}', deadline: {patience}s}}");
+    let text = format!("upstream: http://{upstream}\nlimits: [{limits}]\nstore: {store}\n");
+    std::fs::write(file.path(), text).unwrap();
+    let mut replicas = Vec::new();
+    for _ in 0..count {
+        replicas.push(program::Program::run(&["--config", file.path().to_str().unwrap()]).await);
+    }
+    all_known(replicas).await
 }
 
-/// As `replicas`, with those options.
+/// So many as the README starts them, with those options, over one store that all of them have found.
 pub async fn replicas_with(
     count: usize,
     origin: &origin::Origin,
@@ -59,8 +70,13 @@ pub async fn replicas_with(
     for _ in 0..count {
         replicas.push(program::Program::start_with(origin.address, limits, options).await);
     }
+    all_known(replicas).await
+}
+
+/// Those proxies, once each knows of all others.
+async fn all_known(replicas: Vec<program::Program>) -> Vec<program::Program> {
+    let count = Some(f64::from(u32::try_from(replicas.len()).unwrap()));
     for replica in &replicas {
-        let count = Some(f64::from(u32::try_from(count).unwrap()));
         until("all replicas", async || program::metric(replica, "ratelimit_store_replicas").await == count)
             .await;
     }
