@@ -258,12 +258,11 @@ fn measure() -> Result<()> {
             report.add(name, "ratelimit-redis", what, spread);
         }
     }
-    let took = alone(&server, &ours).map(|took| {
-        let (mut took, micros) = (took, |length: Duration| length.as_secs_f64() * 1e6);
+    let [ours, bare] = alone(&server, &ours).map(|mut took| {
         took.sort();
-        [50, 99].map(|share| took.get(took.len() * share / 100).copied().map_or(f64::NAN, micros))
+        [50, 99]
+            .map(|share| took.get(took.len() * share / 100).map_or(f64::NAN, |took| took.as_secs_f64() * 1e6))
     });
-    let [ours, bare] = took;
     println!("\n| alone, µs | median | p99 |\n|---|---|---|");
     println!("| a decision | {:.0} | {:.0} |", ours[0], ours[1]);
     println!("| a bare EVALSHA | {:.0} | {:.0} |", bare[0], bare[1]);
