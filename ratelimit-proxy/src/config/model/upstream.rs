@@ -17,9 +17,9 @@ pub struct Upstream {
     pub servers: Vec<Target>,
     /// Which of them is taken.
     pub balance: Balance,
-    /// How long to wait for a connection; as [`Timeouts`] says if `None`.
+    /// How long to wait for a connection; as [`Timeouts`](crate::state::Timeouts) says if `None`.
     pub connect: Option<Duration>,
-    /// How long to wait for the head of a response, then for each piece of its body; as [`Timeouts`] says if `None`.
+    /// How long to wait for the head of a response, then for each piece of its body; as [`Timeouts`](crate::state::Timeouts) says if `None`.
     pub response: Option<Duration>,
     /// How long either side of a gRPC call may be silent; as `response` says if `None`, an hour if both are.
     pub stream: Option<Duration>,
