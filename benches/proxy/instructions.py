@@ -11,7 +11,7 @@ The same origin, works and load as in compare.py, from 16 connections, and these
     plain     as allowed, with a path and a field of the next
     keys      as plain, by two limits with keys of a field and of the path
 
- Counts of two runs agree within some 2 %: how many
+Counts of two runs agree within some 2 %: how many
 requests one turn of the event loop finds ready is up to the machine. The profiles stay in the directory that is printed;
 `callgrind_annotate` shows them.
 

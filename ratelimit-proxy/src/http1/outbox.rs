@@ -6,7 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
+use http::{HeaderName, HeaderValue};
 use tokio::io::AsyncWrite;
+
+use super::fields;
 
 /// Up to this many bytes are copied together: `send` is cheaper than `writev` by more than the copy costs.
 const TOGETHER: usize = 2048;
@@ -77,11 +80,16 @@ impl Outbox {
         }
     }
 
-    /// Puts in the end of a body in chunks, and behind it what `write` writes. There must be room.
-    pub(crate) fn push_trailers(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Puts in the end of a body in chunks, and these trailers behind it. There must be room.
+    pub(crate) fn push_trailers<'t>(
+        &mut self,
+        trailers: impl Iterator<Item = (&'t HeaderName, &'t HeaderValue)>,
+    ) {
         debug_assert!(self.has_room(), "what is put in would overtake what is there");
         self.text.extend_from_slice(b"0\r\n");
-        write(&mut self.text);
+        for (name, value) in trailers {
+            fields::write(&mut self.text, name.as_str(), value.as_bytes());
+        }
         self.text.extend_from_slice(b"\r\n");
     }
 

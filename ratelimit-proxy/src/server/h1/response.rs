@@ -12,7 +12,7 @@ use super::encode::{self, Persistence};
 use super::wire::Wire;
 use crate::call::Call;
 use crate::exchange::Body;
-use crate::http1::{Framing, fields};
+use crate::http1::Framing;
 
 /// A response that is to be sent.
 pub(super) struct Reply {
@@ -144,11 +144,7 @@ impl Reply {
         if self.framing == Framing::Chunked {
             wire.outbox(|outbox| match trailers.filter(|_| self.takes_trailers) {
                 None => outbox.push_last_chunk(),
-                Some(trailers) => outbox.push_trailers(|out| {
-                    for (name, value) in &trailers {
-                        fields::write(out, name.as_str(), value.as_bytes());
-                    }
-                }),
+                Some(trailers) => outbox.push_trailers(trailers.iter()),
             });
         }
         Source::Done

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::head::{self, Parsed};
 use super::{Error, encode};
-use crate::http1::fields::{self, elements, may_end};
+use crate::http1::fields::{elements, may_end};
 use crate::http1::{Decoder, Framing, Inbox, Outbox};
 
 /// Bytes that the heads of one response may have, informational ones included.
@@ -312,14 +312,12 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         }
         if self.framing == Framing::Chunked {
             match (trailers, &self.trailers) {
-                (Some(trailers), Some(announced)) => outbox.push_trailers(|out| {
+                (Some(trailers), Some(announced)) => {
                     let is_announced = |name: &HeaderName| {
                         elements(announced).any(|other| other.eq_ignore_ascii_case(name.as_ref()))
                     };
-                    for (name, value) in trailers.iter().filter(|(name, _)| is_announced(name)) {
-                        fields::write(out, name.as_str(), value.as_bytes());
-                    }
-                }),
+                    outbox.push_trailers(trailers.iter().filter(|(name, _)| is_announced(name)));
+                }
                 _ => outbox.push_last_chunk(),
             }
         }
